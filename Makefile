@@ -1,0 +1,68 @@
+# make demo        trains, evaluates, predicts and exports on drawn scenes
+# make test        the fast tests on TensorFlow 2.21 and Keras 3
+# make test-keras2 the same tests on tf-keras (TF_USE_LEGACY_KERAS=1)
+# make test-tf215  the same tests on TensorFlow 2.15 with tensorflow-addons
+# make lint, make format, make bench
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test test-keras2 test-tf215 lint format bench
+
+# The first interpreter that runs and is recent enough; PYTHON=... chooses another.
+find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; $(2) <= sys.version_info[:2] <= $(3) and print('$(p)')" 2>/dev/null)))
+PYTHON ?= $(call find_python,python3 python3.12 python3.11 python3.13 python3.10,(3$(comma)10),(3$(comma)13))
+PYTHON_TF215 ?= $(call find_python,python3.11 python3 python3.10 python3.9,(3$(comma)9),(3$(comma)11))
+comma := ,
+
+# Everything stays inside the checkout.
+export KERAS_HOME := $(CURDIR)/.venv/keras
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+venv := .venv/installed
+venv215 := .venv-tf215/installed
+pytest := -m pytest -q -n 2 --durations=5
+RUN := runs/demo
+
+$(venv): requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "Needs Python 3.10 to 3.13 on the PATH, or PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+$(venv215): requirements-tf215.txt requirements-dev.txt
+	@test -n "$(PYTHON_TF215)" || { echo "Needs Python 3.9 to 3.11 on the PATH, or PYTHON_TF215=..."; exit 1; }
+	$(PYTHON_TF215) -m venv .venv-tf215
+	.venv-tf215/bin/python -m pip install -q -r requirements-tf215.txt -r requirements-dev.txt
+	touch $@
+
+demo: $(venv)
+	rm -rf $(RUN)
+	.venv/bin/python train.py --strategy=mirrored --workdir=$(RUN)
+	.venv/bin/python evaluate.py --workdir=$(RUN)
+	.venv/bin/python export.py --workdir=$(RUN) --output_dir=$(RUN)/saved_model --version=1
+	.venv/bin/python predict.py --saved_model=$(RUN)/saved_model/1 --input=$(RUN)/scenes --output=$(RUN)/predictions
+
+test: $(venv)
+	.venv/bin/python $(pytest)
+
+test-keras2: $(venv)
+	TF_USE_LEGACY_KERAS=1 .venv/bin/python $(pytest)
+
+test-tf215: $(venv215)
+	.venv-tf215/bin/python $(pytest)
+
+lint: $(venv)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+format: $(venv)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: $(venv)
+	.venv/bin/python benchmarks/step_time.py
+	.venv/bin/python benchmarks/import_time.py

@@ -1,0 +1,1 @@
+"""Files on disk -> TFRecords -> tf.data of (image, label). Knows nothing of models."""

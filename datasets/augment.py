@@ -1,0 +1,146 @@
+"""Random scale, crop, pad and flip of an image with its label.
+
+DeepLab scales the image by a random factor, pads it to the crop size and cuts a
+random crop. Here the crop comes first: the part of the image that would fill the crop
+after scaling is cut out as uint8, and only that part is resized. The crops are the
+same up to a fraction of a pixel, and no pixel is resized to be thrown away.
+
+Randomness is an argument everywhere: a function takes a number in [0, 1), and only
+`augment` draws such numbers, from a stateless seed.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def crop_window(
+    size: tf.Tensor, crop_size: tuple[int, int], scale: tf.Tensor, position: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Says which part of an image makes a crop, and how large it becomes.
+
+    Args:
+        size: int32 [2], height and width of the image.
+        crop_size: (height, width) of the crop.
+        scale: float32 scalar, above 0, the factor by which the image is enlarged.
+        position: float32 [2] in [0, 1), where the window lies: 0 is the top or left.
+
+    Returns:
+        offset: int32 [2], the window's top left pixel.
+        window: int32 [2], its height and width; never reaches beyond the image.
+        scaled: int32 [2], what the window is to be resized to: crop_size, or less where
+            the whole scaled image is smaller than the crop.
+    """
+    crop = tf.constant(crop_size, tf.int32)
+    needed = tf.cast(tf.round(tf.cast(crop, tf.float32) / scale), tf.int32)
+    window = tf.clip_by_value(needed, 1, size)
+    free = tf.cast(size - window + 1, tf.float32)
+    offset = tf.minimum(tf.cast(position * free, tf.int32), size - window)
+    scaled = tf.cast(tf.round(tf.cast(window, tf.float32) * scale), tf.int32)
+    # The rounding of the window must not leave a padded row beside a full crop.
+    scaled = tf.where(needed <= size, crop, tf.clip_by_value(scaled, 1, crop))
+    return offset, window, scaled
+
+
+def crop(
+    image: tf.Tensor, label: tf.Tensor, offset: tf.Tensor, window: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts `window` (height, width) at `offset` (top, left) out of image and label."""
+    end = offset + window
+    rows, columns = slice(offset[0], end[0]), slice(offset[1], end[1])
+    return image[rows, columns], label[rows, columns]
+
+
+def resize(
+    image: tf.Tensor, label: tf.Tensor, size: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Resizes the image bilinearly and the label to its nearest pixel.
+
+    Both sample at half-pixel centres, (y + 0.5) * old / new - 0.5, so that an object
+    and its label stay on top of each other at every size.
+
+    Returns:
+        image: float32 [height, width, 3]; label: the dtype it had, [height, width, 1].
+    """
+    image = tf.image.resize(image, size, method="bilinear", antialias=False)
+    return image, tf.image.resize(label, size, method="nearest")
+
+
+def pad_to(
+    image: tf.Tensor,
+    label: tf.Tensor,
+    size: tuple[int, int],
+    mean_color: tuple[float, float, float],
+    ignore_label: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pads below and to the right: the image with its mean colour, the label as void.
+
+    The model subtracts its mean later, so zeros would not be neutral here, and a label
+    padded with 0 would be trained as background.
+    """
+    missing = tf.constant(size, tf.int32) - tf.shape(image)[:2]
+    paddings = [[0, missing[0]], [0, missing[1]], [0, 0]]
+    color = tf.constant(mean_color, image.dtype)
+    for axis in (0, 1):
+        shape = tf.tensor_scatter_nd_update(
+            tf.shape(image), [[axis]], missing[axis : axis + 1]
+        )
+        image = tf.concat([image, tf.broadcast_to(color, shape)], axis)
+    return image, tf.pad(label, paddings, constant_values=ignore_label)
+
+
+def flip_left_right(
+    image: tf.Tensor, label: tf.Tensor, flip: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mirrors image and label where `flip` (bool scalar) is true."""
+    return tf.cond(
+        flip,
+        lambda: (tf.reverse(image, [1]), tf.reverse(label, [1])),
+        lambda: (image, label),
+    )
+
+
+def augment(
+    image: tf.Tensor,
+    label: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    crop_size: tuple[int, int],
+    min_scale: float = 0.5,
+    max_scale: float = 2.0,
+    flip_probability: float = 0.5,
+    mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
+    ignore_label: int = 255,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scales, crops, pads and flips at random: a pure function of its arguments.
+
+    The scale is uniform in [min_scale, max_scale), as in DeepLabV2 and later (0.5-2.0
+    in DeepLabV3, section 4.1); the crop is uniform over its possible places.
+
+    Args:
+        image: uint8 or float32 [h, w, 3], RGB in 0..255; uint8 is quicker.
+        label: uint8 [h, w, 1], class ids or ignore_label.
+        seed: int32 or int64 [2], for `tf.random.stateless_uniform`.
+        crop_size: (height, width) of the result.
+        min_scale: smallest scale, above 0.
+        max_scale: largest scale; equal to min_scale for one fixed scale.
+        flip_probability: 0.0 never mirrors, 1.0 always.
+        mean_color: RGB that fills the image where it does not reach.
+        ignore_label: fills the label there.
+
+    Returns:
+        image: float32 [height, width, 3], 0..255; label: uint8 [height, width, 1], with
+        no id that was not in it, but for ignore_label. Static shapes.
+    """
+    image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
+    draw = tf.random.stateless_uniform([4], seed)
+    scale = min_scale + (max_scale - min_scale) * draw[0]
+    offset, window, scaled = crop_window(
+        tf.shape(image)[:2], crop_size, scale, draw[1:3]
+    )
+    image, label = crop(image, label, offset, window)
+    image, label = resize(image, label, scaled)
+    image, label = pad_to(image, label, crop_size, mean_color, ignore_label)
+    image, label = flip_left_right(image, label, draw[3] < flip_probability)
+    image = tf.ensure_shape(image, [*crop_size, 3])
+    return image, tf.ensure_shape(label, [*crop_size, 1])

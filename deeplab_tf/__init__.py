@@ -1,0 +1,27 @@
+"""deeplab_tf: the DeepLab family for TensorFlow 2 and Keras."""
+
+from deeplab_tf.config import RECIPES, TrainConfig
+from deeplab_tf.inference import Segmenter
+from deeplab_tf.layers import layer_defaults
+from deeplab_tf.losses import SegmentationLoss
+from deeplab_tf.metrics import MeanIoU
+from deeplab_tf.models import MODELS, DeepLabV3, build_model
+from deeplab_tf.version import __version__
+from deeplab_tf.weight_files import load_weights, save_weights
+from deeplab_tf.workdir import load_workdir
+
+__all__ = [
+    "MODELS",
+    "RECIPES",
+    "DeepLabV3",
+    "MeanIoU",
+    "SegmentationLoss",
+    "Segmenter",
+    "TrainConfig",
+    "__version__",
+    "build_model",
+    "layer_defaults",
+    "load_weights",
+    "load_workdir",
+    "save_weights",
+]

@@ -1,0 +1,182 @@
+"""What a run is: `TrainConfig`, saved beside its checkpoints, and the recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run, flat. Everything a script needs to rebuild and judge its model.
+
+    Attributes:
+      recipe: the row of `RECIPES` it started from.
+      model, backbone, output_stride, multi_grid, atrous_rates, image_pooling,
+        dropout_rate: see `models.DeepLabV3`.
+      num_classes, class_names, colormap, ignore_label: of the data set; one RGB triple
+        per class.
+      data_dir, train_split, eval_split: records and which of them to use.
+      init: "", "imagenet", a keras.applications file, a workdir or a weight file.
+      crop_size: (height, width) of training crops, pixels.
+      min_scale, max_scale: range of the random scale.
+      batch_size: images a step over all replicas.
+      epochs: passes over the training split; used when steps is 0.
+      steps: optimizer steps in all.
+      validate_every: epochs between validations.
+      learning_rate: at the start of the poly schedule.
+      poly_power: learning_rate * (1 - step / steps) ** poly_power.
+      momentum: of SGD.
+      weight_decay: lambda of the papers; see `layers.LayerDefaults`.
+      batch_norm_momentum: decay of the moving statistics; None is each layer's own.
+      precision: float32, bfloat16 or float16 (mixed, variables stay float32).
+      seed: of weights, data order and augmentation.
+    """
+
+    recipe: str = "custom"
+    model: str = "deeplab_v3"
+    backbone: str = "resnet50"
+    output_stride: int = 16
+    multi_grid: tuple[int, ...] = (1, 2, 4)
+    atrous_rates: tuple[int, ...] | None = None
+    image_pooling: bool = True
+    dropout_rate: float = 0.0
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    colormap: tuple[tuple[int, int, int], ...] = ()
+    ignore_label: int = 255
+    data_dir: str = ""
+    train_split: str = "train"
+    eval_split: str = "val"
+    init: str = ""
+    crop_size: tuple[int, int] = (513, 513)
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    batch_size: int = 16
+    epochs: int = 50
+    steps: int = 0
+    validate_every: int = 1
+    learning_rate: float = 0.007
+    poly_power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch_norm_momentum: float | None = None
+    precision: str = "float32"
+    seed: int = 0
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Reads `to_json`; lists become tuples again.
+
+        Raises:
+          ValueError: not JSON of a configuration, or fields this version does not know.
+        """
+        values = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or not values.keys() <= names:
+            raise ValueError(
+                "Expected the fields of TrainConfig. Unknown: "
+                f"{sorted(set(values) - names)}"
+            )
+        return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+RECIPES = {
+    # The embedded drawn scenes, from scratch, minutes on two CPU cores.
+    "demo": TrainConfig(
+        recipe="demo",
+        backbone="resnet18",
+        multi_grid=(1, 1),
+        crop_size=(129, 129),
+        min_scale=0.75,
+        max_scale=1.5,
+        epochs=10,
+        learning_rate=0.05,
+        batch_norm_momentum=0.9,
+        data_dir="runs/data/shapes",
+    ),
+    # CamVid at 480x360 from ImageNet weights, within an hour on two CPU cores.
+    "camvid_mobilenet_v2": TrainConfig(
+        recipe="camvid_mobilenet_v2",
+        backbone="mobilenet_v2",
+        multi_grid=(1, 1, 1),
+        init="imagenet",
+        crop_size=(321, 321),
+        batch_size=8,
+        epochs=30,
+        validate_every=3,
+        learning_rate=0.02,
+        weight_decay=4e-5,
+        batch_norm_momentum=0.99,
+        data_dir="runs/data/camvid",
+    ),
+    # Your own images on one GPU: a start, not a paper's protocol.
+    "finetune_resnet50": TrainConfig(
+        recipe="finetune_resnet50",
+        init="imagenet",
+        batch_size=8,
+        batch_norm_momentum=0.99,
+        data_dir="runs/data/folder",
+    ),
+    # The paper's stage 1 (section 4.1): 77.21 mIoU on VOC val after trainaug.
+    "voc2012_resnet101": TrainConfig(
+        recipe="voc2012_resnet101",
+        backbone="resnet101",
+        init="imagenet",
+        train_split="trainaug",
+        steps=30_000,
+        batch_norm_momentum=0.9997,
+        data_dir="runs/data/voc2012",
+    ),
+}
+
+
+def config_path(workdir: str | os.PathLike) -> str:
+    return os.path.join(workdir, "config.json")
+
+
+def write_config(config: TrainConfig, workdir: str | os.PathLike) -> None:
+    """Writes `<workdir>/config.json`, atomically; makes the folder where needed."""
+    os.makedirs(workdir, exist_ok=True)
+    temporary = f"{config_path(workdir)}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(config.to_json())
+    os.replace(temporary, config_path(workdir))
+
+
+def read_config(workdir: str | os.PathLike) -> TrainConfig:
+    """Reads `<workdir>/config.json`.
+
+    Raises:
+      FileNotFoundError: the folder is not the workdir of a run.
+      ValueError: the file is damaged or of another version.
+    """
+    path = config_path(workdir)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{os.fspath(workdir)} is not a workdir: it has no config.json. "
+            "Run: python train.py --workdir=..."
+        )
+    with open(path, encoding="utf-8") as file:
+        try:
+            return TrainConfig.from_json(file.read())
+        except ValueError as error:
+            raise ValueError(f"{path} is not a configuration: {error}") from error
+
+
+def describe_difference(old: TrainConfig, new: TrainConfig) -> str:
+    """Names the fields in which two configurations differ, "" where there are none."""
+    old_values, new_values = dataclasses.asdict(old), dataclasses.asdict(new)
+    return ", ".join(
+        f"{name}: {old_values[name]!r} -> {new_values[name]!r}"
+        for name in old_values
+        if old_values[name] != new_values[name]
+    )
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,133 @@
+"""Confusion matrix and what is read off it."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+
+def confusion_matrix(
+    label: np.ndarray, classes: np.ndarray, num_classes: int, ignore_label: int = 255
+) -> np.ndarray:
+    """Counts pixels by (label, predicted class).
+
+    Args:
+      label: integers of any shape, in [0, num_classes) or ignore_label.
+      classes: integers of the same shape, in [0, num_classes).
+      num_classes: rows and columns of the result.
+      ignore_label: label value that is not counted.
+
+    Returns:
+      int64 [num_classes, num_classes]; rows are labels.
+
+    Raises:
+      ValueError: shapes differ, or an id is out of range.
+    """
+    label, classes = np.asarray(label), np.asarray(classes)
+    if label.shape != classes.shape:
+        raise ValueError(
+            "label and classes must have the same shape. "
+            f"Received: {label.shape} and {classes.shape}"
+        )
+    valid = label != ignore_label
+    label = label[valid].astype(np.int64)
+    classes = classes[valid].astype(np.int64)
+    for name, ids in (("label", label), ("classes", classes)):
+        if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
+            raise ValueError(
+                f"{name} must hold ids in [0, {num_classes}) or the ignore label "
+                f"{ignore_label}. Received: {ids.min()}..{ids.max()}"
+            )
+    counts = np.bincount(label * num_classes + classes, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def per_class_iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, float64 [num_classes].
+
+    NaN for a class that occurs neither in the labels nor in the predictions.
+    """
+    intersection = np.diagonal(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - intersection
+    with np.errstate(invalid="ignore"):
+        return intersection / union
+
+
+def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Share of each class' pixels that were found; NaN where there are none."""
+    with np.errstate(invalid="ignore"):
+        return np.diagonal(confusion) / confusion.sum(1).astype(np.float64)
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean of `per_class_iou` over the classes that occur; NaN for an empty matrix."""
+    iou = per_class_iou(confusion)
+    present = ~np.isnan(iou)
+    return float(iou[present].mean()) if present.any() else float("nan")
+
+
+def pixel_accuracy(confusion: np.ndarray) -> float:
+    """Share of valid pixels predicted right; NaN for an empty matrix."""
+    total = confusion.sum()
+    return float(np.trace(confusion) / total) if total else float("nan")
+
+
+@keras.utils.register_keras_serializable("deeplab_tf")
+class MeanIoU(keras.metrics.Metric):
+    """Mean IoU of logits against labels, with an ignore label, for `model.fit`.
+
+    One confusion matrix over everything seen since the last reset, and the mean over
+    the classes that occur, as `mean_iou`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_label: int = 255,
+        name: str = "mean_iou",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        # float64 counts exactly up to 2^53 pixels; float32 would stop at 2^24.
+        self.confusion = self.add_weight(
+            name="confusion",
+            shape=(num_classes, num_classes),
+            initializer="zeros",
+            dtype="float64",
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds labels [B, height, width] and logits [B, height, width, num_classes]."""
+        del sample_weight  # pixels count alike, as in every benchmark
+        label = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        classes = tf.reshape(tf.argmax(y_pred, -1, output_type=tf.int32), [-1])
+        valid = tf.not_equal(label, self.ignore_label)
+        # Ignored pixels fall into a last bin, which is cut off: no dynamic shapes.
+        pairs = tf.where(valid, label * self.num_classes + classes, self.num_classes**2)
+        counts = tf.math.bincount(
+            pairs, minlength=self.num_classes**2 + 1, maxlength=self.num_classes**2 + 1
+        )[:-1]
+        counts = tf.reshape(counts, [self.num_classes, self.num_classes])
+        self.confusion.assign_add(tf.cast(counts, tf.float64))
+
+    def result(self):
+        confusion = tf.convert_to_tensor(self.confusion)
+        intersection = tf.linalg.diag_part(confusion)
+        union = tf.reduce_sum(confusion, 0) + tf.reduce_sum(confusion, 1) - intersection
+        iou = tf.math.divide_no_nan(intersection, union)
+        present = tf.cast(union > 0, iou.dtype)
+        mean = tf.math.divide_no_nan(tf.reduce_sum(iou), tf.reduce_sum(present))
+        return tf.cast(mean, tf.float32)
+
+    def reset_state(self):
+        self.confusion.assign(tf.zeros_like(self.confusion))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_label": self.ignore_label,
+        }

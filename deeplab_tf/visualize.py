@@ -1,0 +1,240 @@
+"""Class maps as pictures: colours, overlays, legends, palette PNGs.
+
+A colormap is one RGB triple (0..255) per class, in the order of the class ids.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+IGNORE_COLOR = (224, 224, 192)  # VOC's void: not the colour of any of its classes
+_LEGEND_TEXT = (20, 20, 20)
+
+
+def colorize(classes, colormap, ignore_label: int = 255) -> np.ndarray:
+    """Paints every pixel in the colour of its class.
+
+    Args:
+      classes: integers [..., height, width], in [0, len(colormap)) or ignore_label.
+      colormap: RGB triples in 0..255, one per class.
+      ignore_label: painted in `IGNORE_COLOR`.
+
+    Returns:
+      uint8 [..., height, width, 3].
+
+    Raises:
+      ValueError: an id without a colour.
+    """
+    classes = np.asarray(classes)
+    colors = np.asarray(colormap, np.uint8).reshape(-1, 3)
+    ignored = classes == ignore_label
+    known = (classes >= 0) & (classes < len(colors))
+    if not (ignored | known).all():
+        raise ValueError(
+            f"classes must hold ids in [0, {len(colors)}), one per colour, or the "
+            f"ignore label {ignore_label}. Received: {classes[~(ignored | known)][0]}"
+        )
+    palette = np.concatenate([colors, [IGNORE_COLOR]]).astype(np.uint8)
+    return palette[np.where(ignored, len(colors), classes)]
+
+
+def overlay(
+    image, classes, colormap, alpha: float = 0.5, ignore_label: int = 255
+) -> np.ndarray:
+    """Blends the colours of the classes over an image.
+
+    Args:
+      image: RGB in 0..255, uint8 or float [height, width, 3].
+      classes: integers [height, width]; see `colorize`.
+      colormap: RGB triples in 0..255, one per class.
+      alpha: 0 shows the image, 1 the colours.
+      ignore_label: such pixels show the image.
+
+    Returns:
+      uint8 [height, width, 3].
+
+    Raises:
+      ValueError: sizes differ, alpha is not in [0, 1], or an id has no colour.
+    """
+    image, classes = np.asarray(image), np.asarray(classes)
+    if image.shape != (*classes.shape, 3):
+        raise ValueError(
+            "Expected an image [height, width, 3] and classes [height, width] of the "
+            f"same size. Received: {image.shape} and {classes.shape}"
+        )
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1]. Received: {alpha}")
+    weight = np.where(classes == ignore_label, 0, np.float32(alpha))[..., None]
+    colors = colorize(classes, colormap, ignore_label)
+    return _as_uint8(image * (1 - weight) + colors * weight)
+
+
+def panel(image, label, prediction, colormap, ignore_label: int = 255) -> np.ndarray:
+    """Sets image, label and prediction side by side, as TensorBoard shows them.
+
+    Args:
+      image: RGB in 0..255, uint8 or float [height, width, 3].
+      label: integers [height, width], class ids or ignore_label.
+      prediction: integers [height, width], class ids.
+      colormap: RGB triples in 0..255, one per class.
+      ignore_label: painted in `IGNORE_COLOR`.
+
+    Returns:
+      uint8 [height, 3 * width, 3].
+
+    Raises:
+      ValueError: sizes differ, or an id has no colour.
+    """
+    image = np.asarray(image)
+    pictures = [_as_uint8(image)]
+    for classes in (label, prediction):
+        pictures.append(colorize(classes, colormap, ignore_label))
+    if len({picture.shape for picture in pictures}) > 1:
+        raise ValueError(
+            "image, label and prediction must have the same size. Received: "
+            f"{image.shape}, {np.shape(label)} and {np.shape(prediction)}"
+        )
+    return np.concatenate(pictures, axis=1)
+
+
+def legend(colormap, class_names: Sequence[str], width: int) -> np.ndarray:
+    """Draws a strip of colour swatches with names, in as many rows as it takes.
+
+    Args:
+      colormap: RGB triples in 0..255.
+      class_names: one name per triple.
+      width: pixels of the picture the strip goes under; the text grows with it.
+
+    Returns:
+      uint8 [strip height, strip width, 3]; wider than `width` only where the longest
+      name in the smallest readable text (12 pixels) does not fit.
+
+    Raises:
+      ValueError: not as many names as colours.
+    """
+    _check_names(colormap, class_names)
+    text_size = int(np.clip(width // 40, 12, 64))
+    font = ImageFont.load_default(text_size)
+    gap, row_height = text_size // 2, 2 * text_size
+    widths = [
+        3 * gap + text_size + int(np.ceil(font.getlength(name))) for name in class_names
+    ]
+    positions, strip_width = _flow(widths, width)
+    rows = positions[-1][1] + 1 if positions else 0
+    strip = Image.new("RGB", (strip_width, rows * row_height), "white")
+    draw = ImageDraw.Draw(strip)
+    for (x, row), color, name in zip(positions, colormap, class_names):
+        left, middle = x + gap, row * row_height + row_height // 2
+        top = middle - text_size // 2
+        box = (left, top, left + text_size - 1, top + text_size - 1)
+        draw.rectangle(box, fill=tuple(map(int, color)), outline=_LEGEND_TEXT)
+        text_at = (left + text_size + gap, middle)
+        draw.text(text_at, name, fill=_LEGEND_TEXT, font=font, anchor="lm")
+    return np.asarray(strip)
+
+
+def overlay_with_legend(
+    image,
+    classes,
+    colormap,
+    class_names: Sequence[str],
+    alpha: float = 0.5,
+    ignore_label: int = 255,
+) -> np.ndarray:
+    """Overlay at the image's own size, above a legend of the classes present.
+
+    Args:
+      image: RGB in 0..255, uint8 or float [height, width, 3].
+      classes: integers [height, width]; see `colorize`.
+      colormap: RGB triples in 0..255, one per class.
+      class_names: one name per class.
+      alpha: see `overlay`.
+      ignore_label: not drawn and not named.
+
+    Returns:
+      uint8 [height + strip, max(width, strip width), 3]; the overlay is its top left.
+
+    Raises:
+      ValueError: see `overlay` and `legend`.
+    """
+    picture = overlay(image, classes, colormap, alpha, ignore_label)
+    _check_names(colormap, class_names)
+    height, width = picture.shape[:2]
+    present = [int(i) for i in np.unique(classes) if i != ignore_label]
+    strip = legend(
+        [colormap[i] for i in present], [class_names[i] for i in present], width
+    )
+    shape = (height + strip.shape[0], max(width, strip.shape[1]), 3)
+    canvas = np.full(shape, 255, np.uint8)
+    canvas[:height, :width] = picture
+    canvas[height:, : strip.shape[1]] = strip
+    return canvas
+
+
+def save_palette_png(
+    path: str | os.PathLike, classes, colormap, ignore_label: int = 255
+) -> None:
+    """Writes class ids as a PNG whose palette shows them in colour, as VOC's masks.
+
+    Pillow reads the ids back; `tf.io.decode_png` would give colours or greys instead.
+    The file appears whole or not at all.
+
+    Args:
+      path: file to write.
+      classes: integers [height, width], in [0, len(colormap)) or ignore_label.
+      colormap: RGB triples in 0..255, at most 256.
+      ignore_label: shown in `IGNORE_COLOR`; its id is kept.
+
+    Raises:
+      ValueError: an id without a colour.
+    """
+    classes = np.asarray(classes)
+    colorize(classes, colormap, ignore_label)  # refuses what has no colour
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colormap)] = colormap
+    palette[ignore_label] = IGNORE_COLOR
+    picture = Image.fromarray(classes.astype(np.uint8))
+    picture.putpalette(palette.tobytes())
+    save_png(path, picture)
+
+
+def save_png(path: str | os.PathLike, picture) -> None:
+    """Writes a Pillow image, or uint8 [height, width, 3], as PNG, whole or not at all.
+
+    Raises:
+      OSError: the folder does not exist or cannot be written.
+    """
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(picture)
+    temporary = f"{os.fspath(path)}.tmp"
+    picture.save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def _check_names(colormap, class_names):
+    if len(colormap) != len(class_names):
+        raise ValueError(
+            "Expected one class name per colour. Received: "
+            f"{len(class_names)} names and {len(colormap)} colours"
+        )
+
+
+def _as_uint8(image) -> np.ndarray:
+    """Rounds to the nearest of 0..255."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _flow(widths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], int]:
+    """Sets boxes left to right in rows; returns (x, row) of each and the width used."""
+    width = max([width, *widths])
+    positions, x, row = [], 0, 0
+    for box in widths:
+        if x and x + box > width:
+            x, row = 0, row + 1
+        positions.append((x, row))
+        x += box
+    return positions, width

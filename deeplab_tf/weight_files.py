@@ -1,0 +1,235 @@
+"""Weights on disk: name -> array, the same file in every Keras.
+
+A weight is called `<layer>/<leaf>`: conv1_conv/kernel, conv1_bn/moving_mean. Models are
+flat and their layers have fixed names, so copying by name works between output strides,
+between Keras 2 and 3, and from keras.applications.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zipfile
+
+import h5py
+import numpy as np
+from tensorflow import keras
+
+_BATCH_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightReport:
+    """What a copy of weights did.
+
+    Attributes:
+      source: where the arrays came from.
+      copied: names that were assigned.
+      missing: names in the model that the source does not hold.
+      unused: names in the source that the model does not have.
+    """
+
+    source: str
+    copied: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self):
+        lines = [
+            f"{self.source}: {len(self.copied)} weights copied, "
+            f"{len(self.missing)} missing, {len(self.unused)} unused"
+        ]
+        for title in ("missing", "unused"):
+            names = getattr(self, title)
+            if names:
+                lines.append(f"  {title}: {_abbreviate(names)}")
+        return "\n".join(lines)
+
+
+def named_weights(model) -> dict:
+    """Returns {"<layer>/<leaf>": variable} of a flat model."""
+    return {
+        f"{layer.name}/{_leaf(variable.name)}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
+
+
+def save_weights(model, path: str | os.PathLike) -> None:
+    """Writes every weight of a model to an .npz file, atomically."""
+    arrays = {name: np.asarray(value) for name, value in named_weights(model).items()}
+    temporary = f"{os.fspath(path)}.tmp"
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads an .npz file of `save_weights`, or a Keras .h5 or .weights.h5 file.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a file of weights by name.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"No weights at {path}. Give the path of a file.")
+    if zipfile.is_zipfile(path):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except ValueError as error:
+            raise ValueError(f"{path} is not a weight file: {error}") from error
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            return _read_keras_file(file, path)
+    raise ValueError(
+        f"{path} is neither an .npz nor an .h5 file of weights, or it is cut short. "
+        "Expected a file of save_weights or of keras.applications."
+    )
+
+
+def copy_weights(
+    model, arrays: dict[str, np.ndarray], source: str, *, allow_missing=()
+) -> WeightReport:
+    """Assigns arrays to the weights of a model by name.
+
+    Args:
+      model: flat Keras model.
+      arrays: name -> array; see `named_weights`.
+      source: named in the report and in errors.
+      allow_missing: layers that may keep their present weights, because the source
+        lacks them or holds them in another shape (a classifier of other classes).
+
+    Raises:
+      ValueError: a weight of another layer is missing or has another shape. The model
+        is unchanged then.
+    """
+    variables = named_weights(model)
+    missing = {name for name in variables if name not in arrays}
+    misshapen = {
+        name
+        for name in variables.keys() - missing
+        if tuple(arrays[name].shape) != tuple(variables[name].shape)
+    }
+    kept = {name for name in missing | misshapen if name.split("/")[0] in allow_missing}
+    for name in sorted(misshapen - kept):
+        raise ValueError(
+            f"{source} holds {name} as {arrays[name].shape}, the model needs "
+            f"{tuple(variables[name].shape)}. Was it made with another backbone, width "
+            "or number of classes?"
+        )
+    if missing - kept:
+        raise ValueError(
+            f"{source} lacks {len(missing - kept)} of the model's {len(variables)} "
+            f"weights: {_abbreviate(sorted(missing - kept))}. Was it made with another "
+            "backbone or model?"
+        )
+    copied = [name for name in variables if name not in kept]
+    for name in copied:
+        variables[name].assign(arrays[name])
+    unused = sorted(arrays.keys() - set(copied))
+    return WeightReport(source, tuple(copied), tuple(sorted(kept)), tuple(unused))
+
+
+def load_weights(model, path: str | os.PathLike, *, allow_missing=()) -> WeightReport:
+    """Reads a weight file into a model; see `read_weights` and `copy_weights`."""
+    return copy_weights(
+        model, read_weights(path), os.fspath(path), allow_missing=allow_missing
+    )
+
+
+def load_imagenet_weights(backbone_model, backbone, weights: str) -> WeightReport:
+    """Loads a classification network of keras.applications into a backbone.
+
+    Args:
+      backbone_model: model whose layers are just the backbone's; each of them must find
+        its weights in the file.
+      backbone: its row of `backbones.BACKBONES`.
+      weights: "imagenet" downloads Keras' file (to ~/.keras/models); anything else is
+        the path of such a file.
+
+    Raises:
+      ValueError: "imagenet" for a backbone Keras has no file of, or a file of another
+        network.
+    """
+    path = weights
+    if weights == "imagenet":
+        if backbone.imagenet_url is None:
+            raise ValueError(
+                "keras.applications has no ImageNet weights of this backbone. Use "
+                "weights=None, the path of a file, or another backbone."
+            )
+        path = keras.utils.get_file(
+            origin=backbone.imagenet_url,
+            file_hash=backbone.imagenet_md5,
+            cache_subdir="models",
+        )
+    arrays = fold_convolution_biases(read_weights(path))
+    return copy_weights(backbone_model, arrays, os.fspath(path))
+
+
+def fold_convolution_biases(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Removes biases in front of BatchNorm by moving them into its moving mean.
+
+    `bn(conv(x) + bias)` equals `bn'(conv(x))` with moving_mean' = moving_mean - bias.
+    keras.applications' ResNets have such biases; the papers' networks do not.
+    """
+    folded = dict(arrays)
+    for name, bias in arrays.items():
+        layer, _, leaf = name.rpartition("/")
+        mean = f"{layer[: -len('conv')]}bn/moving_mean"
+        if leaf == "bias" and layer.endswith("_conv") and mean in folded:
+            folded[mean] = folded[mean] - bias
+            del folded[name]
+    return folded
+
+
+def _leaf(variable_name: str) -> str:
+    """conv/kernel:0 -> kernel; Keras 2's depthwise_kernel is Keras 3's kernel."""
+    leaf = variable_name.rpartition("/")[2].partition(":")[0]
+    return leaf.replace("depthwise_kernel", "kernel")
+
+
+def _read_keras_file(file, path: str) -> dict[str, np.ndarray]:
+    if "model_weights" in file:
+        file = file["model_weights"]
+    arrays = {}
+    if "layer_names" in file.attrs:
+        _read_legacy_layers(file, arrays)
+    elif "layers" in file:
+        _read_keras3_layers(file["layers"], arrays)
+    if not arrays:
+        raise ValueError(
+            f"{path} holds no weights under layer names. Expected a file of "
+            "keras.applications, or of model.save_weights in a recent Keras 3."
+        )
+    return arrays
+
+
+def _read_legacy_layers(file, arrays):
+    for layer in _decoded(file.attrs["layer_names"]):
+        for name in _decoded(file[layer].attrs["weight_names"]):
+            arrays[f"{layer}/{_leaf(name)}"] = file[layer][name][()]
+
+
+def _read_keras3_layers(layers, arrays):
+    """Keras 3 numbers a layer's variables; their names follow from the shapes."""
+    for group in layers.values():
+        variables = group.get("vars")
+        if not variables or "name" not in variables.attrs:
+            continue
+        values = [variables[str(index)][()] for index in range(len(variables))]
+        is_batch_norm = len(values) == 4 and values[0].ndim == 1
+        leaves = _BATCH_NORM_LEAVES if is_batch_norm else ("kernel", "bias")
+        for leaf, value in zip(leaves, values):
+            arrays[f"{variables.attrs['name']}/{leaf}"] = value
+
+
+def _decoded(names) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
+
+
+def _abbreviate(names, most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,82 @@
+"""What the tests share: quiet TensorFlow, the project on the path, real data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before any test imports TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images that a developer's machine has, and a user's has not."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real images of ../shared/data, which are absent here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory) -> Path:
+    """Workdir of a run nobody trained: seeded weights that see several classes."""
+    import numpy as np
+
+    from deeplab_tf.config import TrainConfig, write_config
+    from deeplab_tf.models import build_model
+    from deeplab_tf.weight_files import named_weights, save_weights
+
+    config = TrainConfig(
+        backbone="mobilenet_v2_0.35",
+        multi_grid=(1, 1, 1),
+        num_classes=4,
+        class_names=("background", "cat", "dog", "horse"),
+        colormap=((0, 0, 0), (64, 0, 0), (64, 0, 128), (192, 0, 128)),
+        precision="bfloat16",
+    )
+    model = build_model(config)
+    generator = np.random.default_rng(0)
+    for name, weight in sorted(named_weights(model).items()):
+        shape = tuple(weight.shape)
+        if name.endswith("kernel"):
+            inputs = np.prod(shape[:2] if "depthwise" in name else shape[:3])
+            weight.assign(generator.normal(0, np.sqrt(2 / inputs), shape))
+        elif name.endswith("beta"):
+            weight.assign(generator.normal(0, 0.5, shape))
+    path = tmp_path_factory.mktemp("workdir")
+    write_config(config, path)
+    save_weights(model, path / "best.npz")
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(workdir, tmp_path_factory) -> Path:
+    """Version 1 of the run of `workdir`, exported."""
+    import export
+
+    return Path(export.export_workdir(workdir, tmp_path_factory.mktemp("exported")))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Folder with drawn.jpg, drawn.png, grey.png and palette.png of three sizes."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(1)
+    sizes = {"drawn.jpg": (90, 70), "drawn.png": (64, 96), "grey.png": (33, 50)}
+    for name, (width, height) in sizes.items():
+        coarse = generator.integers(0, 256, [6, 8, 3], dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((width, height), Image.BICUBIC)
+        image.convert("L" if name == "grey.png" else "RGB").save(folder / name)
+    Image.open(folder / "drawn.png").quantize(16).save(folder / "palette.png")
+    return folder

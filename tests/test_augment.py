@@ -1,0 +1,202 @@
+"""Image and label move together, nothing is invented, and a seed says it all."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from datasets import augment
+
+CROP = (40, 56)
+
+
+def blocks(height, width, seed=0, block=8):
+    """A label of ids 0..4 in blocks, and an image that is its label times 50."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 5, (-(-height // block), -(-width // block)))
+    label = np.kron(coarse, np.ones((block, block), np.int64))[:height, :width]
+    label = label.astype(np.uint8)[..., None]
+    return np.repeat(label * 50, 3, axis=2), label
+
+
+@tf.function
+def run(image, label, seed):
+    return augment.augment(
+        image, label, seed, crop_size=CROP, mean_color=(10.0, 20.0, 30.0)
+    )
+
+
+def test_window_by_hand():
+    # 100 x 200 at scale 2, crop 40 x 56: the window is 20 x 28 of the image, and the
+    # middle of the free 81 x 173 places is (40, 86).
+    offset, window, scaled = augment.crop_window(
+        tf.constant([100, 200]), CROP, tf.constant(2.0), tf.constant([0.5, 0.5])
+    )
+    assert offset.numpy().tolist() == [40, 86]
+    assert window.numpy().tolist() == [20, 28]
+    assert scaled.numpy().tolist() == [40, 56]
+
+
+def test_window_smaller_than_the_crop_by_hand():
+    # 50 x 60 at scale 0.5 becomes 25 x 30, less than the crop: all of it is taken.
+    offset, window, scaled = augment.crop_window(
+        tf.constant([50, 60]), CROP, tf.constant(0.5), tf.constant([0.99, 0.99])
+    )
+    assert offset.numpy().tolist() == [0, 0]
+    assert window.numpy().tolist() == [50, 60]
+    assert scaled.numpy().tolist() == [25, 30]
+
+
+@pytest.mark.parametrize("height, width", [(7, 300), (40, 56), (41, 57), (300, 31)])
+def test_window_lies_in_the_image_and_reaches_every_edge(height, width):
+    size = tf.constant([height, width])
+    for scale in np.linspace(0.5, 2.0, 16, dtype=np.float32):
+        for position in (0.0, 0.37, 0.9999999):
+            offset, window, scaled = (
+                part.numpy()
+                for part in augment.crop_window(
+                    size, CROP, tf.constant(scale), tf.constant([position] * 2)
+                )
+            )
+            assert (offset >= 0).all() and (window >= 1).all()
+            assert (offset + window <= (height, width)).all()
+            assert (1 <= scaled).all() and (scaled <= CROP).all()
+            if position > 0.9:
+                assert (offset + window == (height, width)).all()
+
+
+def test_a_crop_equals_the_same_part_of_the_scaled_image():
+    """Crop-then-resize against DeepLab's resize-then-crop, away from the edge."""
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    label = image[..., :1]
+    offset, window = tf.constant([11, 13]), tf.constant([20, 28])
+    part = augment.resize(*augment.crop(image, label, offset, window), CROP)
+    whole = augment.resize(image, label, (120, 140))
+    for mine, theirs in zip(part, whole):
+        theirs = theirs[22 : 22 + 40, 26 : 26 + 56]
+        np.testing.assert_allclose(mine[1:-1, 1:-1], theirs[1:-1, 1:-1], atol=1e-3)
+
+
+def test_resize_samples_half_pixel_centres_by_hand():
+    # Two columns to four: centres at -0.25, 0.25, 0.75 and 1.25 of the old pixels.
+    image = np.array([[[0] * 3, [100] * 3]], np.uint8)
+    label = np.array([[[3], [7]]], np.uint8)
+    image, label = augment.resize(image, label, (1, 4))
+    np.testing.assert_allclose(image[0, :, 0], [0.0, 25.0, 75.0, 100.0])
+    assert label[0, :, 0].numpy().tolist() == [3, 3, 7, 7]
+
+
+@pytest.mark.parametrize("height, width", [(90, 120), (33, 120), (30, 30)])
+def test_image_and_label_move_together(height, width):
+    """An image made from its label still shows its label after augmentation."""
+    image, label = blocks(height, width)
+    seen = 0
+    for seed in range(30):
+        crop, ids = (part.numpy() for part in run(image, label, [seed, 1]))
+        ids = ids[..., 0]
+        flat = np.zeros(ids.shape, bool)  # Ids around a pixel agree: no blending.
+        flat[2:-2, 2:-2] = np.all(
+            [
+                np.roll(ids, (dy, dx), (0, 1))[2:-2, 2:-2] == ids[2:-2, 2:-2]
+                for dy in range(-2, 3)
+                for dx in range(-2, 3)
+            ],
+            axis=0,
+        )
+        flat &= ids != 255
+        shown = np.repeat(ids[flat, None] * 50.0, 3, axis=1)
+        np.testing.assert_allclose(crop[flat], shown)
+        seen += flat.sum()
+    assert seen > 3000
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_edges_of_image_and_label_meet_without_bias(axis):
+    """Over many scales, the image crosses its middle value where the label steps."""
+    label = np.zeros((50, 50, 1), np.uint8)
+    np.moveaxis(label, axis, 0)[30:] = 1
+    image = np.repeat(label * 200, 3, axis=2)
+    for size in range(20, 120, 7):
+        scaled, ids = augment.resize(image, label, (size, size))
+        bright = scaled.numpy()[..., 0] > 100.0
+        unequal = bright != (ids.numpy()[..., 0] == 1)
+        # An exact tie (a sample right between two pixels) may round either way.
+        unequal &= np.abs(scaled.numpy()[..., 0] - 100.0) > 0.01
+        assert not unequal.any()
+
+
+def test_no_new_ids_and_void_is_kept():
+    image, label = blocks(64, 64)
+    label = np.where(label == 1, 255, np.where(label == 0, 20, label)).astype(np.uint8)
+    for seed in range(20):
+        _, ids = run(image, label, [seed, 0])
+        assert ids.dtype == tf.uint8
+        assert set(np.unique(ids)) <= {20, 2, 3, 4, 255}
+
+
+def test_padding_is_mean_colour_and_void():
+    image = np.full((10, 12, 3), 200, np.uint8)
+    label = np.full((10, 12, 1), 4, np.uint8)
+    padded, ids = augment.augment(
+        image,
+        label,
+        [0, 0],
+        crop_size=CROP,
+        min_scale=1.0,
+        max_scale=1.0,
+        flip_probability=0.0,
+        mean_color=(10.0, 20.0, 30.0),
+        ignore_label=254,
+    )
+    inside = np.zeros(CROP, bool)
+    inside[:10, :12] = True
+    assert (padded.numpy()[inside] == 200.0).all()
+    assert (padded.numpy()[~inside] == [10.0, 20.0, 30.0]).all()
+    assert (ids.numpy()[inside] == 4).all() and (ids.numpy()[~inside] == 254).all()
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_flip_is_exact(probability):
+    image, label = blocks(*CROP)
+    same_size = dict(crop_size=CROP, min_scale=1.0, max_scale=1.0)
+    got, ids = augment.augment(
+        image, label, [3, 4], flip_probability=probability, **same_size
+    )
+    step = -1 if probability else 1
+    np.testing.assert_array_equal(got, image[:, ::step])
+    np.testing.assert_array_equal(ids, label[:, ::step])
+
+
+def test_half_of_the_crops_are_flipped():
+    image = np.zeros((*CROP, 3), np.uint8)
+    label = np.zeros((*CROP, 1), np.uint8)
+    label[:, :28] = 1
+    draw = tf.function(
+        lambda seed: augment.augment(
+            image, label, seed, crop_size=CROP, min_scale=1.0, max_scale=1.0
+        )[1][0, 0, 0]
+    )
+    kept = sum(int(draw(tf.constant([7, index]))) for index in range(200))
+    assert 70 <= kept <= 130  # 200 fair coins fall outside once in 40,000 runs.
+
+
+def test_a_seed_gives_one_result_and_two_seeds_two():
+    image, label = blocks(90, 120)
+    first, again, other = (run(image, label, [seed, 5]) for seed in (1, 1, 2))
+    for one, two in zip(first, again):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_float_image_gives_the_crop_of_the_uint8_image():
+    image, label = blocks(90, 120)
+    np.testing.assert_array_equal(
+        run(image, label, [5, 6])[0], run(image.astype(np.float32), label, [5, 6])[0]
+    )
+
+
+def test_static_shapes():
+    image, label = (tf.TensorSpec([None, None, n], tf.uint8) for n in (3, 1))
+    seed = tf.TensorSpec([2], tf.int64)
+    image, label = run.get_concrete_function(image, label, seed).outputs
+    assert image.shape == (*CROP, 3) and image.dtype == tf.float32
+    assert label.shape == (*CROP, 1) and label.dtype == tf.uint8

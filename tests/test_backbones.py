@@ -1,0 +1,185 @@
+"""Backbones against each other's output strides and against keras.applications."""
+
+import dataclasses
+import functools
+import http.server
+import threading
+
+import h5py
+import numpy as np
+import pytest
+from networks import image_batch, randomize
+from tensorflow import keras
+
+from deeplab_tf.backbones import BACKBONES, backbone_features, find_backbone
+from deeplab_tf.backbones.output_stride import apply_output_stride
+from deeplab_tf.layers import ImageNormalization
+from deeplab_tf.training import is_keras3
+from deeplab_tf.weight_files import load_imagenet_weights
+
+NAMES = [*BACKBONES, "mobilenet_v2_0.35"]
+
+
+def backbone_model(name, output_stride, multi_grid=(1, 2, 4), outputs=None):
+    image = keras.Input([None, None, 3], name="image")
+    features = backbone_features(name, image, output_stride, multi_grid)
+    return keras.Model(image, features[outputs] if outputs else features)
+
+
+def assert_close(actual, expected):
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_stride_turns_into_dilation_by_hand():
+    # ResNet: stem of stride 4, then stages of stride 1, 2, 2, 2.
+    assert apply_output_stride([1, 2, 2, 2], 16, 4) == [
+        (1, 1, 1),
+        (2, 1, 1),
+        (2, 1, 1),
+        (1, 1, 2),
+    ]
+    assert apply_output_stride([1, 2, 2, 2], 8, 4)[2:] == [(1, 1, 2), (1, 2, 4)]
+    assert apply_output_stride([1, 2, 2, 2], 32, 4)[3] == (2, 1, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_at_stride_8_subsampled_equal_stride_16(name):
+    dense = randomize(backbone_model(name, 8))
+    sparse = randomize(backbone_model(name, 16))
+    for size in ((33, 65), (50, 71)):  # sizes 16 k + 1, and others
+        dense_features, sparse_features = (
+            m(image_batch(*size)) for m in (dense, sparse)
+        )
+        assert sparse_features["stride4"].shape[1:3] == tuple(-(-n // 4) for n in size)
+        assert sparse_features["out"].shape[1:3] == tuple(-(-n // 16) for n in size)
+        assert_close(dense_features["out"][:, ::2, ::2], sparse_features["out"])
+        assert_close(dense_features["stride4"], sparse_features["stride4"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2_0.35"])
+def test_features_at_stride_16_subsampled_equal_stride_32(name):
+    dense = randomize(backbone_model(name, 16, multi_grid=(1, 1, 1)))
+    sparse = randomize(backbone_model(name, 32, multi_grid=(1, 1, 1)))
+    image = image_batch(96, 129)
+    assert_close(dense(image)["out"][:, ::2, ::2], sparse(image)["out"])
+
+
+def keras_application(name):
+    """keras.applications' own network and its preprocessing, random weights."""
+    if name.startswith("mobilenet_v2"):
+        alpha = float(name.rpartition("_")[2]) if name.count("_") > 1 else 1.0
+        model = keras.applications.MobileNetV2(
+            input_shape=(65, 97, 3), include_top=False, weights=None, alpha=alpha
+        )
+        output = model.get_layer("block_16_project_BN").output
+        return model, output, keras.applications.mobilenet_v2.preprocess_input
+    model = keras.applications.ResNet50(
+        input_shape=(65, 97, 3), include_top=False, weights=None
+    )
+    return model, model.output, keras.applications.resnet.preprocess_input
+
+
+def write_legacy_h5(model, path):
+    """The layout of the files that keras.applications downloads (Keras 2, HDF5)."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = file.create_group(layer.name)
+            names = []
+            for variable in layer.weights:
+                leaf = variable.name.rpartition("/")[2].partition(":")[0]
+                names.append(f"{layer.name}/{leaf}:0".encode())
+                group[names[-1].decode()] = np.asarray(variable)
+            group.attrs["weight_names"] = names
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "mobilenet_v2_0.35"])
+def test_weights_of_keras_applications_give_its_features(name, tmp_path):
+    reference, output, preprocess = keras_application(name)
+    randomize(reference)  # ResNets: with biases in front of BatchNorm
+    path = tmp_path / "weights.h5"
+    write_legacy_h5(reference, path)
+    ours = backbone_model(name, 32, multi_grid=(1, 1, 1), outputs="out")
+    report = load_imagenet_weights(ours, find_backbone(name), str(path))
+    assert not report.missing
+    image = image_batch(65, 97)
+    expected = keras.Model(reference.input, output)(preprocess(image.copy()))
+    assert_close(ours(image), expected)
+
+
+@pytest.mark.skipif(not is_keras3(), reason="Keras 2 writes no layer names there")
+def test_weights_of_keras3_files(tmp_path):
+    reference, _, _ = keras_application("mobilenet_v2_0.35")
+    randomize(reference)
+    reference.save_weights(tmp_path / "x.weights.h5")
+    write_legacy_h5(reference, tmp_path / "x.h5")
+    models = [backbone_model("mobilenet_v2_0.35", 32, outputs="out") for _ in range(2)]
+    for model, name in zip(models, ("x.weights.h5", "x.h5")):
+        load_imagenet_weights(
+            model, find_backbone("mobilenet_v2_0.35"), str(tmp_path / name)
+        )
+    for new, legacy in zip(models[0].get_weights(), models[1].get_weights()):
+        np.testing.assert_array_equal(new, legacy)
+
+
+def test_file_of_another_network_is_refused_and_changes_nothing(tmp_path):
+    reference, _, _ = keras_application("mobilenet_v2")
+    write_legacy_h5(reference, tmp_path / "x.h5")
+    model = backbone_model("mobilenet_v2_0.35", 16, outputs="out")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="holds Conv1/kernel as .* needs .*width"):
+        load_imagenet_weights(model, BACKBONES["mobilenet_v2"], str(tmp_path / "x.h5"))
+    resnet = backbone_model("resnet18", 16, outputs="out")
+    with pytest.raises(ValueError, match="lacks .*conv1_bn.*another backbone"):
+        load_imagenet_weights(resnet, BACKBONES["resnet18"], str(tmp_path / "x.h5"))
+    for old, new in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_imagenet_is_downloaded_and_its_hash_checked(tmp_path):
+    reference, _, _ = keras_application("mobilenet_v2_0.35")
+    write_legacy_h5(randomize(reference), tmp_path / "deeplab_tf_test_weights.h5")
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path)
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/deeplab_tf_test_weights.h5"
+    row = dataclasses.replace(BACKBONES["mobilenet_v2"], imagenet_url=url)
+    model = backbone_model("mobilenet_v2_0.35", 16, outputs="out")
+    try:
+        with pytest.raises(Exception, match="(?i)hash|incomplete|corrupt"):
+            wrong = dataclasses.replace(row, imagenet_md5="0" * 32)
+            load_imagenet_weights(model, wrong, "imagenet")
+        report = load_imagenet_weights(model, row, "imagenet")
+    finally:
+        server.shutdown()
+    assert len(report.copied) == len(model.weights)
+    expected = reference.get_layer("Conv1").get_weights()[0]
+    np.testing.assert_array_equal(model.get_layer("Conv1").get_weights()[0], expected)
+
+
+def test_backbone_without_imagenet_weights_says_so():
+    model = backbone_model("resnet18", 16, outputs="out")
+    with pytest.raises(ValueError, match="no ImageNet weights"):
+        load_imagenet_weights(model, BACKBONES["resnet18"], "imagenet")
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2_x", "mobilenet_v2_-1"])
+def test_unknown_backbone_names_the_choices(name):
+    with pytest.raises(ValueError, match="resnet101.*Received"):
+        find_backbone(name)
+
+
+def test_bad_options_name_the_choices():
+    with pytest.raises(ValueError, match=r"\(8, 16, 32\). Received: 4"):
+        backbone_model("resnet18", 4)
+    with pytest.raises(ValueError, match=r"3 positive factors.*Received: \(1, 2\)"):
+        backbone_model("resnet50", 16, multi_grid=(1, 2))
+
+
+def test_every_row_states_how_its_weights_were_trained():
+    for row in BACKBONES.values():
+        ImageNormalization(row.normalization)

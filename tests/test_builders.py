@@ -1,0 +1,679 @@
+"""Builders: exact ids, whole data sets or none, and a sentence for every bad pair."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from datasets import build, build_camvid, build_folder, build_voc2012
+from datasets.build import DatasetError, Sample, build_dataset
+from datasets.info import DATASETS, DatasetInfo, read_info
+from datasets.tfrecord import parse_example, shard_paths
+
+ROOT = Path(__file__).resolve().parent.parent
+TWO_CLASSES = DatasetInfo("two", ("a", "b"))
+PALETTE = np.random.default_rng(1).integers(0, 256, 768).tolist()
+
+
+def save_image(path: Path, size=(6, 4), mode="RGB", **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    rng = np.random.default_rng(list(path.stem.encode()))  # Every name its own pixels.
+    pixels = rng.integers(0, 256, (height, width, 3))
+    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(path, **options)
+    return path
+
+
+def save_label(path: Path, ids=((0, 1, 0, 1, 0, 255),) * 4, palette=True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.array(ids, np.uint8))
+    if palette:
+        image.putpalette(PALETTE)
+    image.save(path)
+    return path
+
+
+def make_pairs(folder: Path, names, **label_options) -> list[Sample]:
+    return [
+        Sample(
+            name,
+            str(save_image(folder / "images" / f"{name}.png")),
+            str(save_label(folder / "labels" / f"{name}.png", **label_options)),
+        )
+        for name in names
+    ]
+
+
+# Importing this file would cost worker processes the import of TensorFlow.
+read_pair = build_voc2012.read_sample
+
+
+def read_records(data_dir, split) -> dict[str, dict]:
+    records = tf.data.TFRecordDataset(shard_paths(data_dir, split)).map(parse_example)
+    return {r["filename"].decode(): r for r in records.as_numpy_iterator()}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def build_two(folder: Path, samples, read=read_pair, **options):
+    options = {"num_processes": 1, **options}
+    return build_dataset(folder, TWO_CLASSES, {"train": samples}, read, **options)
+
+
+# --- Real data -----------------------------------------------------------------------
+
+
+def test_voc_masks_come_back_with_exactly_their_ids(shared_data, tmp_path):
+    devkit = shared_data / "VOCdevkit"
+    out = tmp_path / "voc"
+    info = build_voc2012.build_voc2012(devkit, out, ["train"], num_processes=1)
+    assert info.splits == {"train": 50}
+    assert read_info(out) == info
+    records = read_records(out, "train")
+    counts = np.zeros(21, np.int64)
+    for name, record in records.items():
+        with Image.open(devkit / "VOC2012/SegmentationClass" / f"{name}.png") as mask:
+            assert mask.mode == "P"
+            ids = np.array(mask)
+        np.testing.assert_array_equal(record["label"][..., 0], ids)
+        assert record["image"].shape == (*ids.shape, 3)
+        counts += [np.count_nonzero(ids == c) for c in range(21)]
+    names = (devkit / "VOC2012/ImageSets/Segmentation/train.txt").read_text().split()
+    assert list(records) == names
+    assert info.pixel_counts["train"] == counts.tolist()
+
+
+def test_image_bytes_are_untouched(shared_data, tmp_path):
+    out = tmp_path / "voc"
+    build_voc2012.build_voc2012(
+        shared_data / "VOCdevkit/VOC2012", out, ["train"], num_processes=1, num_shards=1
+    )
+    record = next(iter(tf.data.TFRecordDataset(shard_paths(out, "train")))).numpy()
+    feature = tf.train.Example.FromString(record).features.feature
+    name = feature["image/filename"].bytes_list.value[0].decode()
+    image = shared_data / "VOCdevkit/VOC2012/JPEGImages" / f"{name}.jpg"
+    assert feature["image/encoded"].bytes_list.value[0] == image.read_bytes()
+    assert feature["image/format"].bytes_list.value[0] == b"jpeg"
+
+
+def test_camvid_lists_and_ids(shared_data, tmp_path):
+    camvid = shared_data / "camvid"
+    assert build_camvid.list_splits(camvid) == ["train", "val"]
+    train = build_camvid.list_samples(camvid, "train")
+    val = build_camvid.list_samples(camvid, "val")
+    assert (len(train), len(val)) == (367, 101)
+    splits = {"train": train[:6], "val": val[:3]}
+    out = tmp_path / "camvid"
+    info = build_dataset(
+        out, DATASETS["camvid"], splits, build_camvid.read_sample, num_processes=1
+    )
+    assert info.splits == {"train": 6, "val": 3}
+    for name, record in read_records(out, "val").items():
+        ids = np.array(Image.open(camvid / "valannot" / f"{name}.png"))
+        np.testing.assert_array_equal(record["label"][..., 0], ids)
+
+
+# --- VOC and CamVid layouts, drawn here ----------------------------------------------
+
+
+def make_devkit(folder: Path, names=("a", "b")) -> Path:
+    devkit = folder / "VOCdevkit" / "VOC2012"
+    lists = devkit / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(names) + "\n")
+    for name in names:
+        save_image(devkit / "JPEGImages" / f"{name}.jpg")
+        save_label(devkit / "SegmentationClass" / f"{name}.png")
+    return devkit
+
+
+def test_voc_accepts_both_folders_and_lists_of_paths(tmp_path):
+    devkit = make_devkit(tmp_path)
+    lists = devkit / "ImageSets" / "Segmentation"
+    lists.joinpath("test.txt").write_text("no_public_mask\n")
+    lists.joinpath("trainaug.txt").write_text(
+        "/JPEGImages/a.jpg /SegmentationClassAug/a.png\n"
+        "/JPEGImages/sbd.jpg /SegmentationClassAug/sbd.png\n"
+    )
+    aug = save_label(devkit / "SegmentationClassAug" / "sbd.png", palette=False)
+    assert build_voc2012.list_splits(devkit.parent) == ["train", "trainaug"]
+    first, second = build_voc2012.list_samples(devkit.parent, "trainaug")
+    assert first == build_voc2012.list_samples(devkit, "train")[0]
+    assert second.label == str(aug)
+    with pytest.raises(DatasetError, match="Received: .*JPEGImages"):
+        build_voc2012.list_splits(devkit / "JPEGImages")
+    with pytest.raises(DatasetError, match="no file .*minival.txt"):
+        build_voc2012.list_samples(devkit, "minival")
+    lists.joinpath("val.txt").write_text("\n \n")
+    with pytest.raises(DatasetError, match="at least one name in .*val.txt"):
+        build_voc2012.list_samples(devkit, "val")
+
+
+def test_camvid_void_11_becomes_255_in_segnets_own_layout(tmp_path):
+    folder = tmp_path / "CamVid"
+    save_image(folder / "test" / "x.png")
+    ids = np.array([[0, 10, 11, 255, 3, 11]] * 4)
+    save_label(folder / "testannot" / "x.png", ids, palette=False)
+    folder.joinpath("test.txt").write_text(
+        "/SegNet/CamVid/test/x.png /SegNet/CamVid/testannot/x.png\n"
+    )
+    out = tmp_path / "out"
+    info = build_camvid.build_camvid(folder, out, num_processes=1)
+    assert info.splits == {"test": 1}
+    label = read_records(out, "test")["x"]["label"][..., 0]
+    np.testing.assert_array_equal(label, [[0, 10, 255, 255, 3, 255]] * 4)
+    assert info.pixel_counts["test"] == [4, 0, 0, 4, 0, 0, 0, 0, 0, 0, 4]
+    with pytest.raises(DatasetError, match="Expected a CamVid folder"):
+        build_camvid.list_splits(tmp_path)
+
+
+# --- Masks that Pillow reads otherwise than they are stored --------------------------
+
+
+def grey_png(ids: np.ndarray, bit_depth: int) -> bytes:
+    """A grey PNG of 1, 2, 4 or 16 bits, put together by hand."""
+
+    def chunk(kind, data):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    height, width = ids.shape
+    shifts = np.arange(bit_depth)[::-1]
+    bits = (ids[..., None].astype(int) >> shifts & 1).reshape(height, -1)
+    rows = np.packbits(bits.astype(bool), axis=1)
+    data = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("bit_depth", [1, 2, 4])
+def test_grey_masks_of_few_bits_keep_their_ids(tmp_path, bit_depth):
+    ids = np.random.default_rng(0).integers(0, 2**bit_depth, (5, 9))
+    path = tmp_path / "mask.png"
+    path.write_bytes(grey_png(ids, bit_depth))
+    np.testing.assert_array_equal(build.read_label(str(path)), ids)
+
+
+def test_palette_masks_of_few_bits_keep_their_ids(tmp_path):
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(ids)
+    image.putpalette(PALETTE)
+    image.save(tmp_path / "mask.png", bits=4)
+    assert (tmp_path / "mask.png").read_bytes()[24] == 4
+    np.testing.assert_array_equal(build.read_label(str(tmp_path / "mask.png")), ids)
+
+
+def test_masks_that_hold_no_ids_are_refused(tmp_path):
+    path = save_image(tmp_path / "rgb.png")
+    with pytest.raises(ValueError, match="rgb.png has colours.*one channel of class"):
+        build.read_label(str(path))
+    path = tmp_path / "deep.png"
+    path.write_bytes(grey_png(np.array([[1, 300]]), 16))
+    with pytest.raises(ValueError, match="deep.png has colours or more than 8 bits"):
+        build.read_label(str(path))
+    path = save_image(tmp_path / "lossy.jpg", mode="L")
+    with pytest.raises(ValueError, match="lossy.jpg is a JPEG, which alters ids"):
+        build.read_label(str(path))
+    with pytest.raises(ValueError, match="there is no file .*absent.png"):
+        build.read_label(str(tmp_path / "absent.png"))
+    with pytest.raises(ValueError, match="cannot read"):
+        build.read_label(str(tmp_path))
+
+
+# --- Bad pairs -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad_pairs(tmp_path) -> list[Sample]:
+    """Six bad pairs between two good ones."""
+    names = ("good1", "cut", "text", "size", "ids", "alone", "grey", "good2")
+    samples = {s.name: s for s in make_pairs(tmp_path, names)}
+    cut = save_image(tmp_path / "images" / "cut.jpg", (64, 64))
+    cut.write_bytes(cut.read_bytes()[:-300])
+    samples["cut"] = samples["cut"]._replace(image=str(cut))
+    Path(samples["text"].image).write_text("not an image")
+    save_image(Path(samples["size"].image), (4, 6))
+    save_label(Path(samples["ids"].label), [[0, 1, 2, 40, 255, 0]] * 4)
+    Path(samples["alone"].label).unlink()
+    save_image(Path(samples["grey"].image), mode="L")
+    return list(samples.values())
+
+
+SENTENCES = {
+    "cut": "cut.jpg cannot be decoded",
+    "text": "text.png is not an image file",
+    "size": "image is 4x6 (width x height), label is 6x4; expected the same size",
+    "ids": "label has the ids 2, 40; expected 0 to 1 or 255 (ignored)",
+    "alone": "there is no file ",
+    "grey": "grey.png has Pillow mode L; expected RGB",
+}
+
+
+def test_all_bad_pairs_are_named_in_one_error(bad_pairs, tmp_path):
+    before = set(tmp_path.iterdir())
+    with pytest.raises(DatasetError) as error:
+        build_two(tmp_path / "out", bad_pairs)
+    first, *lines, last = str(error.value).splitlines()
+    assert first.startswith("6 of 8 pairs cannot be used")
+    assert "--skip_bad" in last
+    assert len(lines) == len(SENTENCES)
+    for line, (name, sentence) in zip(lines, SENTENCES.items()):
+        assert line.startswith(f"  train/{name}: ")
+        assert sentence in line
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_skip_bad_goes_on_without_them(bad_pairs, tmp_path, capsys):
+    info = build_two(tmp_path / "out", bad_pairs, skip_bad=True)
+    assert info.splits == {"train": 2}
+    assert info.pixel_counts == {"train": [24, 16]}
+    assert list(read_records(tmp_path / "out", "train")) == ["good1", "good2"]
+    printed = capsys.readouterr().err
+    assert "Skipped 6 of 8 pairs" in printed
+    assert all(sentence in printed for sentence in SENTENCES.values())
+
+
+def test_skip_bad_does_not_write_an_empty_split(bad_pairs, tmp_path):
+    with pytest.raises(DatasetError, match="Split train has no pair"):
+        build_two(tmp_path / "out", bad_pairs[1:-1], skip_bad=True)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_images_that_would_be_shown_otherwise_are_refused(tmp_path):
+    turned = save_image(tmp_path / "turned.jpg", exif=exif(6)).read_bytes()
+    with pytest.raises(ValueError, match="EXIF orientation 6"):
+        build.check_image(turned, "turned.jpg")
+    cmyk = save_image(tmp_path / "cmyk.jpg", mode="CMYK").read_bytes()
+    with pytest.raises(ValueError, match="mode CMYK; expected RGB"):
+        build.check_image(cmyk, "cmyk.jpg")
+    bitmap = save_image(tmp_path / "x.bmp").read_bytes()
+    with pytest.raises(ValueError, match="BMP file; expected JPEG or PNG"):
+        build.check_image(bitmap, "x.bmp")
+
+
+def test_wrong_requests(tmp_path):
+    pairs = make_pairs(tmp_path, "ab")
+    with pytest.raises(DatasetError, match="more than once: a"):
+        build_two(tmp_path / "out", [*pairs, pairs[0]])
+    with pytest.raises(DatasetError, match="Split train is empty"):
+        build_two(tmp_path / "out", [])
+    with pytest.raises(DatasetError, match="at least one split"):
+        build_dataset(tmp_path / "out", TWO_CLASSES, {}, read_pair)
+    with pytest.raises(DatasetError, match="Received: 0 and 1"):
+        build_two(tmp_path / "out", pairs, num_shards=0)
+
+
+# --- A whole data set or none --------------------------------------------------------
+
+
+def test_shards_do_not_depend_on_processes(tmp_path):
+    pairs = make_pairs(tmp_path, [f"{i:02d}" for i in range(21)])
+    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "again"]
+    for folder, processes in ((folders[0], 1), (folders[1], 2), (folders[2], 1)):
+        build_two(folder, pairs, num_processes=processes)
+    one, two, again = map(files_of, folders)
+    assert set(one) == {
+        *(f"train-{i:05d}-of-00004.tfrecord" for i in range(4)),
+        "info.json",
+    }
+    assert one == two == again
+
+
+def test_fewer_samples_than_shards(tmp_path):
+    build_two(tmp_path / "out", make_pairs(tmp_path, "abc"), num_shards=10)
+    assert len(shard_paths(tmp_path / "out", "train")) == 3
+
+
+def test_existing_output_is_kept_without_overwrite(tmp_path):
+    pairs = make_pairs(tmp_path, "ab")
+    out = tmp_path / "out"
+    out.mkdir()  # An empty folder is no obstacle.
+    build_two(out, pairs)
+    before = files_of(out)
+    with pytest.raises(DatasetError, match="out exists already.*--overwrite"):
+        build_two(out, pairs[:1])
+    assert files_of(out) == before
+    with pytest.raises(DatasetError):
+        build_two(out, [pairs[0], pairs[1]._replace(label="x")], overwrite=True)
+    assert files_of(out) == before
+    assert build_two(out, pairs[:1], overwrite=True).splits == {"train": 1}
+    assert len(shard_paths(out, "train")) == 1
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_overwrite_deletes_nothing_but_data_sets(tmp_path):
+    pairs = make_pairs(tmp_path, "ab")
+    with pytest.raises(DatasetError, match="no data set of ours"):
+        build_two(tmp_path / "images", pairs, overwrite=True)
+    assert (tmp_path / "images" / "a.png").is_file()
+    with pytest.raises(DatasetError, match="a file"):
+        build_two(tmp_path / "images" / "a.png", pairs, overwrite=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_exception_leaves_nothing_behind(tmp_path, processes):
+    samples = make_pairs(tmp_path, "abc")
+    samples[1] = samples[1]._replace(label=None)  # A bug of ours, not a bad file.
+    with pytest.raises(TypeError):
+        build_two(tmp_path / "out", samples, num_processes=processes)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    class FullDisk(tf.io.TFRecordWriter):
+        def write(self, record):
+            super().write(record)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tf.io, "TFRecordWriter", FullDisk)
+    with pytest.raises(OSError, match="No space left"):
+        build_two(tmp_path / "out", make_pairs(tmp_path, "ab"))
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_two_runs_do_not_write_the_same_folder(tmp_path):
+    running = tmp_path / "out.incomplete"
+    running.mkdir()
+    (running / "half").touch()
+    with build._locked(running):
+        with pytest.raises(DatasetError, match="Another process is writing"):
+            build_two(tmp_path / "out", make_pairs(tmp_path, "ab"))
+        assert (running / "half").exists()
+
+
+SLOW_BUILD = """
+import os, pathlib, sys, time
+from datasets.build import Sample, build_dataset
+from datasets.info import DatasetInfo
+
+def read_sample(sample):
+    pathlib.Path(sys.argv[1], f"worker-{os.getpid()}").touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    samples = [Sample(name, "", "") for name in "abcd"]
+    info = DatasetInfo("slow", ("a", "b"))
+    out = os.path.join(sys.argv[1], "out")
+    build_dataset(out, info, {"train": samples}, read_sample, num_processes=2)
+"""
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_running(process_id: int) -> bool:
+    stat = Path(f"/proc/{process_id}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux' /proc")
+def test_a_killed_run_ends_its_workers_and_the_next_run_clears_up(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_BUILD)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=environment
+    )
+    wait_until(lambda: len(list(tmp_path.glob("worker-*"))) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("worker-*")]
+    wait_until(lambda: not any(map(is_running, workers)))
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.incomplete").exists()
+    (tmp_path / "out.incomplete" / "train-00000-of-00009.tfrecord").touch()
+
+    build_two(tmp_path / "out", make_pairs(tmp_path, "ab"))
+    assert not list(tmp_path.glob("out.*"))
+    assert len(shard_paths(tmp_path / "out", "train")) == 2
+
+
+# --- Folders -------------------------------------------------------------------------
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[build.EXIF_ORIENTATION] = orientation
+    return tags
+
+
+def folder_build(folder: Path, out: str = "out", **options) -> DatasetInfo:
+    options = {"num_processes": 1, **options}
+    return build_folder.build_folder(
+        folder / "images", folder / "labels", folder / out, **options
+    )
+
+
+def names_of(splits) -> dict[str, list[str]]:
+    return {split: [s.name for s in samples] for split, samples in splits.items()}
+
+
+def test_seeded_fraction_is_disjoint_complete_and_repeatable(tmp_path):
+    names = [f"{i:03d}" for i in range(50)]
+    samples = [Sample(name, "", "") for name in names]
+    first = names_of(build_folder.split_by_fraction(samples, 0.2, seed=3))
+    again = names_of(build_folder.split_by_fraction(samples[::-1], 0.2, seed=3))
+    other = names_of(build_folder.split_by_fraction(samples, 0.2, seed=4))
+    assert len(first["val"]) == 10
+    assert sorted(first["train"] + first["val"]) == names
+    assert {k: sorted(v) for k, v in again.items()} == first
+    assert other["val"] != first["val"]
+    assert names_of(build_folder.split_by_fraction(samples, 0, 0)) == {"train": names}
+    with pytest.raises(DatasetError, match="Received: 1.5"):
+        build_folder.split_by_fraction(samples, 1.5, 0)
+    with pytest.raises(DatasetError, match="leaves none to train on"):
+        build_folder.split_by_fraction(samples[:1], 0.2, 0)
+
+
+def test_folder_end_to_end_with_fraction(tmp_path):
+    make_pairs(tmp_path, [f"n.{i} x" for i in range(10)])
+    (tmp_path / "images" / ".hidden.png").touch()
+    (tmp_path / "images" / "notes.txt").touch()
+    info = folder_build(tmp_path, val_fraction=0.3, seed=1)
+    assert info.splits == {"train": 7, "val": 3}
+    assert info.name == "out"
+    assert info.class_names == ("class_0", "class_1")
+    assert len(set(info.colormap)) == 2
+    assert info.pixel_counts == {"train": [7 * 12, 7 * 8], "val": [3 * 12, 3 * 8]}
+    train, val = (read_records(tmp_path / "out", s) for s in ("train", "val"))
+    assert len({**train, **val}) == 10
+
+
+def test_folder_with_sub_folders(tmp_path):
+    for split, names in (("train", "abc"), ("test", "ad")):
+        for name in names:
+            save_image(tmp_path / "images" / split / f"{name}.JPG", format="JPEG")
+            save_label(tmp_path / "labels" / split / f"{name}.png")
+    splits = build_folder.list_splits(tmp_path / "images", tmp_path / "labels")
+    assert names_of(splits) == {"train": ["a", "b", "c"], "test": ["a", "d"]}
+    assert folder_build(tmp_path).splits == {"train": 3, "test": 2}
+
+    save_image(tmp_path / "images" / "loose.jpg")
+    with pytest.raises(DatasetError, match="Received both"):
+        folder_build(tmp_path, "other")
+    (tmp_path / "images" / "loose.jpg").rename(tmp_path / "train.txt")
+    with pytest.raises(DatasetError, match="Received both"):
+        folder_build(tmp_path, "other")
+    (tmp_path / "images" / "val").mkdir()
+    with pytest.raises(DatasetError, match="Expected the same sub-folders"):
+        folder_build(tmp_path, "other")
+
+
+def test_folder_with_lists(tmp_path):
+    make_pairs(tmp_path, "abcd")
+    (tmp_path / "train.txt").write_text("c.png\r\na\n\n")
+    (tmp_path / "val.txt").write_text("b\n")
+    (tmp_path / "README.txt").write_text("no split\n")
+    splits = build_folder.list_splits(tmp_path / "images", tmp_path / "labels")
+    assert names_of(splits) == {"train": ["c", "a"], "val": ["b"]}
+    (tmp_path / "val.txt").write_text("b\nabsent\n")
+    with pytest.raises(DatasetError, match=r"val/absent: there is no file .*absent"):
+        folder_build(tmp_path)
+
+
+def test_folder_reports_what_has_no_partner(tmp_path):
+    make_pairs(tmp_path, "abcd")
+    (tmp_path / "images" / "b.png").unlink()
+    (tmp_path / "labels" / "c.png").unlink()
+    with pytest.raises(DatasetError) as error:
+        folder_build(tmp_path, val_fraction=0)
+    _, first, second, _ = str(error.value).splitlines()
+    assert "train/b: there is no file" in first and "images" in first
+    assert "train/c: there is no file" in second and "labels" in second
+    info = folder_build(tmp_path, val_fraction=0, skip_bad=True)
+    assert info.splits == {"train": 2}
+
+
+def test_folder_with_two_files_of_one_name(tmp_path):
+    make_pairs(tmp_path, "ab")
+    save_image(tmp_path / "images" / "a.jpg")
+    with pytest.raises(DatasetError, match="one file for each name.*a.jpg and .*a.png"):
+        folder_build(tmp_path)
+
+
+def test_folder_without_files(tmp_path):
+    with pytest.raises(DatasetError, match="Expected a folder. Received: .*images"):
+        folder_build(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DatasetError, match="Expected files that end in .jpg"):
+        folder_build(tmp_path)
+
+
+def test_folder_class_names_and_ids(tmp_path):
+    make_pairs(tmp_path, "abc", ids=[[0, 7, 9, 255, 7, 7]] * 4)
+    names = tmp_path / "classes.txt"
+    names.write_text("seven\nnine\n")
+    options = {"label_ids": (7, 9), "ignore_label": (0,), "val_fraction": 0}
+    info = folder_build(tmp_path, class_names=str(names), **options)
+    assert info.class_names == ("seven", "nine")
+    label = read_records(tmp_path / "out", "train")["a"]["label"][..., 0]
+    np.testing.assert_array_equal(label, [[255, 0, 1, 255, 0, 0]] * 4)
+
+    with pytest.raises(DatasetError, match="train/a: label has the stored ids 0;"):
+        folder_build(tmp_path, "x", label_ids=(7, 9), val_fraction=0)
+    with pytest.raises(DatasetError, match="label has the ids 7, 9; expected 0 to 1"):
+        folder_build(tmp_path, "x", class_names=str(names))
+    with pytest.raises(DatasetError, match="Expected 3 class names .* Received: 2"):
+        folder_build(tmp_path, "x", class_names=str(names), num_classes=3)
+    with pytest.raises(DatasetError, match="each once"):
+        folder_build(tmp_path, "x", label_ids=(7, 9), ignore_label=(9,))
+    assert folder_build(tmp_path, "x", val_fraction=0).num_classes == 10
+
+
+def test_folder_of_black_and_white_masks(tmp_path):
+    ids = np.array([[0, 255, 255, 0, 0, 0]] * 4)
+    make_pairs(tmp_path, "ab", ids=ids)
+    with pytest.raises(DatasetError, match="--label_ids=0,255"):
+        folder_build(tmp_path)
+    info = folder_build(tmp_path, label_ids=(0, 255), val_fraction=0)
+    assert info.pixel_counts == {"train": [32, 16]}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [("bmp", "RGB"), ("tif", "RGB"), ("png", "P"), ("png", "RGBA"), ("jpg", "L")]
+    + [("png", "LA"), ("jpg", "CMYK")],
+)
+def test_folder_stores_other_images_as_rgb(tmp_path, suffix, mode):
+    path = save_image(tmp_path / f"x.{suffix}", mode=mode)
+    data = build_folder.read_image(str(path), "refuse")
+    assert build.check_image(data, "x") == ("png", 4, 6)
+    expected = np.array(Image.open(path).convert("RGB"))
+    np.testing.assert_array_equal(tf.io.decode_image(data), expected)
+
+
+def test_folder_keeps_jpeg_and_png_bytes(tmp_path):
+    for suffix in ("jpg", "png"):
+        path = save_image(tmp_path / f"x.{suffix}")
+        assert build_folder.read_image(str(path), "refuse") == path.read_bytes()
+
+
+def test_folder_refuses_images_without_one_rgb_meaning(tmp_path):
+    path = tmp_path / "clear.png"
+    Image.new("RGBA", (3, 2), (1, 2, 3, 200)).save(path)
+    with pytest.raises(ValueError, match="clear.png has transparent pixels"):
+        build_folder.read_image(str(path), "refuse")
+    path.write_bytes(grey_png(np.array([[1, 300]]), 16))
+    with pytest.raises(ValueError, match="expected 8 bits"):
+        build_folder.read_image(str(path), "refuse")
+    pages = [Image.new("RGB", (3, 2)), Image.new("RGB", (3, 2), "red")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="holds 2 pictures"):
+        build_folder.read_image(str(tmp_path / "pages.tif"), "refuse")
+
+
+def test_folder_with_a_turned_image(tmp_path):
+    path = str(save_image(tmp_path / "turned.jpg", size=(6, 4), exif=exif(6)))
+    stored = np.array(Image.open(path))
+    with pytest.raises(ValueError, match="--exif_orientation=apply"):
+        build_folder.read_image(path, "refuse")
+    # Orientation 6: turn clockwise to see it upright.
+    shown = tf.io.decode_png(build_folder.read_image(path, "apply"))
+    np.testing.assert_array_equal(shown, np.rot90(stored, -1))
+    ignored = build_folder.read_image(path, "ignore")
+    np.testing.assert_array_equal(tf.io.decode_png(ignored), stored)
+    assert build.check_image(ignored, "x") == ("png", 4, 6)
+
+
+def test_telephone_jpegs_with_a_second_picture_are_jpegs(tmp_path):
+    image = Image.open(save_image(tmp_path / "x.png", (32, 16)))
+    path = tmp_path / "x.jpg"
+    image.save(path, format="MPO", save_all=True, append_images=[image])
+    assert Image.open(path).format == "MPO"
+    data = build_folder.read_image(str(path), "refuse")
+    assert build.check_image(data, "x") == ("jpeg", 16, 32)
+    assert tf.io.decode_image(data).shape == (16, 32, 3)
+
+
+# --- Command line --------------------------------------------------------------------
+
+
+def command(module: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", f"datasets.{module}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("module", ["build_voc2012", "build_camvid", "build_folder"])
+def test_help_lists_own_and_common_flags(module):
+    text = command(module, "--help").stdout
+    assert f"python -m datasets.{module} " in text
+    for flag in ("output_dir", "num_shards", "num_processes", "skip_bad", "overwrite"):
+        assert f"--{flag}:" in text or f"--[no]{flag}:" in text
+
+
+def test_command_line_of_folder(tmp_path):
+    make_pairs(tmp_path, "abc", ids=[[0, 255, 255, 0, 0, 0]] * 4)
+    arguments = (f"--input_dir={tmp_path}", f"--output_dir={tmp_path}/out")
+    result = command("build_folder", *arguments)
+    assert result.returncode == 1
+    assert "Error: Expected labels with two classes" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = command(
+        "build_folder", *arguments, "--label_ids=0,255", "--val_fraction=0.4"
+    )
+    assert result.returncode == 0, result.stderr
+    assert read_info(tmp_path / "out").splits == {"train": 2, "val": 1}

@@ -1,0 +1,159 @@
+"""AtrousConv2D and its kin against Keras' own layers and by hand."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from deeplab_tf.layers import (
+    AtrousConv2D,
+    AtrousDepthwiseConv2D,
+    ImageNormalization,
+    ResizeLike,
+    convolution,
+    layer_defaults,
+    native_atrous_convolution_works,
+)
+
+RATES = [1, 2, 6, 12, 36]
+
+
+def output_and_gradients(layer, image):
+    image = tf.constant(image)
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        output = layer(image)
+        loss = tf.reduce_sum(tf.sin(output))
+    return [output, *tape.gradient(loss, [image, *layer.trainable_weights])]
+
+
+def assert_same_layer(ours, kerases, image):
+    kerases(image)
+    ours(image)
+    ours.set_weights(kerases.get_weights())
+    for actual, expected in zip(
+        output_and_gradients(ours, image), output_and_gradients(kerases, image)
+    ):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_gradient_of_atrous_convolution_equals_keras(rate):
+    image = np.random.default_rng(rate).normal(size=(2, 21, 18, 5)).astype("float32")
+    options = {"padding": "same", "dilation_rate": rate}
+    ours = AtrousConv2D(7, 3, **options)
+    assert_same_layer(ours, keras.layers.Conv2D(7, 3, **options), image)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_gradient_of_atrous_depthwise_convolution_equals_keras(rate):
+    image = np.random.default_rng(rate).normal(size=(2, 21, 18, 5)).astype("float32")
+    options = {"padding": "same", "dilation_rate": rate}
+    ours = AtrousDepthwiseConv2D(3, **options)
+    assert_same_layer(ours, keras.layers.DepthwiseConv2D(3, **options), image)
+
+
+def test_gradient_of_atrous_depthwise_convolution_is_numerically_right():
+    rng = np.random.default_rng(0)
+    layer = AtrousDepthwiseConv2D(3, padding="same", dilation_rate=2, use_bias=False)
+    image = rng.normal(size=(1, 9, 8, 3)).astype("float32")
+    layer(image)
+    kernel = layer.get_weights()[0]
+
+    def total(image, kernel):
+        layer.set_weights([kernel])
+        return float(tf.reduce_sum(tf.sin(tf.cast(layer(image), tf.float64))))
+
+    _, image_gradient, kernel_gradient = output_and_gradients(layer, image)
+    for value, gradient, loss in (
+        (image, image_gradient, lambda value: total(value, kernel)),
+        (kernel, kernel_gradient, lambda value: total(image, value)),
+    ):
+        step = 1e-2 * rng.normal(size=value.shape).astype("float32")
+        numeric = (loss(value + step) - loss(value - step)) / 2
+        np.testing.assert_allclose(np.vdot(gradient, step), numeric, rtol=2e-2)
+
+
+def test_gradients_without_onednn():
+    """The kernels of builds without oneDNN: the fallback must be taken and right."""
+    if "TF_ENABLE_ONEDNN_OPTS" in os.environ:
+        pytest.skip("this is the run without oneDNN")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-k", "gradient or fallback", __file__],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"{2 * len(RATES) + 2} passed" in done.stdout
+
+
+def test_fallback_is_taken_where_the_native_gradient_is_missing():
+    image = tf.ones([1, 5, 5, 1])
+    layer = AtrousConv2D(1, 3, padding="same", dilation_rate=2)
+    layer(image)
+    graph = tf.function(layer).get_concrete_function(image).graph
+    operations = {operation.type for operation in graph.get_operations()}
+    assert ("SpaceToBatchND" in operations) != native_atrous_convolution_works()
+
+
+def test_resize_puts_features_back_to_their_pixels():
+    ramp = np.arange(3, dtype="float32") * 4  # feature i says its pixel, 4 i
+    features = np.tile(ramp[None, None, :, None], [1, 3, 1, 1])
+    for width in (9, 10, 12):
+        reference = np.zeros([1, 9, width, 3], "float32")
+        resized = ResizeLike(4)([features, reference])
+        expected = np.minimum(np.arange(width), 8)  # the border is repeated
+        np.testing.assert_allclose(resized[0, 4, :, 0], expected, atol=1e-6)
+
+
+def test_resize_equals_align_corners_at_the_authors_sizes():
+    features = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
+    expected = tf.compat.v1.image.resize_bilinear(
+        features, [8 * 4 + 1, 8 * 3 + 1], align_corners=True
+    )
+    actual = ResizeLike(8)([features, np.zeros_like(expected)])
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_resize_without_stride_spreads_one_cell():
+    spread = ResizeLike()(
+        [np.full([1, 1, 1, 2], 3.0, "float32"), np.zeros([1, 5, 7, 1])]
+    )
+    np.testing.assert_array_equal(spread, np.full([1, 5, 7, 2], 3.0))
+
+
+@pytest.mark.parametrize("mode", ["caffe", "torch", "tf"])
+def test_normalization_equals_keras_applications(mode):
+    image = np.random.default_rng(0).uniform(0, 255, (1, 4, 5, 3)).astype("float32")
+    expected = keras.applications.imagenet_utils.preprocess_input(
+        image.copy(), mode=mode
+    )
+    ours = ImageNormalization("unit" if mode == "tf" else mode)(image)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_normalization_refuses_an_unknown_mode():
+    with pytest.raises(ValueError, match="caffe.*Received: gray"):
+        ImageNormalization("gray")
+
+
+def test_weight_decay_follows_the_papers_convention():
+    """A step on a loss without gradient: w <- w - lr * lambda * w, kernels only."""
+    image = keras.Input([8, 8, 3])
+    with layer_defaults(weight_decay=0.1):
+        output = convolution(image, 2, 3, use_bias=True, name="conv")
+    model = keras.Model(image, output)
+    kernel, _ = model.get_weights()
+    model.layers[1].set_weights([kernel, np.ones(2)])
+    model.compile(keras.optimizers.SGD(0.5), loss=lambda y, p: 0.0 * tf.reduce_sum(p))
+    model.fit(np.zeros([2, 8, 8, 3]), np.zeros([2, 8, 8, 2]), verbose=0, batch_size=2)
+    decayed_kernel, bias = model.get_weights()
+    np.testing.assert_allclose(decayed_kernel, kernel * (1 - 0.5 * 0.1), rtol=1e-5)
+    np.testing.assert_array_equal(bias, np.ones(2))

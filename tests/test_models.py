@@ -1,0 +1,145 @@
+"""The networks as a user of Keras sees them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import image_batch, randomize
+from tensorflow import keras
+
+from deeplab_tf import DeepLabV3, MeanIoU, SegmentationLoss, TrainConfig, heads
+from deeplab_tf.models import MODELS, build_model
+from deeplab_tf.weight_files import load_weights, save_weights
+from deeplab_tf.workdir import precision_policy
+
+SMALL = TrainConfig(backbone="mobilenet_v2_0.35", num_classes=5)
+
+
+def small_model(**changes):
+    return build_model(dataclasses.replace(SMALL, **changes))
+
+
+@pytest.mark.parametrize(
+    "backbone, parameters", [("resnet50", 39_048_533), ("resnet101", 58_040_661)]
+)
+def test_parameters_of_the_paper(backbone, parameters):
+    model = DeepLabV3(21, backbone)
+    counts = [int(np.prod(weight.shape)) for weight in model.trainable_weights]
+    assert sum(counts) == parameters
+
+
+def test_atrous_rates_follow_the_output_stride():
+    assert heads.atrous_rates_for(16) == (6, 12, 18)
+    assert heads.atrous_rates_for(8) == (12, 24, 36)
+    assert heads.atrous_rates_for(32) == (3, 6, 9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_logits_have_the_size_of_the_image(name, output_stride):
+    model = small_model(model=name, output_stride=output_stride)
+    for size in ((32, 32), (65, 97), (50, 43)):
+        logits = model(image_batch(*size, batch=2))
+        assert logits.shape == (2, *size, 5)
+        assert logits.dtype == tf.float32
+        assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_logits_are_float32_and_close_under_mixed_precision(precision):
+    exact = randomize(small_model())
+    with precision_policy(precision):
+        mixed = randomize(small_model())
+    assert mixed.get_layer("aspp_1x1_conv").compute_dtype == precision
+    image = image_batch(65, 65)
+    logits, expected = mixed(image), exact(image)
+    assert logits.dtype == tf.float32
+    error = np.abs(logits - expected).mean() / np.abs(expected).mean()
+    assert 0 < error < 0.1
+
+
+def test_training_weights_serve_another_output_stride(tmp_path):
+    """At a place far from any border, twice as dense is the same network."""
+    trained = randomize(small_model(image_pooling=False, output_stride=16))
+    save_weights(trained, tmp_path / "w.npz")
+    dense = small_model(image_pooling=False, output_stride=8)
+    report = load_weights(dense, tmp_path / "w.npz")
+    assert not report.missing and not report.unused
+    low = [keras.Model(m.input, m.get_layer("logits").output) for m in (trained, dense)]
+    image = image_batch(129, 129)
+    expected, actual = (np.asarray(model(image)) for model in low)
+    assert np.abs(actual[:, ::2, ::2] - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_given_rates_scale_with_the_output_stride():
+    model = build_model(
+        dataclasses.replace(SMALL, atrous_rates=(2, 4), output_stride=16),
+        output_stride=8,
+    )
+    assert model.get_layer("aspp_atrous2_conv").dilation_rate == (8, 8)
+    assert [layer.name for layer in model.layers].count("aspp_atrous3_conv") == 0
+
+
+def test_image_pooling_is_global_at_every_size():
+    """Doubling the image beyond the receptive field still reaches every pixel."""
+    model = randomize(small_model(multi_grid=(1, 1, 1)))
+    pooled = keras.Model(model.input, model.get_layer("aspp_pool").output)
+    features = keras.Model(model.input, model.get_layer("aspp_1x1_conv").input)
+    image = image_batch(97, 161)
+    expected = np.asarray(features(image)).mean((1, 2), keepdims=True)
+    np.testing.assert_allclose(pooled(image), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_plain_keras_training_saving_and_loading(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = small_model(multi_grid=(1, 1, 1), weight_decay=1e-6)
+    label = np.zeros([4, 48, 48], "int32")
+    label[:, :, 24:] = 3
+    label[:, :, 22:26] = 255
+    image = np.repeat(label[..., None] % 255 * 60.0, 3, axis=-1).astype("float32")
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        loss=SegmentationLoss(),
+        metrics=[MeanIoU(5)],
+    )
+    dataset = tf.data.Dataset.from_tensors((image, label)).repeat(12)
+    losses = model.fit(dataset, epochs=1, verbose=0).history["loss"]
+    losses += model.fit(dataset, epochs=1, verbose=0).history["loss"]
+    assert losses[1] < 0.5 * losses[0]
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(image), model(image), atol=1e-5)
+    assert again.loss.ignore_label == 255
+    assert len(again.losses) == len(model.losses) > 0
+
+
+def test_fixed_input_shape_gives_the_same_logits():
+    flexible = randomize(DeepLabV3(3, "resnet18", multi_grid=(1, 1)))
+    fixed = randomize(
+        DeepLabV3(3, "resnet18", multi_grid=(1, 1), input_shape=(65, 48, 3))
+    )
+    image = image_batch(65, 48)
+    np.testing.assert_allclose(fixed(image), flexible(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_classes": 1}, "at least 2.*Received: 1"),
+        ({"input_shape": (31, 64, 3)}, "at least 32 pixels.*Received"),
+        ({"input_shape": (64, 64, 1)}, r"\(height, width, 3\)"),
+        ({"backbone": "vgg"}, "resnet50.*Received: 'vgg'"),
+        ({"output_stride": 12}, "Received: 12"),
+        ({"weights": "nowhere.h5"}, "No weights at nowhere.h5"),
+    ],
+)
+def test_bad_arguments_say_what_was_expected(arguments, message):
+    arguments = {"num_classes": 3, "backbone": "mobilenet_v2_0.35", **arguments}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        DeepLabV3(**arguments)
+
+
+def test_unknown_model_names_the_choices():
+    with pytest.raises(ValueError, match="deeplab_v3.*Received: 'unet'"):
+        build_model(dataclasses.replace(SMALL, model="unet"))

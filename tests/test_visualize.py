@@ -1,0 +1,131 @@
+"""Colours, overlays, legends and palette PNGs."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_tf import visualize
+
+COLORMAP = ((0, 0, 0), (200, 0, 0), (0, 100, 0), (0, 0, 50))
+NAMES = ("background", "cat", "dog", "a rather long class name")
+VOID = visualize.IGNORE_COLOR
+
+
+def test_colorize_paints_each_class_and_the_ignored_pixels():
+    classes = np.array([[0, 3], [255, 1]])
+    expected = [[(0, 0, 0), (0, 0, 50)], [VOID, (200, 0, 0)]]
+    colors = visualize.colorize(classes, COLORMAP)
+    assert colors.dtype == np.uint8
+    np.testing.assert_array_equal(colors, expected)
+
+
+def test_an_ignore_label_below_the_number_of_classes_is_still_void():
+    colors = visualize.colorize(np.array([[1, 2]]), COLORMAP, ignore_label=2)
+    np.testing.assert_array_equal(colors, [[(200, 0, 0), VOID]])
+
+
+@pytest.mark.parametrize("bad", [4, -1])
+def test_an_id_without_a_colour_is_named(bad):
+    with pytest.raises(ValueError, match=rf"\[0, 4\).*Received: {bad}"):
+        visualize.colorize(np.array([[0, bad]]), COLORMAP)
+
+
+def test_overlay_blends_and_shows_the_image_where_ignored():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    classes = np.array([[1, 2, 255]])
+    blended = visualize.overlay(image, classes, COLORMAP, alpha=0.25)
+    expected = [[(125, 75, 75), (75, 100, 75), (100, 100, 100)]]
+    np.testing.assert_array_equal(blended, expected)
+
+
+def test_overlay_takes_the_float_images_of_the_pipeline():
+    image = np.array([[[300.0, -4.0, 99.6]]], np.float32)
+    picture = visualize.overlay(image, np.array([[1]]), COLORMAP, alpha=0)
+    np.testing.assert_array_equal(picture, [[(255, 0, 100)]])
+
+
+def test_overlay_refuses_what_does_not_fit():
+    image = np.zeros((2, 3, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"same size. Received: \(2, 3, 3\)"):
+        visualize.overlay(image, np.zeros((3, 2), int), COLORMAP)
+    with pytest.raises(ValueError, match="alpha must be in .* Received: 2"):
+        visualize.overlay(image, np.zeros((2, 3), int), COLORMAP, alpha=2)
+
+
+def test_panel_is_image_label_prediction():
+    image = np.full((2, 2, 3), 7.0, np.float32)
+    label = np.array([[0, 255], [1, 1]])
+    prediction = np.array([[0, 2], [1, 1]])
+    picture = visualize.panel(image, label, prediction, COLORMAP)
+    assert picture.shape == (2, 6, 3)
+    np.testing.assert_array_equal(picture[:, :2], 7)
+    np.testing.assert_array_equal(picture[0, 2:4], [(0, 0, 0), VOID])
+    np.testing.assert_array_equal(picture[0, 4:], [(0, 0, 0), (0, 100, 0)])
+
+
+def test_panel_refuses_different_sizes():
+    image, classes = np.zeros((2, 2, 3)), np.zeros((2, 2), int)
+    with pytest.raises(ValueError, match="same size"):
+        visualize.panel(image, classes, np.zeros((2, 3), int), COLORMAP)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (375, 500), (1200, 2400)])
+def test_legend_names_the_classes_present_and_no_others(size):
+    classes = np.zeros(size, np.uint8)
+    classes[:5], classes[5:9] = 3, 255
+    image = np.full((*size, 3), 90, np.uint8)
+    picture = visualize.overlay_with_legend(image, classes, COLORMAP, NAMES)
+    height, width = size
+    np.testing.assert_array_equal(
+        picture[:height, :width], visualize.overlay(image, classes, COLORMAP)
+    )
+    strip = picture[height:].reshape(-1, 3)
+    shown = {color for color in COLORMAP if (strip == color).all(-1).any()}
+    assert shown == {COLORMAP[0], COLORMAP[3]}
+
+
+@pytest.mark.parametrize("width", [30, 200, 500, 2400])
+def test_legend_is_readable_and_cuts_no_name(width):
+    strip = visualize.legend(COLORMAP, NAMES, width)
+    used = (strip != 255).any(-1)
+    assert not used[:, -1].any() and not used[0].any() and not used[-1].any()
+    for color in COLORMAP:  # a square of at least 12 pixels, less its outline
+        rows, columns = np.nonzero((strip == color).all(-1))
+        assert np.ptp(rows) + 1 >= 10 and np.ptp(columns) + 1 >= 10
+    # All names are there: as much ink as when each has a strip of its own.
+    alone = [visualize.legend([c], [n], width) for c, n in zip(COLORMAP, NAMES)]
+    ink = sum(int((255 - part.astype(int)).sum()) for part in alone)
+    assert int((255 - strip.astype(int)).sum()) == ink
+
+
+def test_legend_grows_with_the_picture():
+    rows = [visualize.legend(COLORMAP[:1], NAMES[:1], w).shape[0] for w in (99, 1999)]
+    assert rows[1] >= 3 * rows[0]
+
+
+def test_legend_needs_a_name_for_each_colour():
+    image, classes = np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), int)
+    with pytest.raises(ValueError, match="Received: 2 names and 4 colours"):
+        visualize.overlay_with_legend(image, classes, COLORMAP, NAMES[:2])
+
+
+def test_palette_png_keeps_ids_and_shows_colours(tmp_path):
+    classes = np.array([[0, 1, 2], [3, 255, 1]])
+    visualize.save_palette_png(tmp_path / "x.png", classes, COLORMAP)
+    picture = Image.open(tmp_path / "x.png")
+    assert picture.mode == "P"
+    np.testing.assert_array_equal(np.asarray(picture), classes)
+    np.testing.assert_array_equal(
+        np.asarray(picture.convert("RGB")), visualize.colorize(classes, COLORMAP)
+    )
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+def test_palette_png_of_a_bad_id_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="Received: 9"):
+        visualize.save_palette_png(tmp_path / "x.png", np.array([[9]]), COLORMAP)
+    assert os.listdir(tmp_path) == []

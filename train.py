@@ -1,0 +1,259 @@
+"""Trains a DeepLab network on TFRecords.
+
+The embedded drawn scenes, made on the first run:
+    python train.py --strategy=mirrored
+CamVid from ImageNet weights:
+    python -m datasets.build_camvid --input_dir=CamVid --output_dir=runs/data/camvid
+    python train.py --recipe=camvid_mobilenet_v2
+Your own images and masks:
+    python -m datasets.build_folder --input_dir=my_data --output_dir=runs/data/mine
+    python train.py --recipe=finetune_resnet50 --data_dir=runs/data/mine
+
+The same command run again resumes. A recipe is a row of deeplab_tf/config.py; flags
+change single values of it. Watch it with: tensorboard --logdir=runs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
+    # Keras 3 cannot run these strategies; Keras 2 must be chosen before TensorFlow is
+    # imported.
+    if importlib.util.find_spec("tf_keras"):
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+from absl import app, flags, logging
+from tensorflow import keras
+
+from datasets import build_shapes
+from datasets.info import read_info
+from datasets.pipeline import make_eval_dataset, make_train_dataset
+from deeplab_tf import config as configs
+from deeplab_tf import training
+from deeplab_tf.models import MIN_IMAGE_SIZE, build_model
+from deeplab_tf.workdir import POLICIES, precision_policy
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("recipe", "demo", sorted(configs.RECIPES), "Where to start from.")
+flags.DEFINE_string("data_dir", None, "Folder of TFRecords and info.json.")
+flags.DEFINE_string("workdir", None, "Folder of the run [runs/RECIPE].")
+flags.DEFINE_string(
+    "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
+)
+flags.DEFINE_string("model", None, "deeplab_v3.")
+flags.DEFINE_string("backbone", None, "resnet18 ... resnet152, mobilenet_v2[_ALPHA].")
+flags.DEFINE_integer("output_stride", None, "8, 16 or 32.")
+flags.DEFINE_list("crop_size", None, "Training crop: SIZE or HEIGHT,WIDTH in pixels.")
+flags.DEFINE_integer("batch_size", None, "Images a step, over all replicas.")
+flags.DEFINE_integer("epochs", None, "Passes over the training split.")
+flags.DEFINE_integer("steps", None, "Optimizer steps, instead of epochs.")
+flags.DEFINE_float("learning_rate", None, "At the start of the poly schedule.")
+flags.DEFINE_float("weight_decay", None, "Lambda of the papers.")
+flags.DEFINE_enum("strategy", "default", training.STRATEGIES, "How to distribute.")
+flags.DEFINE_integer("logical_cpus", 1, "Split the CPU into so many devices.")
+flags.DEFINE_enum("precision", None, sorted(POLICIES), "Of the computation.")
+flags.DEFINE_integer("seed", None, "Of weights, data order and augmentation.")
+
+# Flags that are fields of TrainConfig of the same name.
+CONFIG_FLAGS = (
+    "data_dir init model backbone output_stride crop_size batch_size epochs steps "
+    "learning_rate weight_decay precision seed"
+).split()
+NUM_PANELS = 4
+
+
+def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
+    """Completes a recipe by flags and by what the data set's info.json says.
+
+    Args:
+      recipe: row of RECIPES.
+      changes: field of TrainConfig -> value; None keeps the recipe's.
+
+    Raises:
+      FileNotFoundError: no data set there.
+      ValueError: a value that does not make sense.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes.get("epochs") and "steps" not in changes:
+        changes["steps"] = 0
+    if "crop_size" in changes:
+        changes["crop_size"] = parse_crop_size(changes["crop_size"])
+    config = dataclasses.replace(configs.RECIPES[recipe], **changes)
+    if recipe == "demo" and not os.path.exists(config.data_dir):
+        print(f"Drawing the embedded scenes into {config.data_dir} ...")
+        build_shapes.build(config.data_dir)
+    info = read_info(config.data_dir)
+    for split in (config.train_split, config.eval_split):
+        if not info.splits.get(split):
+            raise ValueError(
+                f"{config.data_dir} has no examples in split {split!r}. It has: "
+                f"{info.splits}"
+            )
+    if min(config.crop_size) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"crop_size must be at least {MIN_IMAGE_SIZE} pixels a side. "
+            f"Received: {config.crop_size}"
+        )
+    steps = config.steps or config.epochs * steps_per_epoch(config, info)
+    return dataclasses.replace(
+        config,
+        num_classes=info.num_classes,
+        class_names=info.class_names,
+        colormap=info.colormap,
+        ignore_label=info.ignore_label,
+        steps=steps,
+        epochs=-(-steps // steps_per_epoch(config, info)),
+    )
+
+
+def parse_crop_size(sizes: list[str]) -> tuple[int, int]:
+    """["513"] -> (513, 513), ["769", "1537"] -> (769, 1537)."""
+    try:
+        height, width = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
+    except ValueError:
+        raise ValueError(
+            f"crop_size must be SIZE or HEIGHT,WIDTH. Received: {','.join(sizes)}"
+        ) from None
+    return height, width
+
+
+def steps_per_epoch(config: configs.TrainConfig, info) -> int:
+    return max(1, info.splits[config.train_split] // config.batch_size)
+
+
+def claim_workdir(config: configs.TrainConfig, workdir: str) -> None:
+    """Writes config.json, or checks that it is the one of this run.
+
+    Raises:
+      ValueError: the workdir belongs to another configuration.
+    """
+    if not os.path.exists(configs.config_path(workdir)):
+        configs.write_config(config, workdir)
+        return
+    difference = configs.describe_difference(configs.read_config(workdir), config)
+    if difference:
+        raise ValueError(
+            f"{workdir} belongs to a run of another configuration ({difference}). "
+            "Give another --workdir, or the flags of that run to resume it."
+        )
+
+
+def train(config: configs.TrainConfig, workdir: str, strategy):
+    """Trains up to `config.steps`, resuming what the workdir holds.
+
+    Returns:
+      keras.callbacks.History of the last call of fit; None when all was done before.
+    """
+    info = read_info(config.data_dir)
+    epoch_steps = steps_per_epoch(config, info)
+
+    # The model, on every replica.
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope(), precision_policy(config.precision):
+        replicas = strategy.num_replicas_in_sync
+        model = build_model(config, synchronized=replicas > 1)
+        training.compile_model(model, config)
+        run = training.ResumableRun(workdir, model)
+    first_epoch = run.restore()
+    if first_epoch:
+        print(f"Resuming after epoch {first_epoch} of {config.epochs}.")
+    else:
+        report = training.initialize(model, config)
+        print(report or "Training from scratch.")
+    print(
+        f"{config.model} on {config.backbone}, {model.count_params():,} parameters, "
+        f"{config.steps} steps of {config.batch_size} images on {replicas} replica(s)."
+    )
+
+    eval_data = make_eval_dataset(config.data_dir, config.eval_split)
+    examples = [
+        (image[0].numpy(), label[0].numpy())
+        for image, label in eval_data.take(NUM_PANELS)
+    ]
+    logs = os.path.join(workdir, "logs")
+    callbacks = [
+        training.LearningRate(),
+        run,
+        training.ImagePanels(os.path.join(logs, "images"), examples, config),
+        keras.callbacks.TensorBoard(logs, write_graph=False),
+        keras.callbacks.CSVLogger(os.path.join(workdir, "log.csv"), append=True),
+        keras.callbacks.TerminateOnNaN(),
+    ]
+
+    # The loop is Keras'. Batch k depends on the seed and k alone, so that a resumed run
+    # sees what it would have seen.
+    history = None
+    for start, stop, steps in epoch_spans(config, epoch_steps, first_epoch):
+        history = model.fit(
+            make_train_dataset(
+                config.data_dir,
+                config.train_split,
+                crop_size=config.crop_size,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=start * epoch_steps,
+                min_scale=config.min_scale,
+                max_scale=config.max_scale,
+                ignore_label=config.ignore_label,
+            ),
+            initial_epoch=start,
+            epochs=stop,
+            steps_per_epoch=steps,
+            shuffle=False,
+            validation_data=eval_data,
+            validation_freq=validation_epochs(config),
+            callbacks=callbacks,
+        )
+    return history
+
+
+def epoch_spans(
+    config: configs.TrainConfig, epoch_steps: int, first_epoch: int
+) -> list[tuple[int, int, int]]:
+    """Splits what is left into whole epochs and a shorter last one.
+
+    Returns:
+      (first epoch, epoch behind the last, steps per epoch) of each call of fit.
+    """
+    whole, rest = divmod(config.steps, epoch_steps)
+    spans = [(first_epoch, whole, epoch_steps)] if first_epoch < whole else []
+    if rest and first_epoch <= whole:
+        spans.append((whole, whole + 1, rest))
+    return spans
+
+
+def validation_epochs(config: configs.TrainConfig) -> list[int]:
+    """Every `validate_every`-th epoch, counted from 1, and the last."""
+    every = list(range(config.validate_every, config.epochs, config.validate_every))
+    return every + [config.epochs]
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.INFO)
+    try:
+        strategy = training.make_strategy(FLAGS.strategy, FLAGS.logical_cpus)
+        changes = {name: getattr(FLAGS, name) for name in CONFIG_FLAGS}
+        config = make_config(FLAGS.recipe, changes)
+        workdir = FLAGS.workdir or os.path.join("runs", config.recipe)
+        claim_workdir(config, workdir)
+        history = train(config, workdir, strategy)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"train.py: {error}")
+    if history is None:
+        print(f"All {config.steps} steps are done already.")
+    else:
+        score = history.history["val_mean_iou"][-1]
+        print(f"Validation mean IoU {score:.4f} after {config.steps} steps.")
+    print(f"Next: python evaluate.py --workdir={workdir}")
+
+
+if __name__ == "__main__":
+    app.run(main)
