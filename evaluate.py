@@ -28,12 +28,16 @@ from deeplab_tf.inference import Segmenter
 from deeplab_tf.workdir import load_workdir, workdir_weights
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Folder of a run of train.py.", required=True)
-flags.DEFINE_string("split", None, "Split to evaluate [the run's validation split].")
-flags.DEFINE_string("data_dir", None, "Records [those of the run].")
-flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
-flags.DEFINE_list("scales", ["1"], "Image scales to average over.")
-flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
+
+
+def define_flags():
+    """Called by the script alone, so that tests can import several scripts."""
+    flags.DEFINE_string("workdir", None, "Folder of a run of train.py.", required=True)
+    flags.DEFINE_string("split", None, "Split to evaluate [the run's eval_split].")
+    flags.DEFINE_string("data_dir", None, "Records [those of the run].")
+    flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
+    flags.DEFINE_list("scales", ["1"], "Image scales to average over.")
+    flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
 
 
 def evaluate(
@@ -152,4 +156,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

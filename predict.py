@@ -30,7 +30,13 @@ from tqdm import tqdm
 from deeplab_tf import visualize
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.models import MIN_IMAGE_SIZE
-from deeplab_tf.serving import Labels, decode_image, find_version, read_labels
+from deeplab_tf.serving import (
+    Labels,
+    decode_image,
+    find_version,
+    load_saved_model,
+    read_labels,
+)
 from deeplab_tf.workdir import load_workdir
 
 FLAGS = flags.FLAGS
@@ -81,7 +87,7 @@ def saved_model_predictor(path: str) -> Predictor:
     """Predicts with `serving_default` of an exported model, or of its last version."""
     path = find_version(path)
     labels = read_labels(path)
-    loaded = tf.saved_model.load(path)
+    loaded = load_saved_model(path)
 
     def predict(image_bytes):
         image_bytes = tf.constant([image_bytes])

@@ -16,6 +16,7 @@ change single values of it. Watch it with: tensorboard --logdir=runs
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -33,32 +34,15 @@ from tensorflow import keras
 
 from datasets import build_shapes
 from datasets.info import read_info
-from datasets.pipeline import make_eval_dataset, make_train_dataset
+from datasets.pipeline import fill_batch, make_eval_dataset, make_train_dataset
 from deeplab_tf import config as configs
 from deeplab_tf import training
+from deeplab_tf.backbones import find_backbone
+from deeplab_tf.layers import mean_color
 from deeplab_tf.models import MIN_IMAGE_SIZE, build_model
 from deeplab_tf.workdir import POLICIES, precision_policy
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("recipe", "demo", sorted(configs.RECIPES), "Where to start from.")
-flags.DEFINE_string("data_dir", None, "Folder of TFRecords and info.json.")
-flags.DEFINE_string("workdir", None, "Folder of the run [runs/RECIPE].")
-flags.DEFINE_string(
-    "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
-)
-flags.DEFINE_string("model", None, "deeplab_v3.")
-flags.DEFINE_string("backbone", None, "resnet18 ... resnet152, mobilenet_v2[_ALPHA].")
-flags.DEFINE_integer("output_stride", None, "8, 16 or 32.")
-flags.DEFINE_list("crop_size", None, "Training crop: SIZE or HEIGHT,WIDTH in pixels.")
-flags.DEFINE_integer("batch_size", None, "Images a step, over all replicas.")
-flags.DEFINE_integer("epochs", None, "Passes over the training split.")
-flags.DEFINE_integer("steps", None, "Optimizer steps, instead of epochs.")
-flags.DEFINE_float("learning_rate", None, "At the start of the poly schedule.")
-flags.DEFINE_float("weight_decay", None, "Lambda of the papers.")
-flags.DEFINE_enum("strategy", "default", training.STRATEGIES, "How to distribute.")
-flags.DEFINE_integer("logical_cpus", 1, "Split the CPU into so many devices.")
-flags.DEFINE_enum("precision", None, sorted(POLICIES), "Of the computation.")
-flags.DEFINE_integer("seed", None, "Of weights, data order and augmentation.")
 
 # Flags that are fields of TrainConfig of the same name.
 CONFIG_FLAGS = (
@@ -66,6 +50,33 @@ CONFIG_FLAGS = (
     "learning_rate weight_decay precision seed"
 ).split()
 NUM_PANELS = 4
+
+
+def define_flags():
+    """Called by the script alone, so that tests can import several scripts."""
+    flags.DEFINE_enum("recipe", "demo", sorted(configs.RECIPES), "Where to start from.")
+    flags.DEFINE_string("data_dir", None, "Folder of TFRecords and info.json.")
+    flags.DEFINE_string("workdir", None, "Folder of the run [runs/RECIPE].")
+    flags.DEFINE_string(
+        "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
+    )
+    flags.DEFINE_string("model", None, "deeplab_v3.")
+    flags.DEFINE_string(
+        "backbone", None, "resnet18 ... resnet152, mobilenet_v2[_ALPHA]."
+    )
+    flags.DEFINE_integer("output_stride", None, "8, 16 or 32.")
+    flags.DEFINE_list(
+        "crop_size", None, "Training crop: SIZE or HEIGHT,WIDTH in pixels."
+    )
+    flags.DEFINE_integer("batch_size", None, "Images a step, over all replicas.")
+    flags.DEFINE_integer("epochs", None, "Passes over the training split.")
+    flags.DEFINE_integer("steps", None, "Optimizer steps, instead of epochs.")
+    flags.DEFINE_float("learning_rate", None, "At the start of the poly schedule.")
+    flags.DEFINE_float("weight_decay", None, "Lambda of the papers.")
+    flags.DEFINE_enum("strategy", "default", training.STRATEGIES, "How to distribute.")
+    flags.DEFINE_integer("logical_cpus", 1, "Split the CPU into so many devices.")
+    flags.DEFINE_enum("precision", None, sorted(POLICIES), "Of the computation.")
+    flags.DEFINE_integer("seed", None, "Of weights, data order and augmentation.")
 
 
 def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
@@ -85,7 +96,8 @@ def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
     if "crop_size" in changes:
         changes["crop_size"] = parse_crop_size(changes["crop_size"])
     config = dataclasses.replace(configs.RECIPES[recipe], **changes)
-    if recipe == "demo" and not os.path.exists(config.data_dir):
+    embedded = recipe == "demo" and "data_dir" not in changes
+    if embedded and not os.path.exists(config.data_dir):
         print(f"Drawing the embedded scenes into {config.data_dir} ...")
         build_shapes.build(config.data_dir)
     info = read_info(config.data_dir)
@@ -176,6 +188,14 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
         (image[0].numpy(), label[0].numpy())
         for image, label in eval_data.take(NUM_PANELS)
     ]
+    if replicas > 1:
+        eval_data = make_eval_dataset(
+            config.data_dir, config.eval_split, batch_size=replicas
+        ).map(
+            functools.partial(
+                fill_batch, batch_size=replicas, ignore_label=config.ignore_label
+            )
+        )
     logs = os.path.join(workdir, "logs")
     callbacks = [
         training.LearningRate(),
@@ -200,6 +220,7 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
                 start_step=start * epoch_steps,
                 min_scale=config.min_scale,
                 max_scale=config.max_scale,
+                mean_color=mean_color(find_backbone(config.backbone).normalization),
                 ignore_label=config.ignore_label,
             ),
             initial_epoch=start,
@@ -256,4 +277,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

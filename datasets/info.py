@@ -194,7 +194,6 @@ DATASETS = {
         class_names=(
             "background",
             "disc",
-            "square",
             "triangle",
             "star",
             "ring",

@@ -148,6 +148,24 @@ def make_train_dataset(
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
+def fill_batch(
+    image: tf.Tensor, label: tf.Tensor, *, batch_size: int, ignore_label: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fills a batch up with repeated images whose labels are void: no score changes.
+
+    Under a strategy every replica must get an image: convolutions of empty batches fail
+    on CPUs.
+    """
+    missing = batch_size - tf.shape(image)[0]
+    images = tf.concat([image, tf.repeat(image[:1], missing, axis=0)], axis=0)
+    void = tf.fill([missing, tf.shape(label)[1], tf.shape(label)[2]], ignore_label)
+    labels = tf.concat([label, tf.cast(void, label.dtype)], axis=0)
+    return (
+        tf.ensure_shape(images, [batch_size, None, None, 3]),
+        tf.ensure_shape(labels, [batch_size, None, None]),
+    )
+
+
 def make_eval_dataset(
     data_dir: str, split: str, *, batch_size: int = 1, with_filename: bool = False
 ) -> tf.data.Dataset:

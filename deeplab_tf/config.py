@@ -25,6 +25,7 @@ class TrainConfig:
       epochs: passes over the training split; used when steps is 0.
       steps: optimizer steps in all.
       validate_every: epochs between validations.
+      optimizer: "sgd", the papers', or "adam", quicker on short runs from scratch.
       learning_rate: at the start of the poly schedule.
       poly_power: learning_rate * (1 - step / steps) ** poly_power.
       momentum: of SGD.
@@ -57,6 +58,7 @@ class TrainConfig:
     epochs: int = 50
     steps: int = 0
     validate_every: int = 1
+    optimizer: str = "sgd"
     learning_rate: float = 0.007
     poly_power: float = 0.9
     momentum: float = 0.9
@@ -92,10 +94,13 @@ RECIPES = {
         backbone="resnet18",
         multi_grid=(1, 1),
         crop_size=(129, 129),
-        min_scale=0.75,
-        max_scale=1.5,
-        epochs=10,
-        learning_rate=0.05,
+        min_scale=0.9,
+        max_scale=1.2,
+        batch_size=8,
+        epochs=8,
+        validate_every=4,
+        optimizer="adam",
+        learning_rate=0.002,
         batch_norm_momentum=0.9,
         data_dir="runs/data/shapes",
     ),
@@ -106,9 +111,10 @@ RECIPES = {
         multi_grid=(1, 1, 1),
         init="imagenet",
         crop_size=(321, 321),
+        min_scale=0.75,
         batch_size=8,
-        epochs=30,
-        validate_every=3,
+        epochs=45,
+        validate_every=9,
         learning_rate=0.02,
         weight_decay=4e-5,
         batch_norm_momentum=0.99,

@@ -62,5 +62,6 @@ def image_level_pooling(x, filters: int):
 
 
 def logits(x, num_classes: int):
-    """The classifier: a 1x1 convolution with bias, in float32 under every policy."""
-    return convolution(x, num_classes, 1, use_bias=True, name="logits", dtype="float32")
+    """The classifier: a 1x1 convolution with bias, never in half precision."""
+    dtype = keras.mixed_precision.global_policy().variable_dtype
+    return convolution(x, num_classes, 1, use_bias=True, name="logits", dtype=dtype)

@@ -22,6 +22,7 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
+from absl import logging as absl_logging
 
 from deeplab_tf.models import MIN_IMAGE_SIZE
 
@@ -157,6 +158,16 @@ def read_labels(saved_model: str | os.PathLike) -> Labels:
         return Labels.from_json(file.read())
 
 
+def load_saved_model(path: str | os.PathLike):
+    """`tf.saved_model.load`, without its warning that there are no gradients."""
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        return tf.saved_model.load(os.fspath(path))
+    finally:
+        absl_logging.set_verbosity(verbosity)
+
+
 def compare_with_model(saved_model: str | os.PathLike, model, images) -> None:
     """Asks all signatures of a SavedModel and compares them with the Keras model.
 
@@ -168,7 +179,7 @@ def compare_with_model(saved_model: str | os.PathLike, model, images) -> None:
     Raises:
       RuntimeError: probabilities or classes differ by more than rounding explains.
     """
-    signatures = tf.saved_model.load(os.fspath(saved_model)).signatures
+    signatures = load_saved_model(saved_model).signatures
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
     answer = signatures["serving_default"](image_bytes=encoded)
     reference = tf.function(lambda batch: model(batch, training=False))

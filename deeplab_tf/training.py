@@ -11,6 +11,7 @@ from tensorflow import keras
 
 from deeplab_tf.backbones import find_backbone
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.layers import is_keras3
 from deeplab_tf.losses import SegmentationLoss
 from deeplab_tf.metrics import MeanIoU
 from deeplab_tf.visualize import panel
@@ -62,11 +63,6 @@ def make_strategy(name: str, logical_cpus: int = 1) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def is_keras3() -> bool:
-    """Says which Keras TensorFlow carries; tf-keras states no version there."""
-    return getattr(keras, "__version__", "2").startswith("3")
-
-
 def poly_schedule(config: TrainConfig):
     """learning_rate * (1 - step / steps) ** power (DeepLabV3, section 4.1)."""
     return keras.optimizers.schedules.PolynomialDecay(
@@ -77,9 +73,25 @@ def poly_schedule(config: TrainConfig):
     )
 
 
+def make_optimizer(config: TrainConfig):
+    """SGD with momentum as in the papers, or Adam, on the poly schedule.
+
+    Raises:
+      ValueError: another optimizer.
+    """
+    schedule = poly_schedule(config)
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(schedule, momentum=config.momentum)
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(schedule)
+    raise ValueError(
+        f"optimizer must be 'sgd' or 'adam'. Received: {config.optimizer!r}"
+    )
+
+
 def compile_model(model: keras.Model, config: TrainConfig) -> None:
-    """SGD with momentum on the poly schedule, ignore-aware loss, mean IoU."""
-    optimizer = keras.optimizers.SGD(poly_schedule(config), momentum=config.momentum)
+    """The configuration's optimizer, ignore-aware loss, mean IoU."""
+    optimizer = make_optimizer(config)
     if config.precision == "float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     model.compile(

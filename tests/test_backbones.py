@@ -13,8 +13,7 @@ from tensorflow import keras
 
 from deeplab_tf.backbones import BACKBONES, backbone_features, find_backbone
 from deeplab_tf.backbones.output_stride import apply_output_stride
-from deeplab_tf.layers import ImageNormalization
-from deeplab_tf.training import is_keras3
+from deeplab_tf.layers import ImageNormalization, is_keras3
 from deeplab_tf.weight_files import load_imagenet_weights
 
 NAMES = [*BACKBONES, "mobilenet_v2_0.35"]

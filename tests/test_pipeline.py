@@ -77,7 +77,8 @@ def test_every_epoch_sees_each_record_once(data_dir, shuffle_buffer):
     ids = record_ids(dataset, NUM_RECORDS).reshape(3, NUM_RECORDS)  # 3 epochs.
     for epoch in ids:
         assert sorted(epoch) == list(range(NUM_RECORDS))
-    assert len({tuple(epoch) for epoch in ids}) > 1
+    # A buffer of one shuffles the three shards only: six orders, which may recur.
+    assert len({tuple(epoch) for epoch in ids}) >= (3 if shuffle_buffer > 1 else 2)
 
 
 @pytest.mark.parametrize("start_step", [1, 7, 8, 16])

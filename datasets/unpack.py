@@ -1,0 +1,70 @@
+"""Writes the images and labels of a split back to files, as they went in.
+
+    python -m datasets.unpack --data_dir=runs/data/shapes --split=val --output_dir=out
+
+<output_dir>/images/NAME.jpg holds the very bytes of the record, <output_dir>/labels/
+NAME.png the class ids, with the palette of the data set.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+from absl import flags
+from PIL import Image
+
+from datasets.build import run
+from datasets.info import read_info
+from datasets.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
+
+FLAGS = flags.FLAGS
+
+
+def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None) -> int:
+    """Writes the first `limit` examples of a split, or all; returns how many.
+
+    Raises:
+        FileNotFoundError: no such records.
+    """
+    import tensorflow as tf
+
+    palette = [value for color in read_info(data_dir).colormap for value in color]
+    records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
+    count = 0
+    for record in records.take(-1 if limit is None else limit):
+        example = tf.train.Example.FromString(record.numpy())
+        feature = {
+            key: value.bytes_list.value[0]
+            for key, value in example.features.feature.items()
+            if value.bytes_list.value
+        }
+        name = feature[FILENAME].decode()
+        suffix = {"jpeg": ".jpg"}.get(feature[FORMAT].decode(), ".png")
+        image_path = Path(output_dir, "images", name + suffix)
+        label_path = Path(output_dir, "labels", name + ".png")
+        for path in (image_path, label_path):
+            os.makedirs(path.parent, exist_ok=True)
+        image_path.write_bytes(feature[IMAGE])
+        label = Image.open(io.BytesIO(feature[LABEL]))
+        label.putpalette(palette)
+        label.save(label_path)
+        count += 1
+    return count
+
+
+def define_flags():
+    flags.DEFINE_string("data_dir", None, "Folder of records.", required=True)
+    flags.DEFINE_string("split", "val", "Split to write.")
+    flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
+    flags.DEFINE_integer("limit", None, "How many, from the first on [all].")
+
+
+def main():
+    count = unpack(FLAGS.data_dir, FLAGS.split, FLAGS.output_dir, FLAGS.limit)
+    print(f"Wrote {count} pairs to {FLAGS.output_dir}")
+
+
+if __name__ == "__main__":
+    run(define_flags, main)

@@ -1,0 +1,88 @@
+"""The floors of the design: who may import whom, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted([*ROOT.glob("deeplab_tf/**/*.py"), *ROOT.glob("datasets/**/*.py")])
+
+# Module -> the modules of ours that it may import at most.
+FLOORS = {
+    "deeplab_tf.version": set(),
+    "deeplab_tf.config": set(),
+    "deeplab_tf.layers": set(),
+    "deeplab_tf.losses": set(),
+    "deeplab_tf.metrics": set(),
+    "deeplab_tf.visualize": set(),
+    "deeplab_tf.weight_files": set(),
+    "deeplab_tf.backbones": {"layers", "backbones"},
+    "deeplab_tf.heads": {"layers"},
+    "deeplab_tf.models": {"layers", "backbones", "heads", "weight_files"},
+    "deeplab_tf.workdir": {"config", "models", "weight_files"},
+    "deeplab_tf.inference": {"models", "workdir"},
+    "deeplab_tf.serving": {"models", "inference"},
+    "deeplab_tf.training": {
+        "backbones",
+        "config",
+        "layers",
+        "losses",
+        "metrics",
+        "visualize",
+        "weight_files",
+        "workdir",
+    },
+    "datasets.info": set(),
+    "datasets.augment": set(),
+    "datasets.tfrecord": set(),
+    "datasets.build": {"info", "tfrecord"},
+    "datasets.pipeline": {"augment", "tfrecord"},
+}
+# Imported where they are used, inside a function.
+HEAVY = {"keras_cv", "tensorflow_addons", "matplotlib", "grpc"}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path, top_level_only=False):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_modules_import_only_what_is_below_them(path):
+    name = module_name(path)
+    package = name.partition(".")[0]
+    other = {"deeplab_tf": "datasets", "datasets": "deeplab_tf"}[package]
+    ours = set()
+    for imported in imports(path):
+        assert imported.partition(".")[0] != other, f"{name} imports {imported}"
+        if imported.startswith(f"{package}."):
+            ours.add(imported.split(".")[1])
+    floor = FLOORS.get(name, FLOORS.get(name.rpartition(".")[0]))
+    if floor is not None:
+        assert ours <= floor, f"{name} imports {sorted(ours - floor)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_heavy_packages_are_imported_where_they_are_used(path):
+    top_level = {name.partition(".")[0] for name in imports(path, top_level_only=True)}
+    assert not top_level & HEAVY
+
+
+def test_every_floor_is_a_module():
+    assert set(FLOORS) <= {module_name(path) for path in SOURCES}
+
+
+def test_installed_package_is_the_networks_alone():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'include = ["deeplab_tf*"]' in text

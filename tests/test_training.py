@@ -1,0 +1,284 @@
+"""Schedules, strategies, runs that resume, and what train.py says to bad input."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import randomize
+
+import evaluate
+import train
+from datasets import build_shapes
+from deeplab_tf import RECIPES, TrainConfig, load_workdir, training
+from deeplab_tf.config import describe_difference, read_config, write_config
+from deeplab_tf.layers import is_keras3
+from deeplab_tf.models import MODELS, build_model
+from deeplab_tf.weight_files import load_weights, read_weights, save_weights
+from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = dataclasses.replace(
+    RECIPES["demo"],
+    recipe="tiny",
+    backbone="mobilenet_v2_0.35",
+    multi_grid=(1, 1, 1),
+    crop_size=(33, 33),
+    batch_size=4,
+    validate_every=1,
+    steps=10,
+    epochs=3,
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    build_shapes.build(folder, num_train=16, num_val=3, num_processes=1)
+    return str(folder)
+
+
+@pytest.fixture
+def tiny(scenes, monkeypatch):
+    monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(TINY, data_dir=scenes))
+    return train.make_config("tiny", {})
+
+
+def run_replicas(logical_cpus, policy):
+    done = subprocess.run(
+        [sys.executable, "tests/run_replicas.py", str(logical_cpus), policy, "0.01"],
+        env={**os.environ, "PYTHONPATH": "."},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_two_replicas_equal_one_device():
+    one, two = run_replicas(1, "float64"), run_replicas(2, "float64")
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    np.testing.assert_allclose(two["history"], one["history"], atol=1e-6)
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-6, atol=1e-9)
+    assert two["score"] == pytest.approx(one["score"], abs=1e-6)
+
+
+def test_two_replicas_equal_one_device_in_float32_for_a_step():
+    one, two = run_replicas(1, "float32"), run_replicas(2, "float32")
+    np.testing.assert_allclose(two["history"][0], one["history"][0], atol=1e-4)
+
+
+def test_poly_schedule_by_hand():
+    config = TrainConfig(learning_rate=0.007, steps=30_000)
+    schedule = training.poly_schedule(config)
+    assert float(schedule(0)) == pytest.approx(0.007)
+    assert float(schedule(15_000)) == pytest.approx(0.007 * 0.5**0.9)
+    assert float(schedule(30_000)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "steps, first_epoch, expected",
+    [
+        (10, 0, [(0, 2, 4), (2, 3, 2)]),
+        (10, 2, [(2, 3, 2)]),
+        (10, 3, []),
+        (8, 1, [(1, 2, 4)]),
+        (3, 0, [(0, 1, 3)]),
+    ],
+)
+def test_steps_are_split_into_epochs(steps, first_epoch, expected):
+    config = TrainConfig(steps=steps)
+    assert train.epoch_spans(config, 4, first_epoch) == expected
+
+
+def test_validation_comes_regularly_and_at_the_end():
+    config = TrainConfig(epochs=7, validate_every=3)
+    assert train.validation_epochs(config) == [3, 6, 7]
+    assert train.validation_epochs(TrainConfig(epochs=6, validate_every=3)) == [3, 6]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_build_and_survive_their_json(name):
+    recipe = RECIPES[name]
+    assert recipe.recipe == name
+    assert TrainConfig.from_json(recipe.to_json()) == recipe
+    assert recipe.model in MODELS
+    small = dataclasses.replace(recipe, num_classes=3)
+    if small.backbone in ("resnet50", "resnet101"):
+        small = dataclasses.replace(small, backbone="resnet18")  # quicker to build
+    build_model(small)
+
+
+def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not(tiny, tmp_path, capsys):
+    strategy = training.make_strategy("default")
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    train.claim_workdir(tiny, whole)
+    train.train(tiny, whole, strategy)
+
+    train.claim_workdir(tiny, broken)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.ImagePanels, "on_epoch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(tiny, broken, strategy)
+    train.claim_workdir(tiny, broken)
+    train.train(tiny, broken, strategy)
+    assert "Resuming after epoch 1 of 3." in capsys.readouterr().out
+    expected = read_weights(os.path.join(whole, LAST_WEIGHTS))
+    actual = read_weights(os.path.join(broken, LAST_WEIGHTS))
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, atol=1e-5, err_msg=name)
+
+    assert train.train(tiny, broken, strategy) is None  # nothing is left to do
+    rows = Path(broken, "log.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
+    assert list(Path(whole, "logs").rglob("events*"))
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_evaluation_counts_every_pixel_of_a_trained_workdir(tiny, tmp_path):
+    write_config(tiny, tmp_path)
+    save_weights(randomize(build_model(tiny)), tmp_path / BEST_WEIGHTS)
+    model, config = load_workdir(tmp_path)
+    segmenter = evaluate.Segmenter(model)
+    confusion, images = evaluate.evaluate(segmenter, config, config.data_dir, "val")
+    info = train.read_info(config.data_dir)
+    assert images == info.splits["val"]
+    np.testing.assert_array_equal(confusion.sum(1), info.pixel_counts["val"])
+    assert (confusion.sum(0) > 0).sum() > 1  # the random network sees several classes
+    summary = evaluate.summarize(confusion, config.class_names)
+    path = evaluate.write_summary(summary, str(tmp_path), "val")
+    assert json.loads(Path(path).read_text()) == summary
+    row = evaluate.table(summary).splitlines()[1]
+    first = summary["per_class"][config.class_names[0]]
+    assert row.split()[:2] == [config.class_names[0], f"{100 * first['iou']:.2f}"]
+
+
+def test_weights_start_another_run_without_the_classifier(tiny, tmp_path):
+    write_config(tiny, tmp_path)
+    trained = randomize(build_model(tiny))
+    save_weights(trained, tmp_path / LAST_WEIGHTS)
+    config = dataclasses.replace(tiny, num_classes=3, init=str(tmp_path))
+    model = build_model(config)
+    classifier = model.get_layer("logits").get_weights()
+    report = training.initialize(model, config)
+    assert report.missing == ("logits/bias", "logits/kernel")
+    np.testing.assert_array_equal(
+        model.get_layer("logits").get_weights()[0], classifier[0]
+    )
+    name = "aspp_projection_conv"
+    np.testing.assert_array_equal(
+        model.get_layer(name).get_weights()[0], trained.get_layer(name).get_weights()[0]
+    )
+
+
+def test_weights_of_one_keras_load_in_the_others(tiny, tmp_path):
+    """Writes here, loads in the other lanes that are installed, compares logits."""
+    write_config(tiny, tmp_path)
+    model = randomize(build_model(tiny))
+    save_weights(model, tmp_path / BEST_WEIGHTS)
+    image = np.random.default_rng(0).uniform(0, 255, (1, 65, 49, 3)).astype("float32")
+    np.save(tmp_path / "image.npy", image)
+    script = (
+        "import numpy as np, deeplab_tf;"
+        f"model, _ = deeplab_tf.load_workdir({str(tmp_path)!r});"
+        f"image = np.load({str(tmp_path / 'image.npy')!r});"
+        f"np.save({str(tmp_path / 'logits.npy')!r}, model(image))"
+    )
+    lanes = [(".venv", "0"), (".venv", "1"), (".venv-tf215", "0")]
+    lanes = [(ROOT / venv / "bin/python", legacy) for venv, legacy in lanes]
+    lanes = [lane for lane in lanes if lane[0].exists()]
+    if not lanes:
+        pytest.skip("no other lane is installed: run make test and make test-tf215")
+    for python, legacy in lanes:
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": legacy}
+        subprocess.run([python, "-c", script], env=environment, cwd=ROOT, check=True)
+        logits = np.load(tmp_path / "logits.npy")
+        np.testing.assert_allclose(logits, model(image), rtol=1e-3, atol=1e-3)
+
+
+def test_damaged_weights_are_refused(tiny, tmp_path):
+    model = build_model(tiny)
+    save_weights(model, tmp_path / "w.npz")
+    data = (tmp_path / "w.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="cut short"):
+        load_weights(model, tmp_path / "short.npz")
+    np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="not a weight file"):
+        load_weights(model, tmp_path / "pickle.npz")
+
+
+def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
+    train.claim_workdir(tiny, str(tmp_path))
+    other = dataclasses.replace(tiny, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate: 0.05 -> 0.5.*--workdir"):
+        train.claim_workdir(other, str(tmp_path))
+    assert read_config(tmp_path) == tiny
+    assert describe_difference(tiny, tiny) == ""
+
+
+def test_folder_without_a_run_says_so(tiny, tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a workdir.*train.py"):
+        load_workdir(tmp_path)
+    write_config(tiny, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no weights yet"):
+        load_workdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"crop_size": ["31"]}, "at least 32 pixels.*31"),
+        ({"crop_size": ["a"]}, "SIZE or HEIGHT,WIDTH. Received: a"),
+        ({"crop_size": ["1", "2", "3"]}, "SIZE or HEIGHT,WIDTH. Received: 1,2,3"),
+        ({"data_dir": "nowhere"}, "No info.json in nowhere.*build_"),
+    ],
+)
+def test_bad_flags_say_what_was_expected(tiny, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train.make_config("tiny", changes)
+
+
+def test_flags_change_a_recipe(tiny):
+    config = train.make_config("tiny", {"epochs": 3, "crop_size": ["65", "97"]})
+    assert config.steps == 12  # the recipe's steps give way to the epochs asked for
+    assert config.crop_size == (65, 97)
+    assert train.make_config("tiny", {"steps": 5}).epochs == 2
+    assert config.num_classes == len(config.class_names) == len(config.colormap)
+
+
+def test_every_configuration_flag_is_a_field():
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(train.CONFIG_FLAGS) <= fields
+
+
+def test_unknown_strategy_names_the_choices():
+    with pytest.raises(ValueError, match="mirrored.*Received: 'two'"):
+        training.make_strategy("two")
+
+
+@pytest.mark.skipif(not is_keras3(), reason="Keras 2 can run it")
+def test_strategy_that_this_keras_cannot_run_says_what_can():
+    with pytest.raises(ValueError, match="needs Keras 2.*TF_USE_LEGACY_KERAS=1"):
+        training.make_strategy("multi_worker")
+
+
+def test_train_py_ends_with_one_sentence():
+    done = subprocess.run(
+        [sys.executable, "train.py", "--data_dir=nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("train.py: No info.json in nowhere")
