@@ -42,9 +42,11 @@ $(venv215): requirements-tf215.txt requirements-dev.txt
 demo: $(venv)
 	rm -rf $(RUN)
 	.venv/bin/python train.py --strategy=mirrored --workdir=$(RUN)
-	.venv/bin/python evaluate.py --workdir=$(RUN)
-	.venv/bin/python export.py --workdir=$(RUN) --output_dir=$(RUN)/saved_model --version=1
-	.venv/bin/python predict.py --saved_model=$(RUN)/saved_model/1 --input=$(RUN)/scenes --output=$(RUN)/predictions
+	.venv/bin/python evaluate.py --workdir=$(RUN) --output_stride=8
+	.venv/bin/python export.py --workdir=$(RUN) --output_dir=$(RUN)/exported --output_stride=8
+	.venv/bin/python -m datasets.unpack --data_dir=runs/data/shapes --output_dir=$(RUN)/scenes --limit=12
+	.venv/bin/python predict.py --saved_model=$(RUN)/exported --input=$(RUN)/scenes/images --output=$(RUN)/predictions
+	@echo "Look at $(RUN)/predictions/overlay, or: .venv/bin/tensorboard --logdir=$(RUN)/logs"
 
 test: $(venv)
 	.venv/bin/python $(pytest)

@@ -29,6 +29,7 @@ if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
     if importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
+import tensorflow as tf
 from absl import app, flags, logging
 from tensorflow import keras
 
@@ -183,31 +184,11 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
         f"{config.steps} steps of {config.batch_size} images on {replicas} replica(s)."
     )
 
-    eval_data = make_eval_dataset(config.data_dir, config.eval_split)
-    examples = [
-        (image[0].numpy(), label[0].numpy())
-        for image, label in eval_data.take(NUM_PANELS)
-    ]
-    if replicas > 1:
-        eval_data = make_eval_dataset(
-            config.data_dir, config.eval_split, batch_size=replicas
-        ).map(
-            functools.partial(
-                fill_batch, batch_size=replicas, ignore_label=config.ignore_label
-            )
-        )
-    logs = os.path.join(workdir, "logs")
-    callbacks = [
-        training.LearningRate(),
-        run,
-        training.ImagePanels(os.path.join(logs, "images"), examples, config),
-        keras.callbacks.TensorBoard(logs, write_graph=False),
-        keras.callbacks.CSVLogger(os.path.join(workdir, "log.csv"), append=True),
-        keras.callbacks.TerminateOnNaN(),
-    ]
-
     # The loop is Keras'. Batch k depends on the seed and k alone, so that a resumed run
     # sees what it would have seen.
+    num_examples = info.splits[config.eval_split]
+    validation_data = make_validation_data(config, num_examples, replicas)
+    callbacks = make_callbacks(config, workdir, run)
     history = None
     for start, stop, steps in epoch_spans(config, epoch_steps, first_epoch):
         history = model.fit(
@@ -227,11 +208,40 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
             epochs=stop,
             steps_per_epoch=steps,
             shuffle=False,
-            validation_data=eval_data,
+            validation_data=validation_data,
             validation_freq=validation_epochs(config),
             callbacks=callbacks,
+            verbose=1 if sys.stdout.isatty() else 2,  # a line an epoch in log files
         )
     return history
+
+
+def make_validation_data(config: configs.TrainConfig, num_examples: int, replicas: int):
+    """Each image at its own size, alone; on several replicas one image for each."""
+    if replicas == 1:
+        dataset = make_eval_dataset(config.data_dir, config.eval_split)
+        # Keras warns that data ran out where it cannot know how much there is.
+        return dataset.apply(tf.data.experimental.assert_cardinality(num_examples))
+    dataset = make_eval_dataset(config.data_dir, config.eval_split, batch_size=replicas)
+    fill = functools.partial(
+        fill_batch, batch_size=replicas, ignore_label=config.ignore_label
+    )
+    return dataset.map(fill)
+
+
+def make_callbacks(config: configs.TrainConfig, workdir: str, run) -> list:
+    """What happens at the end of an epoch, in order."""
+    examples = make_eval_dataset(config.data_dir, config.eval_split).take(NUM_PANELS)
+    panels = [(image[0].numpy(), label[0].numpy()) for image, label in examples]
+    logs = os.path.join(workdir, "logs")
+    return [
+        training.LearningRate(),
+        keras.callbacks.CSVLogger(os.path.join(workdir, "log.csv"), append=True),
+        run,
+        training.ImagePanels(os.path.join(logs, "images"), panels, config),
+        keras.callbacks.TensorBoard(logs, write_graph=False),
+        keras.callbacks.TerminateOnNaN(),
+    ]
 
 
 def epoch_spans(

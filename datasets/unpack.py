@@ -20,6 +20,7 @@ from datasets.info import read_info
 from datasets.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
 
 FLAGS = flags.FLAGS
+VOID_COLOR = [224, 224, 192]
 
 
 def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None) -> int:
@@ -30,7 +31,10 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
     """
     import tensorflow as tf
 
-    palette = [value for color in read_info(data_dir).colormap for value in color]
+    info = read_info(data_dir)
+    palette = [value for color in info.colormap for value in color]
+    # All 256 entries: Pillow cuts ids down to the bits that a shorter palette needs.
+    palette += VOID_COLOR * (256 - info.num_classes)
     records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
     count = 0
     for record in records.take(-1 if limit is None else limit):

@@ -167,12 +167,12 @@ class ResumableRun(keras.callbacks.Callback):
             self._manager.checkpoint.restore(
                 self._manager.latest_checkpoint
             ).assert_existing_objects_matched()
-        return int(self.epoch)
+        return int(self.epoch.numpy())
 
     def on_epoch_end(self, epoch, logs=None):
         score = (logs or {}).get("val_mean_iou")
         save_weights(self.model, os.path.join(self.workdir, LAST_WEIGHTS))
-        if score is not None and score > float(self.best):
+        if score is not None and score > float(self.best.numpy()):
             self.best.assign(score)
             save_weights(self.model, os.path.join(self.workdir, BEST_WEIGHTS))
         self.epoch.assign(epoch + 1)

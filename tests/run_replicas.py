@@ -28,16 +28,16 @@ def main(logical_cpus, policy, learning_rate):
         weight_decay=1e-3,
     )
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:65, 0:65]
+    y, x = np.mgrid[0:33, 0:33]
     waves = [
         np.sin(x / rng.uniform(2, 20) + y / rng.uniform(2, 20) + rng.uniform(0, 6))
         for _ in range(60)
     ]
-    image = 127.5 + 90 * np.reshape(waves, (20, 3, 65, 65)).transpose(0, 2, 3, 1)
+    image = 127.5 + 90 * np.reshape(waves, (20, 3, 33, 33)).transpose(0, 2, 3, 1)
     image = (image + rng.normal(0, 12, image.shape)).astype("float32")
-    label = rng.integers(0, 4, (20, 65, 65)).astype("int32")
+    label = rng.integers(0, 4, (20, 33, 33)).astype("int32")
     for index in range(20):  # the replicas see very different numbers of valid pixels
-        label[index, 2 + index * 7 % 60 :] = 255
+        label[index, 2 + index * 7 % 30 :] = 255
     keras.utils.set_random_seed(0)
     keras.backend.set_floatx(policy)
     keras.mixed_precision.set_global_policy(policy)

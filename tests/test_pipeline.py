@@ -186,6 +186,23 @@ def test_evaluation_fills_its_batches(data_dir):
     assert sizes == [3, 4, 4, 4, 4, 4]
 
 
+def test_filled_batches_add_only_void_pixels(data_dir):
+    plain = pipeline.make_eval_dataset(data_dir, "train", batch_size=3)
+    filled = plain.map(
+        lambda image, label: pipeline.fill_batch(
+            image, label, batch_size=3, ignore_label=255
+        )
+    )
+    lacking = 0
+    for (image, label), (full_image, full_label) in zip(plain, filled):
+        count = len(image)
+        lacking += 3 - count
+        np.testing.assert_array_equal(full_image[:count], image)
+        np.testing.assert_array_equal(full_label[:count], label)
+        assert len(full_image) == 3 and (full_label[count:].numpy() == 255).all()
+    assert lacking > 0  # 23 records of three sizes do not fill batches of three
+
+
 def test_palette_masks_keep_their_ids(shared_data, tmp_path):
     """A real VOC mask, a palette PNG, through records and both pipelines."""
     voc = shared_data / "VOCdevkit" / "VOC2012"
