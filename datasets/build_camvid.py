@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build
+from datasets import build, pairs
 from datasets.info import DATASETS, IGNORE_LABEL, DatasetInfo
 
 SPLITS = ("train", "val", "test")
@@ -31,26 +31,26 @@ def list_splits(input_dir: str | Path) -> list[str]:
     folder = Path(input_dir).expanduser()
     splits = [split for split in SPLITS if (folder / f"{split}.txt").is_file()]
     if not splits:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             "Expected a CamVid folder with train.txt, val.txt or test.txt. "
             f"Received: {input_dir}"
         )
     return splits
 
 
-def list_samples(input_dir: str | Path, split: str) -> list[build.Sample]:
+def list_samples(input_dir: str | Path, split: str) -> list[pairs.Sample]:
     """Returns the samples that `<split>.txt` names, in its order.
 
     Raises:
         DatasetError: the list is absent or empty.
     """
     folder = Path(input_dir).expanduser()
-    lines = build.read_list(folder / f"{split}.txt")
+    lines = pairs.read_list(folder / f"{split}.txt")
     names = [Path(line.split()[0]).stem for line in lines]
     return [
-        build.Sample(
+        pairs.Sample(
             name,
-            build.find_file(folder / split, name, (".png", ".jpg")),
+            pairs.find_file(folder / split, name, (".png", ".jpg")),
             str(folder / f"{split}annot" / f"{name}.png"),
         )
         for name in names
@@ -62,10 +62,10 @@ def convert_label(label: np.ndarray) -> np.ndarray:
     return np.where(label == SEGNET_VOID, np.uint8(IGNORE_LABEL), label)
 
 
-def read_sample(sample: build.Sample) -> tuple[bytes, np.ndarray]:
+def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label with void as 255."""
-    label = convert_label(build.read_label(sample.label))
-    return build.read_file(sample.image), label
+    label = convert_label(pairs.read_label(sample.label))
+    return pairs.read_file(sample.image), label
 
 
 def build_camvid(

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageOps
 
-from datasets import build
+from datasets import build, pairs
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -48,19 +48,19 @@ def _find_stems(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
         DatasetError: the folder is absent or has no such files, or two share a stem.
     """
     if not folder.is_dir():
-        raise build.DatasetError(f"Expected a folder. Received: {folder}")
+        raise pairs.DatasetError(f"Expected a folder. Received: {folder}")
     stems = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if path.stem in stems:
-            raise build.DatasetError(
+            raise pairs.DatasetError(
                 f"Expected one file for each name. Received: {stems[path.stem]} "
                 f"and {path}. Remove or rename one."
             )
         stems[path.stem] = str(path)
     if not stems:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"Expected files that end in {' '.join(suffixes)}. "
             f"Received: none in {folder}"
         )
@@ -71,7 +71,7 @@ def list_samples(
     images_dir: str | Path,
     labels_dir: str | Path,
     names: Sequence[str] | None = None,
-) -> list[build.Sample]:
+) -> list[pairs.Sample]:
     """Pairs the files of two folders by their stems.
 
     Args:
@@ -88,10 +88,10 @@ def list_samples(
     if names is None:
         names = sorted(images.keys() | labels.keys())
     return [
-        build.Sample(
+        pairs.Sample(
             name,
-            images.get(name) or build.find_file(images_dir, name, IMAGE_SUFFIXES),
-            labels.get(name) or build.find_file(labels_dir, name, LABEL_SUFFIXES),
+            images.get(name) or pairs.find_file(images_dir, name, IMAGE_SUFFIXES),
+            labels.get(name) or pairs.find_file(labels_dir, name, LABEL_SUFFIXES),
         )
         for name in names
     ]
@@ -100,7 +100,7 @@ def list_samples(
 def read_names(list_path: Path) -> list[str]:
     """Returns the stems that a text file lists, one a line, with or without suffix."""
     names = []
-    for line in build.read_list(list_path):
+    for line in pairs.read_list(list_path):
         suffix = Path(line).suffix
         known = suffix.lower() in IMAGE_SUFFIXES
         names.append(line[: -len(suffix)] if known else line)
@@ -108,8 +108,8 @@ def read_names(list_path: Path) -> list[str]:
 
 
 def split_by_fraction(
-    samples: Sequence[build.Sample], val_fraction: float, seed: int
-) -> dict[str, list[build.Sample]]:
+    samples: Sequence[pairs.Sample], val_fraction: float, seed: int
+) -> dict[str, list[pairs.Sample]]:
     """Splits samples into train and val by the order of a seeded hash of their names.
 
     The same names and seed give the same splits on every machine, and a name that is
@@ -124,14 +124,14 @@ def split_by_fraction(
         DatasetError: the fraction is out of range or leaves nothing to train on.
     """
     if not 0 <= val_fraction < 1:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"Expected val_fraction in [0, 1). Received: {val_fraction}"
         )
     if not val_fraction:
         return {"train": list(samples)}
     count = max(1, round(val_fraction * len(samples)))
     if count >= len(samples):
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"val_fraction={val_fraction} of {len(samples)} pairs leaves none to train "
             "on. Expected more pairs or a smaller fraction."
         )
@@ -151,7 +151,7 @@ def list_splits(
     labels_dir: str | Path,
     val_fraction: float = 0.1,
     seed: int = 0,
-) -> dict[str, list[build.Sample]]:
+) -> dict[str, list[pairs.Sample]]:
     """Returns split -> samples, by sub-folders, by lists, or by a seeded fraction.
 
     Raises:
@@ -163,7 +163,7 @@ def list_splits(
     lists = [images_dir.parent / f"{name}.txt" for name in LIST_NAMES]
     lists = [path for path in lists if path.is_file()]
     if folders and lists:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             "Expected splits as sub-folders or as lists. Received both: "
             f"{images_dir / folders[0]} and {lists[0]}"
         )
@@ -185,17 +185,17 @@ def _sub_folders(images_dir: Path, labels_dir: Path) -> list[str]:
     names = []
     for folder in (images_dir, labels_dir):
         if not folder.is_dir():
-            raise build.DatasetError(f"Expected a folder. Received: {folder}")
+            raise pairs.DatasetError(f"Expected a folder. Received: {folder}")
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
         names.append(sorted(path.name for path in paths if path.is_dir()))
     if names[0] != names[1]:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             "Expected the same sub-folders (splits) among images and labels. "
             f"Received: {names[0]} in {images_dir} and {names[1]} in {labels_dir}"
         )
     suffixes = {path.suffix.lower() for path in images_dir.iterdir()}
     if names[0] and suffixes.intersection(IMAGE_SUFFIXES):
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"Expected images or sub-folders (splits) in {images_dir}. Received both."
         )
     return names[0]
@@ -247,9 +247,9 @@ def read_image(path: str, exif_orientation: str) -> bytes:
         ValueError: unreadable, several pictures, transparent, more than 8 bits, or
             turned.
     """
-    data = build.read_file(path)
-    image = build.open_image(data, path)
-    turned = image.getexif().get(build.EXIF_ORIENTATION, 1) != 1
+    data = pairs.read_file(path)
+    image = pairs.open_image(data, path)
+    turned = image.getexif().get(pairs.EXIF_ORIENTATION, 1) != 1
     if turned and exif_orientation == "refuse":
         raise ValueError(
             f"{path} is shown turned by viewers (EXIF orientation); say whether masks "
@@ -280,30 +280,30 @@ def _to_rgb(image: Image.Image, path: str) -> Image.Image:
 
 
 def read_sample(
-    sample: build.Sample,
+    sample: pairs.Sample,
     label_ids: Sequence[int] = (),
     ignore_ids: Sequence[int] = (IGNORE_LABEL,),
     exif_orientation: str = "refuse",
 ) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label; see `read_image`, `convert_label`."""
-    label = convert_label(build.read_label(sample.label), label_ids, ignore_ids)
+    label = convert_label(pairs.read_label(sample.label), label_ids, ignore_ids)
     return read_image(sample.image, exif_orientation), label
 
 
 # --- The whole data set --------------------------------------------------------------
 
 
-def _highest_id(sample: build.Sample, ignore_ids: Sequence[int]) -> int:
+def _highest_id(sample: pairs.Sample, ignore_ids: Sequence[int]) -> int:
     """Returns a label's highest class id, or 0 where it has none or is unreadable."""
     try:
-        label = convert_label(build.read_label(sample.label), (), ignore_ids)
+        label = convert_label(pairs.read_label(sample.label), (), ignore_ids)
     except ValueError:
         return 0  # build_dataset reads it again, and says what is wrong.
     return int(label.max(initial=0, where=label != IGNORE_LABEL))
 
 
 def count_classes(
-    splits: Mapping[str, Sequence[build.Sample]],
+    splits: Mapping[str, Sequence[pairs.Sample]],
     ignore_ids: Sequence[int],
     num_processes: int | None = None,
 ) -> int:
@@ -317,7 +317,7 @@ def count_classes(
     num_processes = num_processes or build.available_cpus()
     num_classes = 1 + max(build.map_in_order(find, samples, num_processes))
     if num_classes < 2:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             "Expected labels with two classes or more. Received: no readable label "
             f"with an id but 0 and ignored ones ({', '.join(map(str, ignore_ids))}). "
             "Where 255 is a class, say so: --label_ids=0,255. Or give --num_classes."
@@ -333,14 +333,14 @@ def _class_names(names_file: str | None, num_classes: int) -> list[str]:
             of classes.
     """
     if not 1 <= num_classes <= 255:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"Expected 1 to 255 classes; 255 is ignored. Received: {num_classes}"
         )
     if names_file is None:
         return [f"class_{i}" for i in range(num_classes)]
-    names = build.read_list(Path(names_file).expanduser())
+    names = pairs.read_list(Path(names_file).expanduser())
     if len(names) != num_classes:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"Expected {num_classes} class names in {names_file}. "
             f"Received: {len(names)}"
         )
@@ -351,7 +351,7 @@ def _ignore_ids(label_ids: Sequence[int], ignore_label: Sequence[int]) -> list[i
     """Returns the stored ids to ignore: those given, and 255 unless it is a class."""
     ids = [*label_ids, *ignore_label]
     if len(set(ids)) < len(ids) or not all(0 <= i <= 255 for i in ids):
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             "Expected ids in 0..255 in label_ids and ignore_label, each once. "
             f"Received: {list(label_ids)} and {list(ignore_label)}"
         )
@@ -398,7 +398,7 @@ def build_folder(
         if label_ids:
             num_classes = len(label_ids)
         elif class_names:
-            num_classes = len(build.read_list(Path(class_names).expanduser()))
+            num_classes = len(pairs.read_list(Path(class_names).expanduser()))
         else:
             num_classes = count_classes(
                 splits, ignore_ids, options.get("num_processes")
@@ -456,7 +456,7 @@ def _parse_ids(name: str) -> list[int]:
     try:
         return [int(value) for value in values]
     except ValueError as error:
-        raise build.DatasetError(
+        raise pairs.DatasetError(
             f"Expected --{name} as ids separated by commas. Received: {values}"
         ) from error
 
@@ -468,7 +468,7 @@ def _folder(name: str) -> Path:
         return Path(folder)
     if input_dir:
         return Path(input_dir) / name
-    raise build.DatasetError(
+    raise pairs.DatasetError(
         "Expected --input_dir, or both --images_dir and --labels_dir. "
         f"Received: no folder of {name}"
     )

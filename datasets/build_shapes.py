@@ -25,8 +25,9 @@ from absl import flags
 from PIL import Image, ImageDraw, ImageFilter
 
 from datasets import build as common
-from datasets.build import DatasetError, Sample, build_dataset
+from datasets.build import build_dataset
 from datasets.info import DATASETS, IGNORE_LABEL, DatasetInfo
+from datasets.pairs import DatasetError, Sample
 
 CLASS_NAMES = DATASETS["shapes"].class_names
 SPLITS = ("train", "val")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build
+from datasets import build, pairs
 from datasets.info import DATASETS, DatasetInfo
 
 LABEL_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -34,7 +34,7 @@ def find_devkit(devkit_dir: str | Path) -> Path:
     for folder in (devkit_dir, devkit_dir / "VOC2012"):
         if (folder / "ImageSets" / "Segmentation").is_dir():
             return folder
-    raise build.DatasetError(
+    raise pairs.DatasetError(
         "Expected the folder VOCdevkit/VOC2012 with ImageSets/Segmentation in it. "
         f"Received: {devkit_dir}"
     )
@@ -46,7 +46,7 @@ def list_splits(devkit_dir: str | Path) -> list[str]:
     return sorted(path.stem for path in lists if path.stem != "test")
 
 
-def list_samples(devkit_dir: str | Path, split: str) -> list[build.Sample]:
+def list_samples(devkit_dir: str | Path, split: str) -> list[pairs.Sample]:
     """Returns the samples that `ImageSets/Segmentation/<split>.txt` names, in order.
 
     A line is a name, or as in the lists of other DeepLab projects the paths of an image
@@ -56,20 +56,20 @@ def list_samples(devkit_dir: str | Path, split: str) -> list[build.Sample]:
         DatasetError: the list is absent or empty.
     """
     devkit = find_devkit(devkit_dir)
-    lines = build.read_list(devkit / "ImageSets" / "Segmentation" / f"{split}.txt")
+    lines = pairs.read_list(devkit / "ImageSets" / "Segmentation" / f"{split}.txt")
     return [_sample(devkit, Path(line.split()[0]).stem) for line in lines]
 
 
-def _sample(devkit: Path, name: str) -> build.Sample:
+def _sample(devkit: Path, name: str) -> pairs.Sample:
     labels = [str(devkit / folder / f"{name}.png") for folder in LABEL_FOLDERS]
     existing = [label for label in labels if Path(label).is_file()]
     image = str(devkit / "JPEGImages" / f"{name}.jpg")
-    return build.Sample(name, image, (existing or labels)[0])
+    return pairs.Sample(name, image, (existing or labels)[0])
 
 
-def read_sample(sample: build.Sample) -> tuple[bytes, np.ndarray]:
+def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label, whose stored ids are the class ids."""
-    return build.read_file(sample.image), build.read_label(sample.label)
+    return pairs.read_file(sample.image), pairs.read_label(sample.label)
 
 
 def build_voc2012(

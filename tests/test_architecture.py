@@ -36,7 +36,8 @@ FLOORS = {
     "datasets.info": set(),
     "datasets.augment": set(),
     "datasets.tfrecord": set(),
-    "datasets.build": {"info", "tfrecord"},
+    "datasets.pairs": {"info", "tfrecord"},
+    "datasets.build": {"info", "pairs", "tfrecord"},
     "datasets.pipeline": {"augment", "tfrecord"},
 }
 # Imported where they are used, inside a function.

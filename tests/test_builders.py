@@ -17,9 +17,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build, build_camvid, build_folder, build_voc2012
-from datasets.build import DatasetError, Sample, build_dataset
+from datasets import build, build_camvid, build_folder, build_voc2012, pairs
+from datasets.build import build_dataset
 from datasets.info import DATASETS, DatasetInfo, read_info
+from datasets.pairs import DatasetError, Sample
 from datasets.tfrecord import parse_example, shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -206,7 +207,7 @@ def test_grey_masks_of_few_bits_keep_their_ids(tmp_path, bit_depth):
     ids = np.random.default_rng(0).integers(0, 2**bit_depth, (5, 9))
     path = tmp_path / "mask.png"
     path.write_bytes(grey_png(ids, bit_depth))
-    np.testing.assert_array_equal(build.read_label(str(path)), ids)
+    np.testing.assert_array_equal(pairs.read_label(str(path)), ids)
 
 
 def test_palette_masks_of_few_bits_keep_their_ids(tmp_path):
@@ -215,24 +216,24 @@ def test_palette_masks_of_few_bits_keep_their_ids(tmp_path):
     image.putpalette(PALETTE)
     image.save(tmp_path / "mask.png", bits=4)
     assert (tmp_path / "mask.png").read_bytes()[24] == 4
-    np.testing.assert_array_equal(build.read_label(str(tmp_path / "mask.png")), ids)
+    np.testing.assert_array_equal(pairs.read_label(str(tmp_path / "mask.png")), ids)
 
 
 def test_masks_that_hold_no_ids_are_refused(tmp_path):
     path = save_image(tmp_path / "rgb.png")
     with pytest.raises(ValueError, match="rgb.png has colours.*one channel of class"):
-        build.read_label(str(path))
+        pairs.read_label(str(path))
     path = tmp_path / "deep.png"
     path.write_bytes(grey_png(np.array([[1, 300]]), 16))
     with pytest.raises(ValueError, match="deep.png has colours or more than 8 bits"):
-        build.read_label(str(path))
+        pairs.read_label(str(path))
     path = save_image(tmp_path / "lossy.jpg", mode="L")
     with pytest.raises(ValueError, match="lossy.jpg is a JPEG, which alters ids"):
-        build.read_label(str(path))
+        pairs.read_label(str(path))
     with pytest.raises(ValueError, match="there is no file .*absent.png"):
-        build.read_label(str(tmp_path / "absent.png"))
+        pairs.read_label(str(tmp_path / "absent.png"))
     with pytest.raises(ValueError, match="cannot read"):
-        build.read_label(str(tmp_path))
+        pairs.read_label(str(tmp_path))
 
 
 # --- Bad pairs -----------------------------------------------------------------------
@@ -297,13 +298,13 @@ def test_skip_bad_does_not_write_an_empty_split(bad_pairs, tmp_path):
 def test_images_that_would_be_shown_otherwise_are_refused(tmp_path):
     turned = save_image(tmp_path / "turned.jpg", exif=exif(6)).read_bytes()
     with pytest.raises(ValueError, match="EXIF orientation 6"):
-        build.check_image(turned, "turned.jpg")
+        pairs.check_image(turned, "turned.jpg")
     cmyk = save_image(tmp_path / "cmyk.jpg", mode="CMYK").read_bytes()
     with pytest.raises(ValueError, match="mode CMYK; expected RGB"):
-        build.check_image(cmyk, "cmyk.jpg")
+        pairs.check_image(cmyk, "cmyk.jpg")
     bitmap = save_image(tmp_path / "x.bmp").read_bytes()
     with pytest.raises(ValueError, match="BMP file; expected JPEG or PNG"):
-        build.check_image(bitmap, "x.bmp")
+        pairs.check_image(bitmap, "x.bmp")
 
 
 def test_wrong_requests(tmp_path):
@@ -398,7 +399,8 @@ def test_two_runs_do_not_write_the_same_folder(tmp_path):
 
 SLOW_BUILD = """
 import os, pathlib, sys, time
-from datasets.build import Sample, build_dataset
+from datasets.build import build_dataset
+from datasets.pairs import Sample
 from datasets.info import DatasetInfo
 
 def read_sample(sample):
@@ -452,7 +454,7 @@ def test_a_killed_run_ends_its_workers_and_the_next_run_clears_up(tmp_path):
 
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
-    tags[build.EXIF_ORIENTATION] = orientation
+    tags[pairs.EXIF_ORIENTATION] = orientation
     return tags
 
 
@@ -597,7 +599,7 @@ def test_folder_of_black_and_white_masks(tmp_path):
 def test_folder_stores_other_images_as_rgb(tmp_path, suffix, mode):
     path = save_image(tmp_path / f"x.{suffix}", mode=mode)
     data = build_folder.read_image(str(path), "refuse")
-    assert build.check_image(data, "x") == ("png", 4, 6)
+    assert pairs.check_image(data, "x") == ("png", 4, 6)
     expected = np.array(Image.open(path).convert("RGB"))
     np.testing.assert_array_equal(tf.io.decode_image(data), expected)
 
@@ -632,7 +634,7 @@ def test_folder_with_a_turned_image(tmp_path):
     np.testing.assert_array_equal(shown, np.rot90(stored, -1))
     ignored = build_folder.read_image(path, "ignore")
     np.testing.assert_array_equal(tf.io.decode_png(ignored), stored)
-    assert build.check_image(ignored, "x") == ("png", 4, 6)
+    assert pairs.check_image(ignored, "x") == ("png", 4, 6)
 
 
 def test_telephone_jpegs_with_a_second_picture_are_jpegs(tmp_path):
@@ -641,7 +643,7 @@ def test_telephone_jpegs_with_a_second_picture_are_jpegs(tmp_path):
     image.save(path, format="MPO", save_all=True, append_images=[image])
     assert Image.open(path).format == "MPO"
     data = build_folder.read_image(str(path), "refuse")
-    assert build.check_image(data, "x") == ("jpeg", 16, 32)
+    assert pairs.check_image(data, "x") == ("jpeg", 16, 32)
     assert tf.io.decode_image(data).shape == (16, 32, 3)
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build, pipeline
+from datasets import pairs, pipeline
 from datasets.tfrecord import encode_example, shard_name
 
 NUM_RECORDS = 23
@@ -213,7 +213,7 @@ def test_palette_masks_keep_their_ids(shared_data, tmp_path):
     assert not np.array_equal(wrong, ids), "the mask is no palette PNG"
 
     image_bytes = (voc / "JPEGImages" / "2007_000549.jpg").read_bytes()
-    label = build.read_label(str(path))
+    label = pairs.read_label(str(path))
     record = encode_example(image_bytes, label, path.stem, "jpeg", *ids.shape)
     write(tmp_path, [record], num_shards=1)
     for _, label in pipeline.make_eval_dataset(tmp_path, "train"):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from datasets import build_shapes as shapes
-from datasets.build import DatasetError
 from datasets.info import read_info
+from datasets.pairs import DatasetError
 from datasets.pipeline import make_eval_dataset
 
 CLASS_NAMES = shapes.CLASS_NAMES
