@@ -224,4 +224,4 @@ class LearningRate(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if logs is not None:
-            logs["learning_rate"] = float(np.asarray(optimizer.learning_rate))
+            logs["learning_rate"] = float(tf.convert_to_tensor(optimizer.learning_rate))
