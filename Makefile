@@ -66,5 +66,6 @@ format: $(venv)
 	.venv/bin/ruff format .
 
 bench: $(venv)
-	.venv/bin/python benchmarks/step_time.py
-	.venv/bin/python benchmarks/import_time.py
+	.venv/bin/python -m benchmarks.step_time
+	.venv/bin/python -m benchmarks.import_time
+	.venv/bin/python -m benchmarks.layers

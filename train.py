@@ -39,8 +39,9 @@ from datasets.pipeline import fill_batch, make_eval_dataset, make_train_dataset
 from deeplab_tf import config as configs
 from deeplab_tf import training
 from deeplab_tf.backbones import find_backbone
+from deeplab_tf.heads import scale_rates
 from deeplab_tf.layers import mean_color
-from deeplab_tf.models import MIN_IMAGE_SIZE, build_model
+from deeplab_tf.models import MIN_IMAGE_SIZE, MODELS, build_model
 from deeplab_tf.workdir import POLICIES, precision_policy
 
 FLAGS = flags.FLAGS
@@ -61,11 +62,11 @@ def define_flags():
     flags.DEFINE_string(
         "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
     )
-    flags.DEFINE_string("model", None, "deeplab_v3.")
+    flags.DEFINE_enum("model", None, sorted(MODELS), "Row of deeplab_tf.MODELS.")
     flags.DEFINE_string(
-        "backbone", None, "resnet18 ... resnet152, mobilenet_v2[_ALPHA]."
+        "backbone", None, "Row of deeplab_tf.backbones.BACKBONES, mobilenet_v2_ALPHA."
     )
-    flags.DEFINE_integer("output_stride", None, "8, 16 or 32.")
+    flags.DEFINE_integer("output_stride", None, "8, 16 or 32; the cascade to 256.")
     flags.DEFINE_list(
         "crop_size", None, "Training crop: SIZE or HEIGHT,WIDTH in pixels."
     )
@@ -78,6 +79,9 @@ def define_flags():
     flags.DEFINE_integer("logical_cpus", 1, "Split the CPU into so many devices.")
     flags.DEFINE_enum("precision", None, sorted(POLICIES), "Of the computation.")
     flags.DEFINE_integer("seed", None, "Of weights, data order and augmentation.")
+    flags.DEFINE_multi_string(
+        "set", [], "Any other field of TrainConfig, such as multi_grid=[1,2,1]."
+    )
 
 
 def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
@@ -97,6 +101,8 @@ def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
     if "crop_size" in changes:
         changes["crop_size"] = parse_crop_size(changes["crop_size"])
     config = dataclasses.replace(configs.RECIPES[recipe], **changes)
+    if os.path.isdir(config.init):
+        config = continue_network(config, changes)
     embedded = recipe == "demo" and "data_dir" not in changes
     if embedded and not os.path.exists(config.data_dir):
         print(f"Drawing the embedded scenes into {config.data_dir} ...")
@@ -123,6 +129,26 @@ def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
         steps=steps,
         epochs=-(-steps // steps_per_epoch(config, info)),
     )
+
+
+def continue_network(config: configs.TrainConfig, changes: dict) -> configs.TrainConfig:
+    """Takes what is to be trained from the workdir it starts from, but for changes.
+
+    Raises:
+      FileNotFoundError, ValueError: `config.init` is not the workdir of a run.
+    """
+    trained = configs.read_config(config.init)
+    fields = {
+        name: getattr(trained, name)
+        for name in configs.NETWORK_FIELDS
+        if name not in changes
+    }
+    if fields.get("atrous_rates"):
+        rates = fields["atrous_rates"]
+        fields["atrous_rates"] = scale_rates(
+            rates, trained.output_stride, config.output_stride
+        )
+    return dataclasses.replace(config, **fields)
 
 
 def parse_crop_size(sizes: list[str]) -> tuple[int, int]:
@@ -170,7 +196,7 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), precision_policy(config.precision):
         replicas = strategy.num_replicas_in_sync
-        model = build_model(config, synchronized=replicas > 1)
+        model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
         training.compile_model(model, config)
         run = training.ResumableRun(workdir, model)
     first_epoch = run.restore()
@@ -187,23 +213,27 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
     # The loop is Keras'. Batch k depends on the seed and k alone, so that a resumed run
     # sees what it would have seen.
     num_examples = info.splits[config.eval_split]
-    validation_data = make_validation_data(config, num_examples, replicas)
+    validation_data = training.label_outputs(
+        model, make_validation_data(config, num_examples, replicas)
+    )
+    mode = config.normalization or find_backbone(config.backbone).normalization
     callbacks = make_callbacks(config, workdir, run)
     history = None
     for start, stop, steps in epoch_spans(config, epoch_steps, first_epoch):
+        dataset = make_train_dataset(
+            config.data_dir,
+            config.train_split,
+            crop_size=config.crop_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start * epoch_steps,
+            min_scale=config.min_scale,
+            max_scale=config.max_scale,
+            mean_color=mean_color(mode),
+            ignore_label=config.ignore_label,
+        )
         history = model.fit(
-            make_train_dataset(
-                config.data_dir,
-                config.train_split,
-                crop_size=config.crop_size,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                start_step=start * epoch_steps,
-                min_scale=config.min_scale,
-                max_scale=config.max_scale,
-                mean_color=mean_color(find_backbone(config.backbone).normalization),
-                ignore_label=config.ignore_label,
-            ),
+            training.label_outputs(model, dataset),
             initial_epoch=start,
             epochs=stop,
             steps_per_epoch=steps,
@@ -272,6 +302,7 @@ def main(argv):
     try:
         strategy = training.make_strategy(FLAGS.strategy, FLAGS.logical_cpus)
         changes = {name: getattr(FLAGS, name) for name in CONFIG_FLAGS}
+        changes.update(configs.parse_changes(FLAGS.set))
         config = make_config(FLAGS.recipe, changes)
         workdir = FLAGS.workdir or os.path.join("runs", config.recipe)
         claim_workdir(config, workdir)
@@ -281,7 +312,8 @@ def main(argv):
     if history is None:
         print(f"All {config.steps} steps are done already.")
     else:
-        score = history.history["val_mean_iou"][-1]
+        last = {name: values[-1] for name, values in history.history.items()}
+        score = training.validation_score(last)
         print(f"Validation mean IoU {score:.4f} after {config.steps} steps.")
     print(f"Next: python evaluate.py --workdir={workdir}")
 

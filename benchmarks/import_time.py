@@ -1,6 +1,6 @@
 """Times `import deeplab_tf` against `import tensorflow`, in fresh processes by turns.
 
-python benchmarks/import_time.py    prints one JSON line
+python -m benchmarks.import_time    prints one JSON line
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Times DeepLabV3-ResNet-50 against the same network on plain Keras convolutions.
 
-    python benchmarks/step_time.py
+    python -m benchmarks.step_time
 
 One JSON line: seconds and ratios of a forward pass and a training step at 513 x 513,
 output stride 16. The variants take turns in one process, so that other work on the
@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
-import sys
-import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from deeplab_tf import DeepLabV3, SegmentationLoss, layers
+from benchmarks.timing import cpu_description, measure, ratio
+from deeplab_tf import DeepLabV3, SegmentationLoss, blocks
 from deeplab_tf.workdir import precision_policy
 
 FLAGS = flags.FLAGS
@@ -38,14 +34,14 @@ TRAINING_BATCH = 2
 
 def build(precision: str, plain_keras: bool):
     """DeepLabV3-ResNet-50, with AtrousConv2D or with keras.layers.Conv2D."""
-    native = layers.AtrousConv2D
+    native = blocks.AtrousConv2D
     if plain_keras:
-        layers.AtrousConv2D = keras.layers.Conv2D
+        blocks.AtrousConv2D = keras.layers.Conv2D
     try:
-        with precision_policy(precision), layers.layer_defaults(weight_decay=1e-4):
+        with precision_policy(precision), blocks.layer_defaults(weight_decay=1e-4):
             return DeepLabV3(NUM_CLASSES, "resnet50")
     finally:
-        layers.AtrousConv2D = native
+        blocks.AtrousConv2D = native
 
 
 def make_steps(model, size: int) -> dict:
@@ -63,35 +59,6 @@ def make_steps(model, size: int) -> dict:
     return {
         "forward": lambda: forward(image[:1]).numpy(),
         "training": lambda: model.train_on_batch(image, label),
-    }
-
-
-def measure(variants: dict, repeats: int) -> dict:
-    """Runs all variants in turn; returns variant -> list of seconds."""
-    seconds = {name: [] for name in variants}
-    for turn in range(repeats + 2):  # the first two compile and warm up
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(slow: list, fast: list) -> float:
-    return statistics.median(a / b for a, b in zip(slow, fast))
-
-
-def cpu_description() -> dict:
-    """Model name and whether the CPU computes in bfloat16 itself."""
-    text = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
-    names = [line for line in text.splitlines() if line.startswith("model name")]
-    name = names[0].partition(":")[2].strip() if names else platform.processor()
-    wanted = ("avx512_bf16", "amx_bf16")
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "bfloat16": [flag for flag in wanted if flag in text],
     }
 
 

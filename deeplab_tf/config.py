@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +14,11 @@ class TrainConfig:
 
     Attributes:
       recipe: the row of `RECIPES` it started from.
-      model, backbone, output_stride, multi_grid, atrous_rates, image_pooling,
-        dropout_rate: see `models.DeepLabV3`.
+      model: a row of `models.MODELS`.
+      backbone, output_stride, multi_grid, atrous_rates, image_pooling, separable,
+        dropout_rate, input_scales, multi_scale_features, cascade_blocks: arguments of
+        models, which take those they have; None is the model's own.
+      strided_padding, resize, normalization: see `blocks.LayerDefaults`.
       num_classes, class_names, colormap, ignore_label: of the data set; one RGB triple
         per class.
       data_dir, train_split, eval_split: records and which of them to use.
@@ -26,6 +30,8 @@ class TrainConfig:
       steps: optimizer steps in all.
       validate_every: epochs between validations.
       optimizer: "sgd", the papers', or "adam", quicker on short runs from scratch.
+      auxiliary_weight: of the losses of outputs that only training has; torchvision
+        weights its auxiliary head by 0.5, DeepLabV2 its scales by 1.
       learning_rate: at the start of the poly schedule.
       poly_power: learning_rate * (1 - step / steps) ** poly_power.
       momentum: of SGD.
@@ -39,10 +45,17 @@ class TrainConfig:
     model: str = "deeplab_v3"
     backbone: str = "resnet50"
     output_stride: int = 16
-    multi_grid: tuple[int, ...] = (1, 2, 4)
+    multi_grid: tuple[int, ...] | None = None
     atrous_rates: tuple[int, ...] | None = None
     image_pooling: bool = True
+    separable: bool | None = None
     dropout_rate: float = 0.0
+    input_scales: tuple[float, ...] | None = None
+    multi_scale_features: bool = False
+    cascade_blocks: int | None = None
+    strided_padding: str = "symmetric"
+    resize: str = "aligned"
+    normalization: str | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     colormap: tuple[tuple[int, int, int], ...] = ()
@@ -59,6 +72,7 @@ class TrainConfig:
     steps: int = 0
     validate_every: int = 1
     optimizer: str = "sgd"
+    auxiliary_weight: float = 0.5
     learning_rate: float = 0.007
     poly_power: float = 0.9
     momentum: float = 0.9
@@ -86,6 +100,14 @@ class TrainConfig:
             )
         return cls(**{name: _tuples(value) for name, value in values.items()})
 
+
+# Fields that say what the network computes. A run that starts from a workdir takes them
+# from there.
+NETWORK_FIELDS = (
+    "model backbone multi_grid atrous_rates image_pooling separable dropout_rate "
+    "input_scales multi_scale_features cascade_blocks strided_padding resize "
+    "normalization"
+).split()
 
 RECIPES = {
     # The embedded drawn scenes, from scratch, minutes on two CPU cores.
@@ -139,6 +161,30 @@ RECIPES = {
         data_dir="runs/data/voc2012",
     ),
 }
+
+
+def parse_changes(changes: Sequence[str]) -> dict:
+    """["multi_grid=[1, 2, 1]", "init=imagenet"] -> {field: value}.
+
+    Values are JSON; what is not JSON is text.
+
+    Raises:
+      ValueError: no such field, or no "=".
+    """
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    parsed = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or name not in names:
+            raise ValueError(
+                f"Expected FIELD=VALUE with a field of TrainConfig. Received: "
+                f"{change!r}. Fields: {', '.join(sorted(names))}"
+            )
+        try:
+            parsed[name] = _tuples(json.loads(text))
+        except json.JSONDecodeError:
+            parsed[name] = text
+    return parsed
 
 
 def config_path(workdir: str | os.PathLike) -> str:

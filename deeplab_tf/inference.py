@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.models import MIN_IMAGE_SIZE
+from deeplab_tf.models import MIN_IMAGE_SIZE, inference_model
 from deeplab_tf.workdir import load_workdir
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -32,7 +32,7 @@ class Segmenter:
     def __init__(self, model, scales: Sequence[float] = (1.0,), flip: bool = False):
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales must be positive. Received: {tuple(scales)}")
-        self.model = model
+        self.model = inference_model(model)
         self.scales = tuple(scales)
         self.flip = flip
         # One trace for every size and batch.

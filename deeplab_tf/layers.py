@@ -1,4 +1,4 @@
-"""The few custom layers of the DeepLab networks, and the defaults all layers share.
+"""The few custom layers of the DeepLab networks.
 
 Every layer here takes and gives [batch, height, width, channels] in the layer's
 compute dtype.
@@ -6,8 +6,6 @@ compute dtype.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import dataclasses
 import functools
 import logging
@@ -19,43 +17,6 @@ from tensorflow import keras
 def is_keras3() -> bool:
     """Says which Keras TensorFlow carries; tf-keras states no version there."""
     return getattr(keras, "__version__", "2").startswith("3")
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerDefaults:
-    """What the papers set once for a whole network.
-
-    Attributes:
-      weight_decay: lambda of the papers, whose gradient is `lambda * w`, on kernels of
-        full and 1x1 convolutions; depthwise kernels, biases and BatchNorm have none.
-      batch_norm_momentum: decay of the moving statistics; None keeps the value of the
-        network the layer belongs to (0.999 for MobileNetV2, 0.99 for all others).
-      synchronized_batch_norm: compute batch statistics over all replicas.
-    """
-
-    weight_decay: float = 0.0
-    batch_norm_momentum: float | None = None
-    synchronized_batch_norm: bool = False
-
-
-_defaults: contextvars.ContextVar[LayerDefaults] = contextvars.ContextVar("defaults")
-
-
-@contextlib.contextmanager
-def layer_defaults(**changes):
-    """Sets fields of `LayerDefaults` for every layer made inside the block.
-
-    `with layer_defaults(weight_decay=1e-4): model = DeepLabV3(21)`
-    """
-    token = _defaults.set(dataclasses.replace(_current_defaults(), **changes))
-    try:
-        yield
-    finally:
-        _defaults.reset(token)
-
-
-def _current_defaults() -> LayerDefaults:
-    return _defaults.get(LayerDefaults())
 
 
 @functools.cache
@@ -223,17 +184,35 @@ class ResizeLike(keras.layers.Layer):
         return {**super().get_config(), "stride": self.stride}
 
 
-# ImageNet statistics of the three conventions that published weights were trained with.
-_CAFFE_BGR_MEAN = (103.939, 116.779, 123.68)
-_TORCH_RGB_MEAN = (123.675, 116.28, 103.53)
-_TORCH_RGB_DEVIATION = (58.395, 57.12, 57.375)
-NORMALIZATIONS = ("caffe", "torch", "unit")
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """How pixels are prepared: (color - mean) / deviation.
+
+    Attributes:
+      mean, deviation: of red, green and blue, in 0..255.
+      bgr: whether the result is ordered blue, green, red.
+    """
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    bgr: bool = False
+
+
+# The conventions that published weights were trained with.
+NORMALIZATIONS = {
+    # keras.applications' ResNets and VGG.
+    "caffe": Normalization((123.68, 116.779, 103.939), bgr=True),
+    # DeepLabV1 and V2 by their authors, in Caffe.
+    "caffe_deeplab": Normalization((122.675, 116.669, 104.008), bgr=True),
+    "torch": Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    # x / 127.5 - 1: MobileNets, Xception, TensorFlow's ResNets with the beta stem.
+    "unit": Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+}
 
 
 def mean_color(mode: str) -> tuple[float, float, float]:
     """Returns the RGB that `ImageNormalization(mode)` turns into zeros, to pad with."""
-    means = {"caffe": _CAFFE_BGR_MEAN[::-1], "torch": _TORCH_RGB_MEAN}
-    return means.get(mode, (127.5, 127.5, 127.5))
+    return NORMALIZATIONS[mode].mean
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")
@@ -243,22 +222,25 @@ class ImageNormalization(keras.layers.Layer):
     Computed in float32 under every precision policy.
 
     Args:
-      mode: "caffe" (BGR minus the ImageNet mean), "torch" (RGB minus mean over
-        deviation) or "unit" (x / 127.5 - 1).
+      mode: a row of `NORMALIZATIONS`.
+
+    Raises:
+      ValueError: another mode.
     """
 
     def __init__(self, mode: str, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         if mode not in NORMALIZATIONS:
-            raise ValueError(f"mode must be one of {NORMALIZATIONS}. Received: {mode}")
+            raise ValueError(
+                f"normalization must be one of {sorted(NORMALIZATIONS)}. "
+                f"Received: {mode!r}"
+            )
         self.mode = mode
 
     def call(self, image):
-        if self.mode == "caffe":
-            return tf.reverse(image, axis=[-1]) - tf.constant(_CAFFE_BGR_MEAN)
-        if self.mode == "torch":
-            return (image - tf.constant(_TORCH_RGB_MEAN)) / _TORCH_RGB_DEVIATION
-        return image / 127.5 - 1.0
+        rule = NORMALIZATIONS[self.mode]
+        image = (image - tf.constant(rule.mean)) / tf.constant(rule.deviation)
+        return tf.reverse(image, axis=[-1]) if rule.bgr else image
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -267,75 +249,36 @@ class ImageNormalization(keras.layers.Layer):
         return {**super().get_config(), "mode": self.mode}
 
 
-def convolution(
-    x,
-    filters: int,
-    kernel_size: int,
-    *,
-    name: str,
-    stride: int = 1,
-    rate: int = 1,
-    use_bias: bool = False,
-    dtype=None,
-):
-    """A convolution with the shared initializer and weight decay.
+@keras.utils.register_keras_serializable("deeplab_tf")
+class ScaleImage(keras.layers.Layer):
+    """Bilinear resize to floor(size * factor), pixel centres a half off the corner.
 
-    Strided kernels are padded symmetrically, whatever the size: the output sits at
-    input pixels 0, s, 2s, ... so that every output stride sees the same pixels.
+    Output pixel p lies at (p + 0.5) / factor - 0.5 of the input, also where size *
+    factor is not whole. Computed in float32 under every precision policy.
+
+    Args:
+      factor: of height and width.
     """
-    if stride > 1 and kernel_size > 1:
-        x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
-    return AtrousConv2D(
-        filters,
-        kernel_size,
-        strides=stride,
-        dilation_rate=rate,
-        padding="same" if stride == 1 or kernel_size == 1 else "valid",
-        use_bias=use_bias,
-        kernel_initializer="he_normal",
-        kernel_regularizer=_weight_decay(),
-        dtype=dtype,
-        name=name,
-    )(x)
 
+    def __init__(self, factor: float, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.factor = factor
 
-def depthwise_convolution(x, kernel_size: int, *, name: str, stride=1, rate=1):
-    """A depthwise convolution, padded as `convolution`; never decayed."""
-    if stride > 1:
-        x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
-    return AtrousDepthwiseConv2D(
-        kernel_size,
-        strides=stride,
-        dilation_rate=rate,
-        padding="same" if stride == 1 else "valid",
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=name,
-    )(x)
+    def call(self, image):
+        size = tf.cast(tf.shape(image)[1:3], tf.float32)
+        # As tf.image.resize, but for the scale, which that takes from whole sizes.
+        return tf.raw_ops.ScaleAndTranslate(
+            images=image,
+            size=tf.cast(tf.floor(size * self.factor), tf.int32),
+            scale=[self.factor] * 2,
+            translation=[0.0, 0.0],
+            kernel_type="triangle",
+            antialias=False,
+        )
 
+    def compute_output_shape(self, input_shape):
+        scaled = [size and int(size * self.factor) for size in input_shape[1:3]]
+        return (input_shape[0], *scaled, input_shape[3])
 
-def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.99):
-    """BatchNormalization with the shared momentum and synchronization."""
-    defaults = _current_defaults()
-    if defaults.batch_norm_momentum is not None:
-        momentum = defaults.batch_norm_momentum
-    layer = FusedBatchNormalization if is_keras3() else keras.layers.BatchNormalization
-    return layer(
-        epsilon=epsilon,
-        momentum=momentum,
-        synchronized=defaults.synchronized_batch_norm,
-        name=name,
-    )(x)
-
-
-def conv_bn_relu(x, filters: int, kernel_size: int, *, name: str, rate: int = 1):
-    """Convolution, BatchNorm and ReLU, named `<name>_conv`, `_bn` and `_relu`."""
-    x = convolution(x, filters, kernel_size, rate=rate, name=f"{name}_conv")
-    x = batch_norm(x, name=f"{name}_bn")
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _weight_decay():
-    """The papers' lambda as Keras' L2, which adds `l2 * sum(w^2)`: half of it."""
-    weight_decay = _current_defaults().weight_decay
-    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging as absl_logging
 
-from deeplab_tf.models import MIN_IMAGE_SIZE
+from deeplab_tf.models import MIN_IMAGE_SIZE, inference_model
 
 LABELS_FILE = "labels.json"
 # Rounding between the export and the Keras model, as a share of the largest logit:
@@ -105,6 +105,7 @@ def export_model(
       ValueError: version is not positive, or labels do not fit the model.
       RuntimeError: the reloaded model answers differently.
     """
+    model = inference_model(model)
     _check_labels(labels, model.output_shape[-1])
     version = next_version(output_dir) if version is None else version
     if version < 1:

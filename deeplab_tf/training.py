@@ -9,17 +9,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.backbones import find_backbone
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.heads import is_classifier
 from deeplab_tf.layers import is_keras3
 from deeplab_tf.losses import SegmentationLoss
 from deeplab_tf.metrics import MeanIoU
+from deeplab_tf.models import load_backbone_weights
 from deeplab_tf.visualize import panel
-from deeplab_tf.weight_files import (
-    load_imagenet_weights,
-    load_weights,
-    save_weights,
-)
+from deeplab_tf.weight_files import load_weights, save_weights
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS, workdir_weights
 
 STRATEGIES = ("mirrored", "default", "multi_worker", "tpu")
@@ -90,16 +87,48 @@ def make_optimizer(config: TrainConfig):
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:
-    """The configuration's optimizer, ignore-aware loss, mean IoU."""
+    """The configuration's optimizer, ignore-aware loss, mean IoU.
+
+    A model with auxiliary outputs has a loss on each, weighted by
+    `config.auxiliary_weight` next to that of "logits".
+    """
     optimizer = make_optimizer(config)
     if config.precision == "float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    loss = SegmentationLoss(config.ignore_label)
+    metrics = [MeanIoU(config.num_classes, config.ignore_label)]
+    loss_weights = None
+    if isinstance(model.output, dict):
+        loss_weights = {name: config.auxiliary_weight for name in model.output}
+        loss_weights["logits"] = 1.0
+        loss = {name: SegmentationLoss(config.ignore_label) for name in model.output}
+        metrics = {"logits": metrics}
     model.compile(
         optimizer,
-        loss=SegmentationLoss(config.ignore_label),
-        metrics=[MeanIoU(config.num_classes, config.ignore_label)],
+        loss=loss,
+        loss_weights=loss_weights,
+        metrics=metrics,
         jit_compile=False,  # XLA on CPU made a step 9 times slower
     )
+
+
+def label_outputs(model: keras.Model, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Gives the label to every output of a model: what `model.fit` then expects."""
+    if not isinstance(model.output, dict):
+        return dataset
+    names = list(model.output)
+    return dataset.map(lambda image, label: (image, {name: label for name in names}))
+
+
+def validation_score(logs: dict | None) -> float | None:
+    """The validation mean IoU in the logs of an epoch; None where there was none.
+
+    Keras calls it val_mean_iou, or with a prefix where a model has several outputs.
+    """
+    for name, value in (logs or {}).items():
+        if name.startswith("val_") and name.endswith("mean_iou"):
+            return value
+    return None
 
 
 def initialize(model: keras.Model, config: TrainConfig):
@@ -108,7 +137,7 @@ def initialize(model: keras.Model, config: TrainConfig):
     Args:
       model: made by `models.build_model`.
       config: `init` is "" (nothing), "imagenet", a keras.applications file for the
-        backbone, or a workdir or .npz file of the same network, whose classifier is
+        backbone, or a workdir or .npz file of the same network, whose classifiers are
         left out where its classes differ.
 
     Returns:
@@ -119,17 +148,18 @@ def initialize(model: keras.Model, config: TrainConfig):
     """
     if not config.init:
         return None
-    if os.path.isdir(config.init):
-        path = workdir_weights(config.init)
-        return load_weights(model, path, allow_missing=("logits",))
-    if config.init.endswith(".npz"):
-        return load_weights(model, config.init, allow_missing=("logits",))
-    image = model.get_layer("image")
-    features = model.get_layer("aspp_1x1_conv").input
-    backbone_model = keras.Model(image.output, features)
-    return load_imagenet_weights(
-        backbone_model, find_backbone(config.backbone), config.init
-    )
+    path = config.init
+    if os.path.isdir(path):
+        path = workdir_weights(path)
+    if not path.endswith(".npz"):
+        return load_backbone_weights(model, config.backbone, path)
+    # What only training needs may be absent from a file made for inference.
+    replaceable = [
+        layer.name
+        for layer in model.layers
+        if is_classifier(layer.name) or layer.name.startswith("auxiliary")
+    ]
+    return load_weights(model, path, allow_missing=replaceable)
 
 
 class ResumableRun(keras.callbacks.Callback):
@@ -170,7 +200,7 @@ class ResumableRun(keras.callbacks.Callback):
         return int(self.epoch.numpy())
 
     def on_epoch_end(self, epoch, logs=None):
-        score = (logs or {}).get("val_mean_iou")
+        score = validation_score(logs)
         save_weights(self.model, os.path.join(self.workdir, LAST_WEIGHTS))
         if score is not None and score > float(self.best.numpy()):
             self.best.assign(score)
@@ -200,11 +230,12 @@ class ImagePanels(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(log_dir)
 
     def on_epoch_end(self, epoch, logs=None):
-        if "val_mean_iou" not in (logs or {}):
+        if validation_score(logs) is None:
             return
         with self._writer.as_default():
             for index, (image, label) in enumerate(self.examples):
-                logits = self.model(image[None].astype("float32"), training=False)
+                outputs = self.model(image[None].astype("float32"), training=False)
+                logits = outputs["logits"] if isinstance(outputs, dict) else outputs
                 prediction = np.argmax(logits[0], -1).astype(np.uint8)
                 drawn = panel(
                     image,

@@ -42,7 +42,7 @@ class WeightReport:
         for title in ("missing", "unused"):
             names = getattr(self, title)
             if names:
-                lines.append(f"  {title}: {_abbreviate(names)}")
+                lines.append(f"  {title}: {abbreviate(names)}")
         return "\n".join(lines)
 
 
@@ -122,7 +122,7 @@ def copy_weights(
     if missing - kept:
         raise ValueError(
             f"{source} lacks {len(missing - kept)} of the model's {len(variables)} "
-            f"weights: {_abbreviate(sorted(missing - kept))}. Was it made with another "
+            f"weights: {abbreviate(sorted(missing - kept))}. Was it made with another "
             "backbone or model?"
         )
     copied = [name for name in variables if name not in kept]
@@ -139,19 +139,19 @@ def load_weights(model, path: str | os.PathLike, *, allow_missing=()) -> WeightR
     )
 
 
-def load_imagenet_weights(backbone_model, backbone, weights: str) -> WeightReport:
-    """Loads a classification network of keras.applications into a backbone.
+def read_imagenet_weights(backbone, weights: str) -> tuple[dict, str]:
+    """Reads a classification network of keras.applications.
 
     Args:
-      backbone_model: model whose layers are just the backbone's; each of them must find
-        its weights in the file.
       backbone: its row of `backbones.BACKBONES`.
       weights: "imagenet" downloads Keras' file (to ~/.keras/models); anything else is
         the path of such a file.
 
+    Returns:
+      (arrays by the names of our layers, path of the file).
+
     Raises:
-      ValueError: "imagenet" for a backbone Keras has no file of, or a file of another
-        network.
+      ValueError: "imagenet" for a backbone Keras has no file of, or not such a file.
     """
     path = weights
     if weights == "imagenet":
@@ -165,8 +165,7 @@ def load_imagenet_weights(backbone_model, backbone, weights: str) -> WeightRepor
             file_hash=backbone.imagenet_md5,
             cache_subdir="models",
         )
-    arrays = fold_convolution_biases(read_weights(path))
-    return copy_weights(backbone_model, arrays, os.fspath(path))
+    return backbone.adapt(read_weights(path)), os.fspath(path)
 
 
 def fold_convolution_biases(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -230,6 +229,7 @@ def _decoded(names) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
-def _abbreviate(names, most: int = 6) -> str:
+def abbreviate(names, most: int = 6) -> str:
+    """Joins names for a message, the first few of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

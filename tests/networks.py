@@ -1,7 +1,10 @@
 """Seeded weights for the tests: no layer explodes, no statistic is trivial."""
 
+import dataclasses
+
 import numpy as np
 
+from deeplab_tf.config import TrainConfig
 from deeplab_tf.weight_files import named_weights
 
 
@@ -27,3 +30,18 @@ def image_batch(height, width, batch=1, seed=0):
     """float32 [batch, height, width, 3] in 0..255."""
     rng = np.random.default_rng(seed)
     return rng.uniform(0, 255, (batch, height, width, 3)).astype("float32")
+
+
+# What the models of MODELS are tested on where it is not the smallest MobileNetV2.
+SMALL_BACKBONES = {"deeplab_v1": "vgg16", "deeplab_v3_cascade": "resnet18"}
+OUTPUT_STRIDES = {
+    "deeplab_v1": (8, 16),
+    "deeplab_v3_cascade": (8, 16, 32, 64, 128, 256),
+}
+
+
+def small_config(model="deeplab_v3", **changes):
+    """A configuration of any model on a small backbone, 5 classes."""
+    backbone = SMALL_BACKBONES.get(model, "mobilenet_v2_0.35")
+    config = TrainConfig(model=model, backbone=backbone, num_classes=5)
+    return dataclasses.replace(config, **changes)

@@ -14,9 +14,14 @@ from tensorflow import keras
 from deeplab_tf.backbones import BACKBONES, backbone_features, find_backbone
 from deeplab_tf.backbones.output_stride import apply_output_stride
 from deeplab_tf.layers import NORMALIZATIONS, is_keras3
-from deeplab_tf.weight_files import load_imagenet_weights
+from deeplab_tf.models import load_backbone_weights
 
-NAMES = [*BACKBONES, "mobilenet_v2_0.35"]
+# More units of what a shallower row already tests.
+DEEPER = (
+    "resnet34 resnet101 resnet152 resnet101_torchvision resnet101_beta xception65"
+).split()
+NAMES = [name for name in BACKBONES if name not in DEEPER]
+NAMES += ["mobilenet_v2_0.35", "mobilenet_v2_0.5_unrounded"]
 
 
 def backbone_model(name, output_stride, multi_grid=(1, 2, 4), outputs=None):
@@ -101,7 +106,7 @@ def test_weights_of_keras_applications_give_its_features(name, tmp_path):
     path = tmp_path / "weights.h5"
     write_legacy_h5(reference, path)
     ours = backbone_model(name, 32, multi_grid=(1, 1, 1), outputs="out")
-    report = load_imagenet_weights(ours, find_backbone(name), str(path))
+    report = load_backbone_weights(ours, name, str(path))
     assert not report.missing
     image = image_batch(65, 97)
     expected = keras.Model(reference.input, output)(preprocess(image.copy()))
@@ -116,9 +121,7 @@ def test_weights_of_keras3_files(tmp_path):
     write_legacy_h5(reference, tmp_path / "x.h5")
     models = [backbone_model("mobilenet_v2_0.35", 32, outputs="out") for _ in range(2)]
     for model, name in zip(models, ("x.weights.h5", "x.h5")):
-        load_imagenet_weights(
-            model, find_backbone("mobilenet_v2_0.35"), str(tmp_path / name)
-        )
+        load_backbone_weights(model, "mobilenet_v2_0.35", str(tmp_path / name))
     for new, legacy in zip(models[0].get_weights(), models[1].get_weights()):
         np.testing.assert_array_equal(new, legacy)
 
@@ -129,15 +132,15 @@ def test_file_of_another_network_is_refused_and_changes_nothing(tmp_path):
     model = backbone_model("mobilenet_v2_0.35", 16, outputs="out")
     before = model.get_weights()
     with pytest.raises(ValueError, match="holds Conv1/kernel as .* needs .*width"):
-        load_imagenet_weights(model, BACKBONES["mobilenet_v2"], str(tmp_path / "x.h5"))
+        load_backbone_weights(model, "mobilenet_v2_0.35", str(tmp_path / "x.h5"))
     resnet = backbone_model("resnet18", 16, outputs="out")
     with pytest.raises(ValueError, match="lacks .*conv1_bn.*another backbone"):
-        load_imagenet_weights(resnet, BACKBONES["resnet18"], str(tmp_path / "x.h5"))
+        load_backbone_weights(resnet, "resnet18", str(tmp_path / "x.h5"))
     for old, new in zip(before, model.get_weights()):
         np.testing.assert_array_equal(old, new)
 
 
-def test_imagenet_is_downloaded_and_its_hash_checked(tmp_path):
+def test_imagenet_is_downloaded_and_its_hash_checked(tmp_path, monkeypatch):
     reference, _, _ = keras_application("mobilenet_v2_0.35")
     write_legacy_h5(randomize(reference), tmp_path / "deeplab_tf_test_weights.h5")
     handler = functools.partial(
@@ -151,8 +154,10 @@ def test_imagenet_is_downloaded_and_its_hash_checked(tmp_path):
     try:
         with pytest.raises(Exception, match="(?i)hash|incomplete|corrupt"):
             wrong = dataclasses.replace(row, imagenet_md5="0" * 32)
-            load_imagenet_weights(model, wrong, "imagenet")
-        report = load_imagenet_weights(model, row, "imagenet")
+            monkeypatch.setitem(BACKBONES, "wrong", wrong)
+            load_backbone_weights(model, "wrong", "imagenet")
+        monkeypatch.setitem(BACKBONES, "local", row)
+        report = load_backbone_weights(model, "local", "imagenet")
     finally:
         server.shutdown()
     assert len(report.copied) == len(model.weights)
@@ -163,7 +168,7 @@ def test_imagenet_is_downloaded_and_its_hash_checked(tmp_path):
 def test_backbone_without_imagenet_weights_says_so():
     model = backbone_model("resnet18", 16, outputs="out")
     with pytest.raises(ValueError, match="no ImageNet weights"):
-        load_imagenet_weights(model, BACKBONES["resnet18"], "imagenet")
+        load_backbone_weights(model, "resnet18", "imagenet")
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet_v2_x", "mobilenet_v2_-1"])

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.blocks import convolution, layer_defaults
 from deeplab_tf.layers import (
     NORMALIZATIONS,
     AtrousConv2D,
@@ -16,9 +17,7 @@ from deeplab_tf.layers import (
     FusedBatchNormalization,
     ImageNormalization,
     ResizeLike,
-    convolution,
     is_keras3,
-    layer_defaults,
     mean_color,
     native_atrous_convolution_works,
 )
@@ -178,7 +177,7 @@ def test_mean_color_is_what_normalization_turns_into_zero(mode):
 
 
 def test_normalization_refuses_an_unknown_mode():
-    with pytest.raises(ValueError, match="caffe.*Received: gray"):
+    with pytest.raises(ValueError, match="caffe.*Received: 'gray'"):
         ImageNormalization("gray")
 
 

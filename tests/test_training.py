@@ -1,6 +1,7 @@
 """Schedules, strategies, runs that resume, and what train.py says to bad input."""
 
 import dataclasses
+import inspect
 import json
 import os
 import subprocess
@@ -9,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import randomize
+from networks import randomize, small_config
 
 import evaluate
 import train
 from datasets import build_shapes
 from deeplab_tf import RECIPES, TrainConfig, load_workdir, training
-from deeplab_tf.config import describe_difference, read_config, write_config
+from deeplab_tf.config import (
+    describe_difference,
+    parse_changes,
+    read_config,
+    write_config,
+)
 from deeplab_tf.layers import is_keras3
 from deeplab_tf.models import MODELS, build_model
 from deeplab_tf.weight_files import load_weights, read_weights, save_weights
@@ -172,6 +178,72 @@ def test_weights_start_another_run_without_the_classifier(tiny, tmp_path):
     np.testing.assert_array_equal(
         model.get_layer(name).get_weights()[0], trained.get_layer(name).get_weights()[0]
     )
+
+
+def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
+    trained = dataclasses.replace(
+        tiny,
+        backbone="resnet18",
+        output_stride=8,
+        atrous_rates=(4, 8),
+        image_pooling=False,
+        resize="half_pixel",
+    )
+    write_config(trained, tmp_path)
+    save_weights(randomize(build_model(trained)), tmp_path / LAST_WEIGHTS)
+    config = train.make_config("tiny", {"init": str(tmp_path)})
+    assert (config.backbone, config.resize) == ("resnet18", "half_pixel")
+    assert config.output_stride == tiny.output_stride == 16
+    assert config.atrous_rates == (2, 4)  # the same pixels at twice the stride
+    assert config.learning_rate == tiny.learning_rate
+    report = training.initialize(build_model(config), config)
+    assert not report.missing and not report.unused
+    chosen = train.make_config(
+        "tiny", {"init": str(tmp_path), "backbone": "mobilenet_v2_0.35"}
+    )
+    assert chosen.backbone == "mobilenet_v2_0.35"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, build in MODELS.items()
+        if "auxiliary_outputs" in inspect.signature(build).parameters
+    ],
+)
+def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, tmp_path):
+    """Losses of auxiliary outputs, checkpoints, the score under its longer name."""
+    config = dataclasses.replace(
+        tiny,
+        model=name,
+        backbone=small_config(name).backbone,
+        multi_grid=None,
+        learning_rate=1e-4,
+        steps=1,
+        epochs=1,
+    )
+    train.claim_workdir(config, str(tmp_path))
+    history = train.train(config, str(tmp_path), training.make_strategy("default"))
+    last = {name: values[-1] for name, values in history.history.items()}
+    assert 0 <= training.validation_score(last) <= 1
+    assert {BEST_WEIGHTS, LAST_WEIGHTS} <= set(os.listdir(tmp_path))
+    assert train.train(config, str(tmp_path), training.make_strategy("default")) is None
+    model, _ = load_workdir(tmp_path)
+    assert not isinstance(model.output, dict)
+
+
+def test_any_field_can_be_set():
+    changes = ["multi_grid=[1, 2, 1]", "separable=true", "init=imagenet", "steps=5"]
+    assert parse_changes(changes) == {
+        "multi_grid": (1, 2, 1),
+        "separable": True,
+        "init": "imagenet",
+        "steps": 5,
+    }
+    for change in ("multi_grids=[1]", "steps"):
+        with pytest.raises(ValueError, match=f"FIELD=VALUE.*{change[:5]}.*multi_grid"):
+            parse_changes([change])
 
 
 def test_weights_of_one_keras_load_in_the_others(tiny, tmp_path):

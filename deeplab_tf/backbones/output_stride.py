@@ -23,7 +23,10 @@ class Atrous(NamedTuple):
 
 
 def apply_output_stride(
-    strides: Sequence[int], output_stride: int, running_stride: int = 1
+    strides: Sequence[int],
+    output_stride: int,
+    running_stride: int = 1,
+    choices: Sequence[int] = OUTPUT_STRIDES,
 ) -> list[Atrous]:
     """Trades stride for dilation once the running stride has reached output_stride.
 
@@ -32,15 +35,16 @@ def apply_output_stride(
 
     Args:
       strides: stride of each step of the backbone, in order.
-      output_stride: one of `OUTPUT_STRIDES`.
+      output_stride: one of `choices`.
       running_stride: stride of the stem in front of the first step.
+      choices: output strides the network can have.
 
     Raises:
-      ValueError: output_stride is not one of `OUTPUT_STRIDES`.
+      ValueError: output_stride is not one of `choices`.
     """
-    if output_stride not in OUTPUT_STRIDES:
+    if output_stride not in choices:
         raise ValueError(
-            f"output_stride must be one of {OUTPUT_STRIDES}. Received: {output_stride}"
+            f"output_stride must be one of {tuple(choices)}. Received: {output_stride}"
         )
     steps, rate = [], 1
     for stride in strides:
