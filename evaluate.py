@@ -3,12 +3,14 @@
     python evaluate.py --workdir=runs/demo
     python evaluate.py --workdir=runs/demo --output_stride=8 --flip \\
         --scales=0.5,0.75,1,1.25,1.5,1.75
+    python evaluate.py --workdir=runs/demo --crf --crf_parameters=4,67,3
 
 Prints a table per class and writes <workdir>/evaluation/<split>.json.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -24,6 +26,7 @@ from datasets.info import read_info
 from datasets.pipeline import make_eval_dataset
 from deeplab_tf import metrics
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.workdir import load_workdir, workdir_weights
 
@@ -38,12 +41,18 @@ def define_flags():
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
     flags.DEFINE_list("scales", ["1"], "Image scales to average over.")
     flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
+    flags.DEFINE_bool("crf", False, "Sharpen with the dense CRF of DeepLabV1 and V2.")
+    flags.DEFINE_list("crf_parameters", None, "Its w1,sigma_alpha,sigma_beta [4,67,3].")
 
 
 def evaluate(
-    segmenter: Segmenter, config: TrainConfig, data_dir: str, split: str
+    segmenter: Segmenter,
+    config: TrainConfig,
+    data_dir: str,
+    split: str,
+    crf: CRFParameters | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Counts a whole split.
+    """Counts a whole split, after the dense CRF where its parameters are given.
 
     Returns:
       (confusion matrix int64 [num_classes, num_classes], number of images).
@@ -62,12 +71,23 @@ def evaluate(
     images = 0
     dataset = make_eval_dataset(data_dir, split)
     for image, label in tqdm(dataset, total=info.splits.get(split), disable=None):
-        classes = segmenter.predict_batch(image)
+        classes = predict_classes(segmenter, image.numpy(), crf)
         confusion += metrics.confusion_matrix(
             label, classes, config.num_classes, config.ignore_label
         )
         images += len(label)
     return confusion, images
+
+
+def predict_classes(
+    segmenter: Segmenter, images: np.ndarray, crf: CRFParameters | None
+) -> np.ndarray:
+    """Returns uint8 [B, height, width] for images uint8 [B, height, width, 3]."""
+    if crf is None:
+        return segmenter.predict_batch(images)
+    pairs = zip(images, segmenter.probabilities(images))
+    refined = [dense_crf(image, probabilities, crf) for image, probabilities in pairs]
+    return np.argmax(refined, -1).astype(np.uint8)
 
 
 def summarize(confusion: np.ndarray, class_names) -> dict:
@@ -129,12 +149,13 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     try:
         scales = [float(scale) for scale in FLAGS.scales]
+        crf = parse_crf(FLAGS.crf, FLAGS.crf_parameters)
         model, config = load_workdir(FLAGS.workdir, FLAGS.output_stride)
         data_dir = FLAGS.data_dir or config.data_dir
         split = FLAGS.split or config.eval_split
         segmenter = Segmenter(model, scales, FLAGS.flip)
         start = time.perf_counter()
-        confusion, images = evaluate(segmenter, config, data_dir, split)
+        confusion, images = evaluate(segmenter, config, data_dir, split, crf)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
     seconds = time.perf_counter() - start
@@ -148,6 +169,7 @@ def main(argv):
         "output_stride": FLAGS.output_stride or config.output_stride,
         "scales": scales,
         "flip": FLAGS.flip,
+        "crf": dataclasses.asdict(crf) if crf else None,
         "confusion_matrix": confusion.tolist(),
     }
     print(table(summary))

@@ -3,7 +3,7 @@
     python predict.py --workdir=runs/demo --input=photos --output=predictions
     python predict.py --saved_model=exported/1 --input='photos/*.jpg' --output=out
     python predict.py --workdir=runs/voc --input=cat.jpg --output=out \\
-        --output_stride=8 --flip --scales=0.5,0.75,1,1.25,1.5,1.75
+        --output_stride=8 --flip --scales=0.5,0.75,1,1.25,1.5,1.75 --crf
 
 For every image, at its own size:
     <output>/classes/NAME.png   class ids; the palette shows them in colour
@@ -28,6 +28,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from deeplab_tf import visualize
+from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.models import MIN_IMAGE_SIZE
 from deeplab_tf.serving import (
@@ -52,6 +53,8 @@ def define_flags():
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
     flags.DEFINE_list("scales", ["1"], "Image scales to average over.")
     flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
+    flags.DEFINE_bool("crf", False, "Sharpen with the dense CRF of DeepLabV1 and V2.")
+    flags.DEFINE_list("crf_parameters", None, "Its w1,sigma_alpha,sigma_beta [4,67,3].")
     flags.DEFINE_float("alpha", 0.5, "Opacity of the colours in overlays.", 0, 1)
 
 
@@ -73,26 +76,59 @@ def workdir_predictor(
     output_stride: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    crf: CRFParameters | None = None,
 ) -> Predictor:
     """Predicts with the best weights of a run; see `Segmenter`."""
     model, config = load_workdir(workdir, output_stride)
     segmenter = Segmenter(model, scales, flip)
+    labels = Labels.from_config(config)
+    if crf:
+        return crf_predictor(segmenter.probabilities, labels, crf)
     return Predictor(
-        lambda image_bytes: segmenter.predict(decode_image(image_bytes)),
-        Labels.from_config(config),
+        lambda image_bytes: segmenter.predict(decode_image(image_bytes)), labels
     )
 
 
-def saved_model_predictor(path: str) -> Predictor:
-    """Predicts with `serving_default` of an exported model, or of its last version."""
+def saved_model_predictor(path: str, crf: CRFParameters | None = None) -> Predictor:
+    """Predicts with `serving_default` of an exported model, or of its last version.
+
+    The CRF needs probabilities: with it, `serve_probabilities` is asked.
+    """
     path = find_version(path)
     labels = read_labels(path)
     loaded = load_saved_model(path)
+
+    def probabilities(images):
+        answer = loaded.signatures["serve_probabilities"](images=tf.constant(images))
+        return answer["probabilities"].numpy()
 
     def predict(image_bytes):
         image_bytes = tf.constant([image_bytes])
         answer = loaded.signatures["serving_default"](image_bytes=image_bytes)
         return tf.io.decode_png(answer["classes_png"][0], channels=1).numpy()[..., 0]
+
+    if crf:
+        return crf_predictor(probabilities, labels, crf)
+    return Predictor(predict, labels)
+
+
+def crf_predictor(
+    probabilities: Callable[[np.ndarray], np.ndarray],
+    labels: Labels,
+    crf: CRFParameters,
+) -> Predictor:
+    """Predicts with the dense CRF on top.
+
+    Args:
+      probabilities: uint8 [B, height, width, 3] -> float32 [B, height, width, classes].
+      labels: names and colours of the classes.
+      crf: parameters of the CRF.
+    """
+
+    def predict(image_bytes):
+        image = decode_image(image_bytes).numpy()
+        marginals = dense_crf(image, probabilities(image[None])[0], crf)
+        return np.argmax(marginals, -1).astype(np.uint8)
 
     return Predictor(predict, labels)
 
@@ -206,7 +242,7 @@ def predict_files(
     for path, pair in zip(tqdm(paths, unit="image", disable=None), outputs):
         try:
             predict_file(predictor, path, pair, alpha)
-        except tf.errors.ResourceExhaustedError:
+        except (tf.errors.ResourceExhaustedError, MemoryError):
             failures.append(f"{path}: too large for this machine's memory.")
         except (OSError, ValueError) as error:
             failures.append(f"{path}: {error}.")
@@ -229,6 +265,7 @@ def make_predictor(
     output_stride: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    crf: CRFParameters | None = None,
 ) -> Predictor:
     """Chooses between a run and an exported model.
 
@@ -239,13 +276,13 @@ def make_predictor(
     if bool(workdir) == bool(saved_model):
         raise ValueError("Give either --workdir or --saved_model.")
     if workdir:
-        return workdir_predictor(workdir, output_stride, scales, flip)
+        return workdir_predictor(workdir, output_stride, scales, flip, crf)
     if output_stride or flip or tuple(scales) != (1.0,):
         raise ValueError(
             "--output_stride, --scales and --flip need --workdir: an exported model "
             "is fixed."
         )
-    return saved_model_predictor(saved_model)
+    return saved_model_predictor(saved_model, crf)
 
 
 def main(argv):
@@ -261,6 +298,7 @@ def main(argv):
             FLAGS.output_stride,
             [float(scale) for scale in FLAGS.scales],
             FLAGS.flip,
+            parse_crf(FLAGS.crf, FLAGS.crf_parameters),
         )
         failures = predict_files(predictor, paths, FLAGS.output, FLAGS.alpha)
     except (OSError, ValueError) as error:
