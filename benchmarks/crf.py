@@ -1,8 +1,8 @@
 """Times the dense CRF against pydensecrf, scores it, and searches its parameters.
 
-    python benchmarks/crf.py                                  on drawn scenes
-    python benchmarks/crf.py --workdir=runs/voc --num_images=20
-    python benchmarks/crf.py --workdir=runs/voc --search
+    python -m benchmarks.crf                                  on drawn scenes
+    python -m benchmarks.crf --workdir=runs/voc --num_images=20
+    python -m benchmarks.crf --workdir=runs/voc --search
 
 The first two print one JSON line: seconds, agreement with pydensecrf where it is
 installed, and intersection over union without and with the CRF. Both take turns on
@@ -29,11 +29,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import tensorflow as tf

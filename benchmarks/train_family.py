@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 
-# Model -> flags of train.py. VGG-16 has no BatchNorm: from random weights it only
-# learns with Adam.
+# Model -> flags of train.py.
 RUNS = {
+    # VGG-16 has no BatchNorm: larger steps from random weights end in NaN.
     "deeplab_v1": "--backbone=vgg16 --output_stride=8 --learning_rate=0.0001 "
-    "--set=optimizer=adam --set=multi_scale_features=true",
+    "--set=multi_scale_features=true",
     "deeplab_v2": "--backbone=resnet50 --output_stride=8 --set=auxiliary_weight=1",
     "deeplab_v3_cascade": "--backbone=resnet50",
     "deeplab_v3": "--backbone=resnet50",
@@ -40,6 +40,10 @@ def train(model: str, options) -> tuple[list[float], float]:
         "--init=",
         "--set=multi_grid=null",
         "--set=validate_every=1000",
+        # So few steps from random weights: quick to adapt rather than good in the end.
+        "--set=optimizer=adam",
+        "--learning_rate=0.0005",
+        "--set=batch_norm_momentum=0.9",
         f"--model={model}",
         f"--steps={options.steps}",
         f"--crop_size={options.crop_size}",

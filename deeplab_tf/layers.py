@@ -265,16 +265,21 @@ class ScaleImage(keras.layers.Layer):
         self.factor = factor
 
     def call(self, image):
-        size = tf.cast(tf.shape(image)[1:3], tf.float32)
-        # As tf.image.resize, but for the scale, which that takes from whole sizes.
-        return tf.raw_ops.ScaleAndTranslate(
-            images=image,
-            size=tf.cast(tf.floor(size * self.factor), tf.int32),
-            scale=[self.factor] * 2,
-            translation=[0.0, 0.0],
-            kernel_type="triangle",
-            antialias=False,
-        )
+        # tf.image.resize takes its scale from whole sizes; ScaleAndTranslate takes one,
+        # but runs on CPUs alone.
+        return self._resize(self._resize(image, axis=1), axis=2)
+
+    def _resize(self, image, axis: int):
+        size = tf.cast(tf.shape(image)[axis], tf.float32)
+        cells = tf.range(tf.floor(size * self.factor))
+        positions = tf.clip_by_value((cells + 0.5) / self.factor - 0.5, 0.0, size - 1.0)
+        before = tf.floor(positions)
+        share = tf.reshape(positions - before, [-1, 1] if axis == 2 else [-1, 1, 1])
+        pixels = [
+            tf.gather(image, tf.cast(index, tf.int32), axis=axis)
+            for index in (before, tf.minimum(before + 1.0, size - 1.0))
+        ]
+        return pixels[0] * (1.0 - share) + pixels[1] * share
 
     def compute_output_shape(self, input_shape):
         scaled = [size and int(size * self.factor) for size in input_shape[1:3]]
