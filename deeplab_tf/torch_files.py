@@ -27,7 +27,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-_HASH_IN_NAME = re.compile(r"-([0-9a-fA-F]{8,64})\.pth$")
+# Eight decimal digits alone may be a date.
+_HASH_IN_NAME = re.compile(r"-(?!\d{8}\.)([0-9a-fA-F]{8,64})\.pth$")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 
 _TORCHSCRIPT = ("constants.pkl", "code/")
@@ -119,7 +120,7 @@ def check_hash_in_name(path: str | os.PathLike) -> None:
     """Checks a file against the hash in its name, as in resnet50-0676ba61.pth.
 
     torch.hub's convention: 8 to 64 hexadecimal digits, the first of the file's SHA-256.
-    A file without such an ending passes.
+    A file without such an ending passes, and one with what may be a date.
 
     Raises:
       ValueError: the file has another hash.

@@ -694,7 +694,7 @@ def test_hash_in_the_name(tmp_path, digits):
 
 
 @pytest.mark.parametrize(
-    "name", ["a-20000.pth", "a.pth", "0676ba61.pth", "a-vocaug.pth"]
+    "name", ["a-20000.pth", "a-20191101.pth", "a.pth", "0676ba61.pth", "a-vocaug.pth"]
 )
 def test_name_without_hash_is_not_checked(tmp_path, name):
     (tmp_path / name).write_bytes(b"anything")
