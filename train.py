@@ -9,18 +9,22 @@ Your own images and masks:
     python -m datasets.build_folder --input_dir=my_data --output_dir=runs/data/mine
     python train.py --recipe=finetune_resnet50 --data_dir=runs/data/mine
 
-The same command run again resumes. A recipe is a row of deeplab_tf/config.py; flags
-change single values of it. Watch it with: tensorboard --logdir=runs
+The same command run again resumes, after a kill too; Ctrl-C and SIGTERM save first. A
+recipe is a row of deeplab_tf/config.py; flags change single values of it. To watch it:
+tensorboard --logdir=runs
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import os
 import re
+import signal
 import sys
+import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
@@ -34,14 +38,19 @@ from absl import app, flags, logging
 from tensorflow import keras
 
 from datasets import build_shapes
+from datasets.bootstrap import count_pixels, describe_repeats, record_repeats
 from datasets.info import read_info
 from datasets.pipeline import fill_batch, make_eval_dataset, make_train_dataset
+from deeplab_tf import callbacks as run_callbacks
 from deeplab_tf import config as configs
 from deeplab_tf import training
 from deeplab_tf.backbones import find_backbone
+from deeplab_tf.checkpoints import list_checkpoints
 from deeplab_tf.heads import scale_rates
 from deeplab_tf.layers import mean_color
+from deeplab_tf.losses import balanced_class_weights
 from deeplab_tf.models import MIN_IMAGE_SIZE, MODELS, build_model
+from deeplab_tf.optimizers import AveragedEvaluation
 from deeplab_tf.workdir import POLICIES, precision_policy
 
 FLAGS = flags.FLAGS
@@ -89,13 +98,12 @@ def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
 
     Args:
       recipe: row of RECIPES.
-      changes: field of TrainConfig -> value; None keeps the recipe's.
+      changes: field of TrainConfig -> value.
 
     Raises:
       FileNotFoundError: no data set there.
       ValueError: a value that does not make sense.
     """
-    changes = {name: value for name, value in changes.items() if value is not None}
     if changes.get("epochs") and "steps" not in changes:
         changes["steps"] = 0
     if "crop_size" in changes:
@@ -119,6 +127,9 @@ def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
             f"crop_size must be at least {MIN_IMAGE_SIZE} pixels a side. "
             f"Received: {config.crop_size}"
         )
+    if config.class_weights == "balanced":
+        weights = balanced_class_weights(info.pixel_counts[config.train_split])
+        config = dataclasses.replace(config, class_weights=tuple(weights))
     steps = config.steps or config.epochs * steps_per_epoch(config, info)
     return dataclasses.replace(
         config,
@@ -163,7 +174,26 @@ def parse_crop_size(sizes: list[str]) -> tuple[int, int]:
 
 
 def steps_per_epoch(config: configs.TrainConfig, info) -> int:
-    return max(1, info.splits[config.train_split] // config.batch_size)
+    """One pass over the training split, duplicates of hard classes included."""
+    repeats = training_repeats(config)
+    examples = info.splits[config.train_split] if repeats is None else repeats.sum()
+    return max(1, int(examples) // config.batch_size)
+
+
+@functools.lru_cache(maxsize=4)
+def training_repeats(config: configs.TrainConfig):
+    """How often each training record comes in an epoch; None where each comes once."""
+    if not config.duplicate and not config.min_labelled_pixels:
+        return None
+    repeats = record_repeats(
+        count_pixels(config.data_dir, config.train_split),
+        read_info(config.data_dir).class_names,
+        duplicate=dict(config.duplicate),
+        min_class_pixels=config.min_class_pixels,
+        min_labelled_pixels=config.min_labelled_pixels,
+    )
+    print(describe_repeats(repeats))
+    return repeats
 
 
 def claim_workdir(config: configs.TrainConfig, workdir: str) -> None:
@@ -183,11 +213,16 @@ def claim_workdir(config: configs.TrainConfig, workdir: str) -> None:
         )
 
 
-def train(config: configs.TrainConfig, workdir: str, strategy):
+def train(config: configs.TrainConfig, workdir: str, strategy) -> float | None:
     """Trains up to `config.steps`, resuming what the workdir holds.
 
     Returns:
-      keras.callbacks.History of the last call of fit; None when all was done before.
+      The last validation mean IoU; None when all was done before.
+
+    Raises:
+      RunStopped: a signal stopped it; all is saved.
+      NonFiniteLoss: the loss is NaN or infinite.
+      OSError: the disk is full.
     """
     info = read_info(config.data_dir)
     epoch_steps = steps_per_epoch(config, info)
@@ -198,13 +233,13 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
         replicas = strategy.num_replicas_in_sync
         model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
         training.compile_model(model, config)
-        run = training.ResumableRun(workdir, model)
-    first_epoch = run.restore()
-    if first_epoch:
-        print(f"Resuming after epoch {first_epoch} of {config.epochs}.")
-    else:
+    if not list_checkpoints(run_callbacks.checkpoint_folder(workdir)):
         report = training.initialize(model, config)
         print(report or "Training from scratch.")
+    with strategy.scope():
+        run = run_callbacks.ResumableRun(workdir, model, config.checkpoint_steps)
+    if run.restore():
+        print(f"Resuming after step {run.step} of {config.steps}.")
     print(
         f"{config.model} on {config.backbone}, {model.count_params():,} parameters, "
         f"{config.steps} steps of {config.batch_size} images on {replicas} replica(s)."
@@ -216,34 +251,83 @@ def train(config: configs.TrainConfig, workdir: str, strategy):
     validation_data = training.label_outputs(
         model, make_validation_data(config, num_examples, replicas)
     )
-    mode = config.normalization or find_backbone(config.backbone).normalization
     callbacks = make_callbacks(config, workdir, run)
-    history = None
-    for start, stop, steps in epoch_spans(config, epoch_steps, first_epoch):
-        dataset = make_train_dataset(
-            config.data_dir,
-            config.train_split,
-            crop_size=config.crop_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start * epoch_steps,
-            min_scale=config.min_scale,
-            max_scale=config.max_scale,
-            mean_color=mean_color(mode),
-            ignore_label=config.ignore_label,
-        )
-        history = model.fit(
-            training.label_outputs(model, dataset),
-            initial_epoch=start,
-            epochs=stop,
-            steps_per_epoch=steps,
-            shuffle=False,
-            validation_data=validation_data,
-            validation_freq=validation_epochs(config),
-            callbacks=callbacks,
-            verbose=1 if sys.stdout.isatty() else 2,  # a line an epoch in log files
-        )
-    return history
+    logs = {}
+    with stop_on_signals(run):
+        done = run.step == config.steps
+        if run.epochs < (config.epochs if done else run.step // epoch_steps):
+            logs = validate_epoch(model, config, validation_data, callbacks, run)
+        for step, epoch, last_epoch, steps in epoch_spans(
+            config.steps, epoch_steps, run.step
+        ):
+            history = model.fit(
+                training.label_outputs(model, make_train_data(config, step)),
+                initial_epoch=epoch,
+                epochs=last_epoch,
+                steps_per_epoch=steps,
+                shuffle=False,
+                validation_data=validation_data,
+                validation_freq=validation_epochs(config),
+                callbacks=callbacks,
+                verbose=1 if sys.stdout.isatty() else 2,  # a line an epoch in log files
+            ).history
+            logs = {name: values[-1] for name, values in history.items()}
+    return run_callbacks.validation_score(logs)
+
+
+@contextlib.contextmanager
+def stop_on_signals(run):
+    """Lets Ctrl-C and SIGTERM save and stop the run; the second time they kill it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there can signals be handled
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def handle(number, frame):
+        print(f"{signal.Signals(number).name}: stopping behind this step ...")
+        run.request_stop(signal.Signals(number).name)
+        signal.signal(number, before[number])
+
+    try:
+        for number in signals:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])
+
+
+def validate_epoch(model, config, validation_data, callbacks, run) -> dict:
+    """Ends an epoch whose steps were done when the run was killed."""
+    epoch, logs = run.epochs, {}
+    if epoch + 1 in validation_epochs(config):
+        scores = model.evaluate(validation_data, return_dict=True, verbose=0)
+        logs = {f"val_{name}": value for name, value in scores.items()}
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.TensorBoard):
+            callback.set_model(model)
+            callback.on_epoch_end(epoch, logs)
+    return logs
+
+
+def make_train_data(config: configs.TrainConfig, start_step: int) -> tf.data.Dataset:
+    """The endless stream of training batches, from one step on."""
+    mode = config.normalization or find_backbone(config.backbone).normalization
+    return make_train_dataset(
+        config.data_dir,
+        config.train_split,
+        crop_size=config.crop_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        policy=config.policy,
+        repeats=training_repeats(config),
+        min_scale=config.min_scale,
+        max_scale=config.max_scale,
+        mean_color=mean_color(mode),
+        ignore_label=config.ignore_label,
+    )
 
 
 def make_validation_data(config: configs.TrainConfig, num_examples: int, replicas: int):
@@ -265,27 +349,35 @@ def make_callbacks(config: configs.TrainConfig, workdir: str, run) -> list:
     panels = [(image[0].numpy(), label[0].numpy()) for image, label in examples]
     logs = os.path.join(workdir, "logs")
     return [
-        training.LearningRate(),
-        keras.callbacks.CSVLogger(os.path.join(workdir, "log.csv"), append=True),
+        run_callbacks.LearningRate(),
+        run_callbacks.EpochLog(os.path.join(workdir, "log.csv")),
         run,
-        training.ImagePanels(os.path.join(logs, "images"), panels, config),
+        AveragedEvaluation(),  # behind the run, which saves the weights of training
+        run_callbacks.ImagePanels(os.path.join(logs, "images"), panels, config),
         keras.callbacks.TensorBoard(logs, write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
     ]
 
 
 def epoch_spans(
-    config: configs.TrainConfig, epoch_steps: int, first_epoch: int
-) -> list[tuple[int, int, int]]:
-    """Splits what is left into whole epochs and a shorter last one.
+    total_steps: int, epoch_steps: int, step: int
+) -> list[tuple[int, int, int, int]]:
+    """Splits what is left into the rest of an epoch, whole ones and a shorter last one.
+
+    Args:
+      total_steps: of the run.
+      epoch_steps: of an epoch.
+      step: steps done.
 
     Returns:
-      (first epoch, epoch behind the last, steps per epoch) of each call of fit.
+      (first step, epoch, epoch behind the last, steps per epoch) of each call of fit.
     """
-    whole, rest = divmod(config.steps, epoch_steps)
-    spans = [(first_epoch, whole, epoch_steps)] if first_epoch < whole else []
-    if rest and first_epoch <= whole:
-        spans.append((whole, whole + 1, rest))
+    spans = []
+    while step < total_steps:
+        epoch, done = divmod(step, epoch_steps)
+        steps = min(epoch_steps - done, total_steps - step)
+        epochs = (total_steps - step) // epoch_steps if steps == epoch_steps else 1
+        spans.append((step, epoch, epoch + epochs, steps))
+        step += epochs * steps
     return spans
 
 
@@ -301,19 +393,21 @@ def main(argv):
     logging.set_verbosity(logging.INFO)
     try:
         strategy = training.make_strategy(FLAGS.strategy, FLAGS.logical_cpus)
-        changes = {name: getattr(FLAGS, name) for name in CONFIG_FLAGS}
+        given = {name: getattr(FLAGS, name) for name in CONFIG_FLAGS}
+        changes = {name: value for name, value in given.items() if value is not None}
         changes.update(configs.parse_changes(FLAGS.set))
         config = make_config(FLAGS.recipe, changes)
         workdir = FLAGS.workdir or os.path.join("runs", config.recipe)
         claim_workdir(config, workdir)
-        history = train(config, workdir, strategy)
-    except (FileNotFoundError, ValueError) as error:
+        score = train(config, workdir, strategy)
+    except run_callbacks.RunStopped as stopped:
+        print(stopped)
+        return
+    except (OSError, ValueError, ArithmeticError, ImportError) as error:
         sys.exit(f"train.py: {error}")
-    if history is None:
+    if score is None:
         print(f"All {config.steps} steps are done already.")
     else:
-        last = {name: values[-1] for name, values in history.history.items()}
-        score = training.validation_score(last)
         print(f"Validation mean IoU {score:.4f} after {config.steps} steps.")
     print(f"Next: python evaluate.py --workdir={workdir}")
 

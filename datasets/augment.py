@@ -11,7 +11,12 @@ Randomness is an argument everywhere: a function takes a number in [0, 1), and o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
+
+# Folded into an example's seed for the draws of `change_image`.
+CHANGE_IMAGE_SALT = 1
 
 
 def crop_window(
@@ -111,6 +116,7 @@ def augment(
     flip_probability: float = 0.5,
     mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
     ignore_label: int = 255,
+    change_image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Scales, crops, pads and flips at random: a pure function of its arguments.
 
@@ -127,6 +133,9 @@ def augment(
         flip_probability: 0.0 never mirrors, 1.0 always.
         mean_color: RGB that fills the image where it does not reach.
         ignore_label: fills the label there.
+        change_image: changes the colours of what was cropped and resized, before it is
+            padded: (image float32 [h, w, 3] in 0..255, seed) -> the same. The seed is
+            another than the crop's, which is the same with and without it.
 
     Returns:
         image: float32 [height, width, 3], 0..255; label: uint8 [height, width, 1], with
@@ -140,6 +149,9 @@ def augment(
     )
     image, label = crop(image, label, offset, window)
     image, label = resize(image, label, scaled)
+    if change_image is not None:
+        color_seed = tf.random.experimental.stateless_fold_in(seed, CHANGE_IMAGE_SALT)
+        image = change_image(image, color_seed)
     image, label = pad_to(image, label, crop_size, mean_color, ignore_label)
     image, label = flip_left_right(image, label, draw[3] < flip_probability)
     image = tf.ensure_shape(image, [*crop_size, 3])

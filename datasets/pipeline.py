@@ -7,9 +7,11 @@ entered. A run that was interrupted after k batches goes on with `start_step=k`.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from datasets.augment import augment
+from datasets.policies import find_policy
 from datasets.tfrecord import parse_example, shard_paths
 
 # Shards that are read side by side. Fixed: as many as there are processors would make
@@ -34,8 +36,51 @@ def count_records(paths: list[str]) -> int:
     return int(records.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
 
 
+def count_examples(paths: list[str], repeats: np.ndarray | None = None) -> int:
+    """Returns the number of examples in an epoch: of records, or of their repeats."""
+    return count_records(paths) if repeats is None else int(np.sum(repeats))
+
+
+def _read_repeated(
+    path: tf.Tensor, first: tf.Tensor, repeats: tf.Tensor
+) -> tf.data.Dataset:
+    """Returns the serialized records of a shard, record i of all repeats[i] times.
+
+    Args:
+        path: string [], the shard.
+        first: int64 [], index of the shard's first record among those of the split.
+        repeats: int64 [records], 0 or more, of the split.
+    """
+    records = tf.data.TFRecordDataset(path).enumerate(first)
+    return records.flat_map(
+        lambda index, record: tf.data.Dataset.from_tensors(record).repeat(
+            repeats[index]
+        )
+    )
+
+
+def _shard_reader(paths: list[str], repeats: np.ndarray | None):
+    """Returns a function from a shard's path (string []) to its serialized records."""
+    if repeats is None:
+        return tf.data.TFRecordDataset
+    counts = [count_records([path]) for path in paths]
+    if sum(counts) != len(repeats):
+        raise ValueError(
+            f"Expected repeats of the {sum(counts)} records in {len(paths)} shards "
+            f"from {paths[0]} on. Received: {len(repeats)}. Count the labels of this "
+            "split: datasets.bootstrap.count_pixels"
+        )
+    firsts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
+    names, repeats = tf.constant(paths), tf.constant(repeats, tf.int64)
+
+    def read(path):
+        return _read_repeated(path, firsts[tf.argmax(names == path)], repeats)
+
+    return read
+
+
 def _epoch_records(
-    paths: list[str], seed: int, epoch: tf.Tensor, shuffle_buffer: int
+    paths: list[str], read, seed: int, epoch: tf.Tensor, shuffle_buffer: int
 ) -> tf.data.Dataset:
     """Returns the serialized records of one epoch, in the order of (seed, epoch)."""
     # The global seed would take part in `shuffle`. This function is traced into a graph
@@ -46,7 +91,7 @@ def _epoch_records(
     )
     shuffled_paths = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
     records = tf.data.Dataset.from_tensor_slices(shuffled_paths).interleave(
-        tf.data.TFRecordDataset,
+        read,
         cycle_length=CYCLE_LENGTH,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -55,14 +100,21 @@ def _epoch_records(
 
 
 def _record_stream(
-    paths: list[str], seed: int, shuffle_buffer: int, start: int
+    paths: list[str],
+    seed: int,
+    shuffle_buffer: int,
+    start: int,
+    repeats: np.ndarray | None,
 ) -> tf.data.Dataset:
     """Returns (index, serialized record) without end, from index `start` on."""
     # A fresh start need not know how many records there are.
-    first_epoch, done = divmod(start, count_records(paths)) if start else (0, 0)
+    first_epoch, done = (
+        divmod(start, count_examples(paths, repeats)) if start else (0, 0)
+    )
     epochs = tf.data.Dataset.counter(first_epoch)
+    read = _shard_reader(paths, repeats)
     records = epochs.flat_map(
-        lambda epoch: _epoch_records(paths, seed, epoch, shuffle_buffer)
+        lambda epoch: _epoch_records(paths, read, seed, epoch, shuffle_buffer)
     )
     return records.skip(done).enumerate(start)
 
@@ -75,18 +127,20 @@ def make_train_dataset(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    min_scale: float = 0.5,
-    max_scale: float = 2.0,
+    policy: str = "paper",
+    min_scale: float | None = None,
+    max_scale: float | None = None,
     flip: bool = True,
     mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
     ignore_label: int = 255,
     shuffle_buffer: int = 512,
+    repeats: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Makes the infinite stream of augmented batches.
 
-    Every epoch holds each record once, in an order of its own. Epochs follow one
-    another without a break, so that a batch may hold the end of one and the start of
-    the next.
+    Every epoch holds each record once (or as `repeats` says), in an order of its own.
+    Epochs follow one another without a break, so that a batch may hold the end of one
+    and the start of the next.
 
     Args:
         data_dir: folder of the records.
@@ -96,13 +150,18 @@ def make_train_dataset(
         seed: 0 or more; decides order and augmentation.
         start_step: batches to leave out at the start. Their records are not decoded,
             and whole epochs are not even read.
-        min_scale: smallest random scale.
-        max_scale: largest random scale.
+        policy: a name of `datasets.policies.POLICIES`.
+        min_scale: smallest random scale; None takes the policy's.
+        max_scale: largest random scale; None takes the policy's.
         flip: whether half of the images are mirrored.
         mean_color: RGB that pads the images.
         ignore_label: pads the labels.
         shuffle_buffer: serialized records to choose from; a buffer of all of them
             shuffles perfectly. Shards are shuffled too.
+        repeats: int64 [records], how often each record comes in an epoch, 0 or more,
+            from `datasets.bootstrap.record_repeats`; None takes each once. An epoch
+            has as many examples as their sum. Serialized records are repeated, before
+            they are shuffled; each copy gets an augmentation of its own.
 
     Returns:
         (image float32 [batch_size, height, width, 3], RGB in 0..255; label int32
@@ -110,8 +169,13 @@ def make_train_dataset(
 
     Raises:
         FileNotFoundError: there are no records of this split.
-        ValueError: a number is out of its range.
+        ImportError: the policy needs keras-cv, which is not installed.
+        ValueError: a number is out of its range, there is no such policy, or `repeats`
+            belongs to other records.
     """
+    chosen = find_policy(policy)
+    min_scale = chosen.min_scale if min_scale is None else min_scale
+    max_scale = chosen.max_scale if max_scale is None else max_scale
     if min(*crop_size, batch_size, shuffle_buffer) < 1 or min(start_step, seed) < 0:
         raise ValueError(
             "Expected crop_size, batch_size, shuffle_buffer of 1 or more, start_step "
@@ -124,6 +188,12 @@ def make_train_dataset(
             "Expected 0 < min_scale <= max_scale. "
             f"Received: min_scale={min_scale}, max_scale={max_scale}"
         )
+    if repeats is not None and (np.min(repeats) < 0 or np.sum(repeats) < 1):
+        raise ValueError(
+            "Expected repeats of 0 or more, and a record that comes at least once. "
+            f"Received: {np.min(repeats)} to {np.max(repeats)}"
+        )
+    change_image = chosen.make_image_change and chosen.make_image_change()
 
     def decode_and_augment(index, serialized):
         example = parse_example(serialized)
@@ -137,11 +207,16 @@ def make_train_dataset(
             flip_probability=0.5 if flip else 0.0,
             mean_color=mean_color,
             ignore_label=ignore_label,
+            change_image=change_image,
         )
         return image, tf.cast(tf.squeeze(label, axis=2), tf.int32)
 
     records = _record_stream(
-        shard_paths(data_dir, split), seed, shuffle_buffer, start_step * batch_size
+        shard_paths(data_dir, split),
+        seed,
+        shuffle_buffer,
+        start_step * batch_size,
+        repeats,
     )
     examples = records.map(decode_and_augment, num_parallel_calls=tf.data.AUTOTUNE)
     batches = examples.batch(batch_size, drop_remainder=True)

@@ -24,17 +24,35 @@ class TrainConfig:
       data_dir, train_split, eval_split: records and which of them to use.
       init: "", "imagenet", a keras.applications file, a workdir or a weight file.
       crop_size: (height, width) of training crops, pixels.
-      min_scale, max_scale: range of the random scale.
+      policy: augmentation, a row of `datasets.policies.POLICIES`.
+      min_scale, max_scale: range of the random scale; None is the policy's.
+      duplicate: (class name, factor) pairs: bootstrapping of hard classes, see
+        `datasets.bootstrap`.
+      min_class_pixels: images with fewer pixels of such a class are not duplicated.
+      min_labelled_pixels: images with fewer pixels that are not background are left
+        out of training.
       batch_size: images a step over all replicas.
       epochs: passes over the training split; used when steps is 0.
-      steps: optimizer steps in all.
+      steps: training steps, batches, in all.
       validate_every: epochs between validations.
-      optimizer: "sgd", the papers', or "adam", quicker on short runs from scratch.
+      checkpoint_steps: optimizer steps between checkpoints; there is one after every
+        epoch as well.
+      optimizer: a name for `optimizers.make_optimizer`: "sgd", the papers', "adam",
+        quicker on short runs from scratch, ...
       auxiliary_weight: of the losses of outputs that only training has; torchvision
         weights its auxiliary head by 0.5, DeepLabV2 its scales by 1.
       learning_rate: at the start of the poly schedule.
       poly_power: learning_rate * (1 - step / steps) ** poly_power.
+      warmup_steps: updates over which the learning rate rises from 0 to the schedule.
+      head_multiplier, head_bias_multiplier: learning rate of the classifiers' kernels
+        and biases over that of the rest; 10 and 20 in DeepLabV2.
       momentum: of SGD.
+      clip_norm: largest global norm of the gradient.
+      ema_momentum: of an average of the weights, which is validated and saved as best.
+      accumulation_steps: batches to an update; `steps` counts batches.
+      class_weights: one a class in the loss; train.py turns "balanced" into numbers.
+      label_stride: 8 compares at every 8th pixel, as DeepLabV1 and V2 do.
+      hard_pixel_fraction, hard_mining_steps: see `losses.SegmentationLoss`.
       weight_decay: lambda of the papers; see `layers.LayerDefaults`.
       batch_norm_momentum: decay of the moving statistics; None is each layer's own.
       precision: float32, bfloat16 or float16 (mixed, variables stay float32).
@@ -65,17 +83,32 @@ class TrainConfig:
     eval_split: str = "val"
     init: str = ""
     crop_size: tuple[int, int] = (513, 513)
-    min_scale: float = 0.5
-    max_scale: float = 2.0
+    policy: str = "paper"
+    min_scale: float | None = None
+    max_scale: float | None = None
+    duplicate: tuple[tuple[str, int], ...] = ()
+    min_class_pixels: int = 1
+    min_labelled_pixels: int = 0
     batch_size: int = 16
     epochs: int = 50
     steps: int = 0
     validate_every: int = 1
+    checkpoint_steps: int = 1000
     optimizer: str = "sgd"
     auxiliary_weight: float = 0.5
     learning_rate: float = 0.007
     poly_power: float = 0.9
+    warmup_steps: int = 0
+    head_multiplier: float = 1.0
+    head_bias_multiplier: float = 1.0
     momentum: float = 0.9
+    clip_norm: float | None = None
+    ema_momentum: float | None = None
+    accumulation_steps: int = 1
+    class_weights: tuple[float, ...] | str | None = None
+    label_stride: int = 1
+    hard_pixel_fraction: float = 1.0
+    hard_mining_steps: int = 0
     weight_decay: float = 1e-4
     batch_norm_momentum: float | None = None
     precision: str = "float32"

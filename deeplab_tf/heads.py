@@ -17,7 +17,7 @@ from deeplab_tf.blocks import (
     resize_like,
     separable_conv_bn_relu,
 )
-from deeplab_tf.layers import ResizeLike, ScaleImage
+from deeplab_tf.layers import ResizeLike, ScaleImage, StatelessDropout
 
 # Layers of heads begin with these, layers of backbones never do. Classifiers, whose
 # shape depends on the classes, are all called logits...
@@ -72,7 +72,7 @@ def large_fov(x, *, rate: int, suffix: str = "", average_pooling: bool = False):
             activation="relu",
             name=f"{name}{suffix}",
         )
-        x = keras.layers.Dropout(0.5, name=f"{name}{suffix}_dropout")(x)
+        x = StatelessDropout(0.5, name=f"{name}{suffix}_dropout")(x)
     return x
 
 
@@ -96,7 +96,7 @@ def multi_scale_features(x, features: dict, output_stride: int):
                 activation="relu",
                 name=f"{name}_conv{index}",
             )
-            dropout = keras.layers.Dropout(0.5, name=f"{name}_dropout{index}")
+            dropout = StatelessDropout(0.5, name=f"{name}_dropout{index}")
             branch = dropout(branch)
         branches.append(branch)
     return keras.layers.Concatenate(name="multi_scale_concat")(branches)
@@ -249,7 +249,7 @@ def aspp(
         x = branches[0]
     x = conv_bn_relu(x, filters, 1, name="aspp_projection")
     if dropout_rate:
-        x = keras.layers.Dropout(dropout_rate, name="aspp_dropout")(x)
+        x = StatelessDropout(dropout_rate, name="aspp_dropout")(x)
     return x
 
 
@@ -293,7 +293,7 @@ def low_level_decoder(
 def auxiliary_head(x, num_classes: int):
     """FCN head of torchvision's models: 3x3 to a quarter, dropout 0.1, 1x1."""
     x = conv_bn_relu(x, x.shape[-1] // 4, 3, name="auxiliary")
-    x = keras.layers.Dropout(0.1, name="auxiliary_dropout")(x)
+    x = StatelessDropout(0.1, name="auxiliary_dropout")(x)
     return logits(x, num_classes, name="logits_auxiliary")
 
 

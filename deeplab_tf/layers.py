@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import zlib
 
 import tensorflow as tf
 from tensorflow import keras
@@ -143,6 +144,40 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         ):
             moving.assign(old * self.momentum + batch * (1.0 - self.momentum))
         return outputs
+
+
+@keras.utils.register_keras_serializable("deeplab_tf")
+class StatelessDropout(keras.layers.Layer):
+    """Dropout that is a function of its inputs and has no random state.
+
+    The seed is made of the features' sum, which no two batches share. So a run that is
+    resumed from a checkpoint drops what it would have dropped; the state of Keras'
+    Dropout is not in its checkpoints.
+
+    Args:
+      rate: share of the features to drop, in [0, 1).
+    """
+
+    def __init__(self, rate: float, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1). Received: {rate}")
+        self.rate = rate
+
+    def call(self, inputs, training=None):
+        if not training:
+            return inputs
+        total = tf.reduce_sum(tf.cast(inputs, tf.float32))
+        seed = tf.stack(
+            [tf.bitcast(total, tf.int32), zlib.crc32(self.name.encode()) % 2**31]
+        )
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -14,42 +17,161 @@ class SegmentationLoss(keras.losses.Loss):
     replicas gives the loss and the gradient of one device. A batch without a valid
     pixel has loss 0.
 
+    Hard pixels: the authors' code (top_k_percent_pixels, hard_example_mining_step)
+    keeps the pixels of largest weighted loss, k of all pixels on each GPU. Here k is
+    the fraction of the valid pixels of the global batch, for the sake of the contract
+    above; pixels that tie with the k-th are kept too.
+
     Args:
       ignore_label: label value that is not counted, outside [0, num_classes).
+      class_weights: one float >= 0 per class, or None. The loss is then the weighted
+        mean, sum(weight * loss) / sum(weight) over the valid pixels.
+      label_stride: compares labels and logits at every `label_stride`-th pixel only.
+        At 8 that is the loss of DeepLabV1 and V2 (V2, section 4.1: ground truth
+        subsampled by 8), as the models' up-sampling puts feature i at pixel 8i.
+      hard_pixel_fraction: the fraction, in (0, 1], of the valid pixels that counts,
+        those of largest loss.
+      hard_mining_steps: the fraction falls linearly from 1 to `hard_pixel_fraction`
+        over this many steps; 0 starts there.
+      step: integer variable that holds the step, `optimizer.iterations` in training: it
+        is checkpointed with the optimizer, so a resumed run goes on where it was. Not
+        in the config: a loss without it has ended its descent.
+
+    Raises:
+      ValueError: an argument outside its range.
     """
 
     def __init__(
-        self, ignore_label: int = 255, name: str = "segmentation_loss", **kwargs
+        self,
+        ignore_label: int = 255,
+        class_weights: Sequence[float] | None = None,
+        label_stride: int = 1,
+        hard_pixel_fraction: float = 1.0,
+        hard_mining_steps: int = 0,
+        step=None,
+        name: str = "segmentation_loss",
+        **kwargs,
     ):
         super().__init__(name=name, **kwargs)
+        if not 0 < hard_pixel_fraction <= 1:
+            raise ValueError(
+                f"hard_pixel_fraction must be in (0, 1]. Received: "
+                f"{hard_pixel_fraction}"
+            )
+        if label_stride < 1:
+            raise ValueError(f"label_stride must be >= 1. Received: {label_stride}")
+        if class_weights is not None and min(class_weights) < 0:
+            raise ValueError(f"class_weights must be >= 0. Received: {class_weights}")
         self.ignore_label = ignore_label
+        self.class_weights = None if class_weights is None else list(class_weights)
+        self.label_stride = label_stride
+        self.hard_pixel_fraction = hard_pixel_fraction
+        self.hard_mining_steps = hard_mining_steps
+        self._step = step
 
     def call(self, y_true, y_pred):
-        """Returns float32 [B], whose mean over the batch is the loss.
+        """Returns [B], whose mean over the batch is the loss; float64 of such logits.
 
         Args:
           y_true: integer labels [B, height, width] in [0, num_classes) or ignore_label.
           y_pred: logits [B, height, width, num_classes].
         """
         label = tf.cast(y_true, tf.int32)
+        dtype = tf.float64 if y_pred.dtype == tf.float64 else tf.float32
+        logits = tf.cast(y_pred, dtype)
+        if self.label_stride > 1:
+            label = label[:, :: self.label_stride, :: self.label_stride]
+            logits = logits[:, :: self.label_stride, :: self.label_stride]
         valid = tf.not_equal(label, self.ignore_label)
+        class_of = tf.where(valid, label, 0)
         pixel_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=tf.where(valid, label, 0), logits=tf.cast(y_pred, tf.float32)
+            labels=class_of, logits=logits
         )
-        image_losses = tf.reduce_sum(tf.where(valid, pixel_losses, 0.0), axis=[1, 2])
-        num_valid = tf.reduce_sum(tf.cast(valid, tf.float32))
+        weight = tf.cast(valid, dtype)
+        if self.class_weights is not None:
+            weight *= tf.gather(tf.constant(self.class_weights, dtype), class_of)
+        pixel_losses = tf.where(valid, pixel_losses, 0.0) * weight
+        if self.hard_pixel_fraction < 1:
+            weight *= self._hard_pixels(pixel_losses, valid)
+            pixel_losses = tf.where(weight > 0, pixel_losses, 0.0)
+        total_weight = _mean_over_replicas(tf.reduce_sum(weight))
         # Keras averages over this replica's images and then over replicas.
-        images = tf.cast(tf.shape(label)[0], tf.float32)
+        images = tf.cast(tf.shape(label)[0], dtype)
         return tf.math.divide_no_nan(
-            image_losses * images, _mean_over_replicas(num_valid)
+            tf.reduce_sum(pixel_losses, axis=[1, 2]) * images, total_weight
         )
 
+    def _hard_pixels(self, pixel_losses, valid):
+        """1.0 where a pixel's loss is among the largest of the batch, 0.0 elsewhere."""
+        # -1 is below every loss: pixels to ignore are never among the largest.
+        ranked = tf.stop_gradient(tf.where(valid, pixel_losses, -1.0))
+        everywhere = _concat_over_replicas(tf.reshape(ranked, [-1]))
+        num_valid = tf.reduce_sum(tf.cast(everywhere >= 0, tf.float32))
+        k = tf.maximum(tf.cast(tf.round(self._fraction() * num_valid), tf.int32), 1)
+        smallest = tf.math.top_k(everywhere, k).values[-1]
+        return tf.cast(ranked >= smallest, ranked.dtype)
+
+    def _fraction(self):
+        if self._step is None or not self.hard_mining_steps:
+            return self.hard_pixel_fraction
+        step = tf.cast(tf.convert_to_tensor(self._step), tf.float32)
+        done = tf.minimum(step / self.hard_mining_steps, 1.0)
+        return 1.0 - done * (1.0 - self.hard_pixel_fraction)
+
     def get_config(self):
-        return {**super().get_config(), "ignore_label": self.ignore_label}
+        return {
+            **super().get_config(),
+            "ignore_label": self.ignore_label,
+            "class_weights": self.class_weights,
+            "label_stride": self.label_stride,
+            "hard_pixel_fraction": self.hard_pixel_fraction,
+            "hard_mining_steps": self.hard_mining_steps,
+        }
+
+
+def balanced_class_weights(pixel_counts: Sequence[int]) -> list[float]:
+    """Median-frequency balancing: weight = median frequency / frequency of the class.
+
+    Eigen & Fergus (ICCV 2015, section 6.3.2) divide a class's pixels by those of the
+    images that show it; here by those of all images, so that the counts suffice.
+
+    Args:
+      pixel_counts: pixels of each class in the training split, integers >= 0.
+
+    Returns:
+      One weight per class, for `SegmentationLoss`. The class of median frequency has 1;
+      one that never occurs has 1 as well and does not move the median.
+
+    Raises:
+      ValueError: a negative count, or no pixel of any class.
+    """
+    counts = np.asarray(pixel_counts, np.float64)
+    if counts.min(initial=0) < 0 or not counts.any():
+        raise ValueError(
+            "pixel_counts must be >= 0 and not all 0: count the pixels of the training "
+            f"split. Received: {list(pixel_counts)}"
+        )
+    occurs = counts > 0
+    weights = np.ones_like(counts)
+    weights[occurs] = np.median(counts[occurs]) / counts[occurs]
+    return weights.tolist()
+
+
+def _replicas():
+    """The replica context where there are several replicas, else None."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return None
+    return replica
 
 
 def _mean_over_replicas(value):
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
+    replica = _replicas()
+    if replica is None:
         return value
     return replica.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
+def _concat_over_replicas(values):
+    replica = _replicas()
+    return values if replica is None else replica.all_gather(values, axis=0)

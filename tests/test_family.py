@@ -22,6 +22,7 @@ from deeplab_tf import (
 from deeplab_tf.backbones import backbone_features
 from deeplab_tf.backbones.vgg import fully_connected_as_convolutions
 from deeplab_tf.blocks import apply_again, layer_defaults
+from deeplab_tf.callbacks import validation_score
 from deeplab_tf.models import (
     MODELS,
     build_model,
@@ -261,7 +262,7 @@ def test_auxiliary_head_has_its_weighted_loss_in_fit():
     assert logs["loss"] == pytest.approx(expected, rel=1e-4)
     metric = MeanIoU(4)
     metric.update_state(label, outputs["logits"])
-    score = training.validation_score({f"val_{k}": v for k, v in logs.items()})
+    score = validation_score({f"val_{k}": v for k, v in logs.items()})
     assert score == pytest.approx(float(metric.result()), abs=1e-4)
 
 

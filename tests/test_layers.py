@@ -66,7 +66,8 @@ def test_gradient_of_atrous_depthwise_convolution_is_numerically_right():
     layer = AtrousDepthwiseConv2D(3, padding="same", dilation_rate=2, use_bias=False)
     image = rng.normal(size=(1, 9, 8, 3)).astype("float32")
     layer(image)
-    kernel = layer.get_weights()[0]
+    kernel = rng.normal(size=(3, 3, 3, 1)).astype("float32")
+    layer.set_weights([kernel])
 
     def total(image, kernel):
         layer.set_weights([kernel])
@@ -79,7 +80,9 @@ def test_gradient_of_atrous_depthwise_convolution_is_numerically_right():
     ):
         step = 1e-2 * rng.normal(size=value.shape).astype("float32")
         numeric = (loss(value + step) - loss(value - step)) / 2
-        np.testing.assert_allclose(np.vdot(gradient, step), numeric, rtol=2e-2)
+        # Of a direction at random, as it may be nearly orthogonal to the gradient.
+        scale = np.linalg.norm(gradient) * np.linalg.norm(step)
+        assert abs(np.vdot(gradient, step) - numeric) < 2e-3 * scale
 
 
 def test_gradients_without_onednn():

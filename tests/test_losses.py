@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow import keras
 
-from deeplab_tf.losses import SegmentationLoss
+from deeplab_tf.losses import SegmentationLoss, balanced_class_weights
 
 LOGITS = np.array([[[[0.0, 2.0], [1.0, 1.0]], [[3.0, 0.0], [0.0, 0.0]]]], "float32")
 
@@ -55,3 +56,122 @@ def test_ignored_pixels_have_no_gradient():
 def test_label_out_of_range_is_an_error_that_names_it():
     with pytest.raises(tf.errors.InvalidArgumentError, match="2"):
         SegmentationLoss()(np.array([[[1, 2], [1, 0]]]), LOGITS)
+
+
+def random_batch():
+    """Logits [2, 17, 17, 3] and labels in [0, 3) or 255, and the loss of each pixel."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, [2, 17, 17, 3]).astype("float32")
+    label = rng.choice([0, 1, 2, 255], [2, 17, 17])
+    exact = logits.astype("float64")
+    picked = np.take_along_axis(exact, np.minimum(label, 2)[..., None], -1)[..., 0]
+    return logits, label, np.log(np.exp(exact).sum(-1)) - picked
+
+
+def test_class_weights_make_a_weighted_mean():
+    logits, label, losses = random_batch()
+    loss = SegmentationLoss(class_weights=[0.5, 3.0, 0.0])(label, logits)
+    weights = np.select([label == 0, label == 1], [0.5, 3.0], 0.0)
+    np.testing.assert_allclose(loss, (weights * losses).sum() / weights.sum(), 1e-5)
+
+
+def test_class_weights_of_one_are_the_plain_loss():
+    logits, label, _ = random_batch()
+    weighted = SegmentationLoss(class_weights=[1.0, 1.0, 1.0])(label, logits)
+    assert weighted.numpy() == SegmentationLoss()(label, logits).numpy()
+
+
+def test_batch_of_weightless_classes_has_loss_zero():
+    loss = SegmentationLoss(class_weights=[0.0, 0.0], hard_pixel_fraction=0.5)
+    assert loss(np.array([[[1, 255], [1, 0]]]), LOGITS).numpy() == 0.0
+
+
+def test_label_stride_compares_every_eighth_pixel():
+    logits, label, losses = random_batch()
+    seen = label[:, ::8, ::8] != 255
+    expected = losses[:, ::8, ::8][seen].mean()
+    loss = SegmentationLoss(label_stride=8)(label, logits)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.9])
+def test_hard_pixels_are_those_of_largest_loss(fraction):
+    logits, label, losses = random_batch()
+    ranked = np.sort(losses[label != 255])[::-1]
+    expected = ranked[: round(fraction * len(ranked))].mean()
+    loss = SegmentationLoss(hard_pixel_fraction=fraction)(label, logits)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_hard_pixels_are_ranked_by_their_weighted_loss():
+    """Pixel losses 0.13, 0.69 and 0.05 of classes 1, 1 and 0, of weights 1 and 20."""
+    loss = SegmentationLoss(class_weights=[20.0, 1.0], hard_pixel_fraction=1 / 3)
+    logits = np.array([[[[0.0, 2.0], [1.0, 1.0]], [[3.0, 0.0], [0.0, 0.0]]]], "float32")
+    expected = cross_entropy([3.0, 0.0], 0)
+    label = np.array([[[1, 1], [0, 255]]])
+    np.testing.assert_allclose(loss(label, logits), expected, rtol=1e-5)
+
+
+def test_easy_pixels_have_no_gradient():
+    logits = tf.constant(LOGITS)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = SegmentationLoss(hard_pixel_fraction=0.25)([[[1, 1], [1, 0]]], logits)
+    gradient = tape.gradient(loss, logits).numpy()
+    assert gradient[0, 1, 0].any()
+    gradient[0, 1, 0] = 0
+    assert not gradient.any()
+
+
+def test_hard_pixel_fraction_falls_with_the_step():
+    logits, label, losses = random_batch()
+    step = tf.Variable(0, dtype=tf.int64)
+    annealed = SegmentationLoss(
+        hard_pixel_fraction=0.2, hard_mining_steps=10, step=step
+    )
+    ranked = np.sort(losses[label != 255])[::-1]
+    for now, fraction in ((0, 1.0), (5, 0.6), (10, 0.2), (99, 0.2)):
+        step.assign(now)
+        expected = ranked[: round(fraction * len(ranked))].mean()
+        np.testing.assert_allclose(annealed(label, logits), expected, rtol=1e-5)
+
+
+def test_pixels_that_tie_count_alike():
+    loss = SegmentationLoss(hard_pixel_fraction=0.25)
+    logits = np.zeros([1, 2, 2, 3], "float32")
+    np.testing.assert_allclose(loss([[[0, 1], [2, 255]]], logits), np.log(3), 1e-6)
+
+
+def test_hard_pixels_of_an_ignored_batch_have_loss_zero():
+    loss = SegmentationLoss(hard_pixel_fraction=0.5)
+    assert loss(np.full([1, 2, 2], 255), LOGITS).numpy() == 0.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hard_pixel_fraction": 0.0}, {"label_stride": 0}, {"class_weights": [1, -1]}],
+)
+def test_argument_out_of_range_is_named(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name}.*Received: "):
+        SegmentationLoss(**wrong)
+
+
+def test_loss_survives_its_config():
+    logits, label, _ = random_batch()
+    loss = SegmentationLoss(
+        255, class_weights=[1.0, 2.0, 3.0], label_stride=2, hard_pixel_fraction=0.5
+    )
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert copy(label, logits).numpy() == loss(label, logits).numpy()
+
+
+def test_balanced_class_weights_by_hand():
+    # Of 10, 40 and 1000 pixels the median is 40; the absent class does not move it.
+    assert balanced_class_weights([10, 0, 40, 1000]) == [4.0, 1.0, 1.0, 0.04]
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [], [3, -1]])
+def test_balanced_class_weights_need_pixels(counts):
+    with pytest.raises(ValueError, match="pixel_counts"):
+        balanced_class_weights(counts)

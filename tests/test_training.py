@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from networks import randomize, small_config
 import evaluate
 import train
 from datasets import build_shapes
-from deeplab_tf import RECIPES, TrainConfig, load_workdir, training
+from deeplab_tf import RECIPES, TrainConfig, callbacks, load_workdir, training
 from deeplab_tf.config import (
     describe_difference,
     parse_changes,
@@ -83,18 +84,19 @@ def test_poly_schedule_by_hand():
 
 
 @pytest.mark.parametrize(
-    "steps, first_epoch, expected",
+    "total_steps, step, expected",
     [
-        (10, 0, [(0, 2, 4), (2, 3, 2)]),
-        (10, 2, [(2, 3, 2)]),
-        (10, 3, []),
-        (8, 1, [(1, 2, 4)]),
-        (3, 0, [(0, 1, 3)]),
+        (10, 0, [(0, 0, 2, 4), (8, 2, 3, 2)]),
+        (10, 8, [(8, 2, 3, 2)]),
+        (10, 9, [(9, 2, 3, 1)]),
+        (10, 3, [(3, 0, 1, 1), (4, 1, 2, 4), (8, 2, 3, 2)]),
+        (10, 10, []),
+        (8, 4, [(4, 1, 2, 4)]),
+        (3, 0, [(0, 0, 1, 3)]),
     ],
 )
-def test_steps_are_split_into_epochs(steps, first_epoch, expected):
-    config = TrainConfig(steps=steps)
-    assert train.epoch_spans(config, 4, first_epoch) == expected
+def test_steps_are_split_into_epochs(total_steps, step, expected):
+    assert train.epoch_spans(total_steps, 4, step) == expected
 
 
 def test_validation_comes_regularly_and_at_the_end():
@@ -115,33 +117,84 @@ def test_recipes_build_and_survive_their_json(name):
     build_model(small)
 
 
-def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not(tiny, tmp_path, capsys):
-    strategy = training.make_strategy("mirrored")
-    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    train.claim_workdir(tiny, whole)
-    train.train(tiny, whole, strategy)
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
-    train.claim_workdir(tiny, broken)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.ImagePanels, "on_epoch_end", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train.train(tiny, broken, strategy)
-    train.claim_workdir(tiny, broken)
-    train.train(tiny, broken, strategy)
-    assert "Resuming after epoch 1 of 3." in capsys.readouterr().out
+
+def assert_same_weights(whole, broken):
     expected = read_weights(os.path.join(whole, LAST_WEIGHTS))
     actual = read_weights(os.path.join(broken, LAST_WEIGHTS))
     for name, value in expected.items():
-        np.testing.assert_allclose(actual[name], value, atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
-    assert train.train(tiny, broken, strategy) is None  # nothing is left to do
+
+def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny, tmp_path, capsys
+):
+    """Bit for bit, with dropout; stopped inside an epoch and at the end of one."""
+    strategy = training.make_strategy("mirrored")
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    config = dataclasses.replace(tiny, dropout_rate=0.5)
+    train.train(config, whole, strategy)
+    for stop in (5, 8):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_at(patch, stop)
+            message = f"SIGTERM after step {stop}"
+            with pytest.raises(callbacks.RunStopped, match=message):
+                train.train(config, broken, strategy)
+    train.train(config, broken, strategy)
+    assert "Resuming after step 8 of 10." in capsys.readouterr().out
+    assert_same_weights(whole, broken)
     rows = Path(broken, "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
+    assert all(row.count(",") == rows[0].count(",") for row in rows)
     assert list(Path(whole, "logs").rglob("events*"))
+    assert train.train(config, broken, strategy) is None  # nothing is left to do
 
 
-def interrupt(*_):
-    raise KeyboardInterrupt
+def stop_at(patch, step):
+    """Sends this process SIGTERM as a step ends."""
+    original = callbacks.ResumableRun.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, batch, logs)
+
+    patch.setattr(callbacks.ResumableRun, "on_train_batch_end", on_train_batch_end)
+
+
+def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, tmp_path):
+    strategy = training.make_strategy("default")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.ResumableRun, "on_test_batch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(tiny, str(tmp_path), strategy)
+    assert not (tmp_path / BEST_WEIGHTS).exists()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(callbacks.RunStopped):
+            train.train(tiny, str(tmp_path), strategy)
+    assert (tmp_path / BEST_WEIGHTS).exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_path):
+    config = dataclasses.replace(tiny, checkpoint_steps=2)
+    original = callbacks.ResumableRun.on_train_batch_end
+    strategy = training.make_strategy("default")
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float("nan") if self.step == 2 else logs["loss"]
+        original(self, batch, {"loss": loss})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.ResumableRun, "on_train_batch_end", on_train_batch_end)
+        with pytest.raises(
+            callbacks.NonFiniteLoss, match="nan at step 3.*state of step 2.*learning"
+        ):
+            train.train(config, str(tmp_path), strategy)
+    (checkpoint,) = os.listdir(tmp_path / "checkpoints")
+    assert checkpoint.endswith("-step-2")
 
 
 def test_evaluation_counts_every_pixel_of_a_trained_workdir(tiny, tmp_path):
@@ -224,9 +277,8 @@ def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, tmp_path):
         epochs=1,
     )
     train.claim_workdir(config, str(tmp_path))
-    history = train.train(config, str(tmp_path), training.make_strategy("default"))
-    last = {name: values[-1] for name, values in history.history.items()}
-    assert 0 <= training.validation_score(last) <= 1
+    score = train.train(config, str(tmp_path), training.make_strategy("default"))
+    assert 0 <= score <= 1
     assert {BEST_WEIGHTS, LAST_WEIGHTS} <= set(os.listdir(tmp_path))
     assert train.train(config, str(tmp_path), training.make_strategy("default")) is None
     model, _ = load_workdir(tmp_path)
@@ -320,6 +372,19 @@ def test_flags_change_a_recipe(tiny):
     assert config.crop_size == (65, 97)
     assert train.make_config("tiny", {"steps": 5}).epochs == 2
     assert config.num_classes == len(config.class_names) == len(config.colormap)
+
+
+def test_hard_classes_lengthen_the_epoch(tiny):
+    info = train.read_info(tiny.data_dir)
+    name = info.class_names[1]
+    config = train.make_config("tiny", {"duplicate": ((name, 3),), "epochs": 2})
+    repeats = train.training_repeats(config)
+    assert set(repeats) == {1, 3}
+    assert config.steps == 2 * (repeats.sum() // config.batch_size)
+    images, _ = next(iter(train.make_train_data(config, start_step=1)))
+    assert images.shape == (4, 33, 33, 3)
+    with pytest.raises(ValueError, match="sofa"):
+        train.make_config("tiny", {"duplicate": (("sofa", 2),), "epochs": 2})
 
 
 def test_every_configuration_flag_is_a_field():

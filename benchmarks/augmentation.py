@@ -1,0 +1,133 @@
+"""Times the augmentation policies side by side, and the pipelines made with them.
+
+python -m benchmarks.augmentation --data_dir=runs/data/camvid    prints JSON lines
+
+Milliseconds an image are those of one thread that scales, crops, flips and changes
+decoded images, in its best turn; the ratio is the median over the turns. Images per
+second are those of the whole pipeline, from the records to batches in memory, on all
+cores, in the best turn; "repeated" is policy "paper" with some records twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.timing import cpu_description, measure, ratio
+from datasets.augment import augment
+from datasets.bootstrap import count_pixels
+from datasets.pipeline import make_eval_dataset, make_train_dataset
+from datasets.policies import POLICIES
+
+
+def one_thread() -> tf.data.Options:
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    return options
+
+
+def augmented(images: tf.data.Dataset, policy: str, crop_size) -> tf.data.Dataset:
+    """Decoded images through a policy, one after the other."""
+    chosen = POLICIES[policy]
+    change_image = chosen.make_image_change and chosen.make_image_change()
+
+    def change(index, image_and_label):
+        return augment(
+            *image_and_label,
+            tf.stack([tf.constant(0, tf.int64), index]),
+            crop_size=crop_size,
+            min_scale=chosen.min_scale,
+            max_scale=chosen.max_scale,
+            change_image=change_image,
+        )
+
+    return images.enumerate().map(change).with_options(one_thread())
+
+
+def drain(dataset: tf.data.Dataset) -> None:
+    for _ in dataset:
+        pass
+
+
+def time_policies(args, crop_size) -> dict:
+    """Returns policy -> milliseconds an image, and their ratio to "paper"."""
+    examples = make_eval_dataset(args.data_dir, args.split).unbatch()
+    examples = examples.map(
+        lambda image, label: (image, tf.cast(label[..., tf.newaxis], tf.uint8))
+    )
+    images = examples.take(args.images).cache()
+    count = sum(1 for _ in images)
+    datasets = {name: augmented(images, name, crop_size) for name in POLICIES}
+    seconds = measure(
+        {name: (lambda d=dataset: drain(d)) for name, dataset in datasets.items()},
+        args.repeats,
+    )
+    return {
+        name: {
+            "milliseconds": round(1000 * min(times) / count, 2),
+            "ratio_to_paper": round(ratio(times, seconds["paper"]), 2),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def time_pipelines(args, crop_size, repeats: np.ndarray) -> dict:
+    """Returns policy -> images per second of the pipeline."""
+    variants = {name: dict(policy=name) for name in POLICIES}
+    variants["repeated"] = dict(repeats=repeats)
+    batches = -(-args.images // args.batch_size)
+    # A turn enters the stream anew: one that stays open would prefetch meanwhile.
+    streams = {
+        name: make_train_dataset(
+            args.data_dir,
+            args.split,
+            crop_size=crop_size,
+            batch_size=args.batch_size,
+            seed=0,
+            **options,
+        ).take(batches)
+        for name, options in variants.items()
+    }
+    seconds = measure(
+        {name: (lambda s=stream: drain(s)) for name, stream in streams.items()},
+        args.repeats,
+    )
+    images = batches * args.batch_size
+    return {name: round(images / min(times), 1) for name, times in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--crop_size", type=int, default=513)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--images", type=int, default=64, help="images a turn")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each policy")
+    args = parser.parse_args()
+    crop_size = (args.crop_size, args.crop_size)
+
+    start = time.perf_counter()
+    counts = count_pixels(args.data_dir, args.split)
+    counting = time.perf_counter() - start
+    repeats = 1 + np.arange(len(counts)) % 2
+    result = {
+        "benchmark": "augmentation",
+        "crop_size": args.crop_size,
+        "policies": time_policies(args, crop_size),
+        "pipeline_images_per_second": time_pipelines(args, crop_size, repeats),
+        "records": len(counts),
+        "count_pixels_seconds": round(counting, 2),
+        "tensorflow": tf.__version__,
+        **cpu_description(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Policies change what they say they change, and a seed still says it all."""
+
+import builtins
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from datasets import augment, pipeline, policies
+from tests.test_pipeline import assert_equal, batches, data_dir, train
+
+__all__ = ["data_dir"]
+
+
+def noise(height=24, width=30, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0, 255, (height, width, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def strong():
+    return tf.function(policies.make_strong())
+
+
+def magnitude(limits, draw):
+    return limits[0] + (limits[1] - limits[0]) * draw
+
+
+@pytest.mark.parametrize("draws", [(0.0, 0.0, 0.0, 0.0), (0.9, 0.8, 0.7, 0.6)])
+def test_jitter_equals_tensorflows_own_functions(draws):
+    image = noise()
+    brightness = 255.0 * magnitude(policies.BRIGHTNESS, draws[0])
+    expected = tf.clip_by_value(image + brightness, 0.0, 255.0)
+    contrast = magnitude(policies.CONTRAST, draws[1])
+    expected = tf.clip_by_value(
+        tf.image.adjust_contrast(expected, contrast), 0.0, 255.0
+    )
+    saturation = magnitude(policies.SATURATION, draws[2])
+    hue = magnitude(policies.HUE, draws[3])
+    expected = expected / 255.0
+    expected = tf.image.adjust_saturation(expected, saturation / (1.0 - saturation))
+    expected = tf.image.adjust_hue(expected, hue) * 255.0
+    got = policies.make_jitter()(tf.constant(image), tf.constant(draws))
+    np.testing.assert_allclose(got, expected, atol=0.02)
+
+
+def test_jitter_in_the_middle_of_its_ranges_changes_nothing():
+    image = noise()
+    got = policies.make_jitter()(tf.constant(image), tf.fill([4], 0.5))
+    np.testing.assert_allclose(got, image, atol=0.01)
+
+
+def test_blur_of_a_point_by_hand():
+    """Sigma 2 (the largest): exp(-d^2 / 8), normalised, along both axes."""
+    image = np.zeros((25, 25, 3), np.float32)
+    image[12, 12] = 200.0
+    weights = np.exp(-(np.arange(-6, 7) ** 2) / 8.0)
+    weights /= weights.sum()
+    expected = np.zeros((25, 25))
+    expected[6:19, 6:19] = 200.0 * np.outer(weights, weights)
+    got = policies.make_blur()(tf.constant(image), tf.constant(1.0))
+    for channel in range(3):
+        np.testing.assert_allclose(got[..., channel], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 40), (20, 20)])
+def test_blur_keeps_a_flat_image_up_to_its_edge(height, width):
+    image = np.full((height, width, 3), 90.0, np.float32)
+    got = policies.make_blur()(tf.constant(image), tf.constant(1.0))
+    np.testing.assert_allclose(got, image, atol=1e-3)
+
+
+def test_smallest_blur_changes_nothing():
+    image = noise()
+    got = policies.make_blur()(tf.constant(image), tf.constant(0.0))
+    np.testing.assert_allclose(got, image, atol=1e-3)
+
+
+def test_strong_stays_in_range_and_keeps_its_shares(strong):
+    """Untouched images: neither coin falls, (1 - 0.8) * (1 - 0.5) = 1 in 10."""
+    image = noise(8, 9)
+    seeds = tf.stack([tf.fill([300], 5), tf.range(300)], axis=1)
+    change = tf.function(
+        lambda: tf.map_fn(
+            lambda seed: strong(tf.constant(image), seed),
+            seeds,
+            fn_output_signature=tf.float32,
+        )
+    )
+    results = change().numpy()
+    assert results.min() >= 0.0 and results.max() <= 255.0
+    same = sum(np.array_equal(result, image) for result in results)
+    assert 12 <= same <= 52  # 30 +- 4.2 standard deviations
+    assert len({result.tobytes() for result in results}) == 301 - same
+
+
+def test_strong_moves_the_label_as_paper_does():
+    """The crop is the same; where there is no image, the mean colour stays."""
+    image, label = noise(30, 34), np.ones((30, 34, 1), np.uint8)
+    change = policies.make_strong()
+    options = dict(crop_size=(40, 56), mean_color=(10.0, 20.0, 30.0))
+    changed = 0
+    for index in range(12):
+        plain, ids = augment.augment(image, label, [7, index], **options)
+        got, moved = augment.augment(
+            image, label, [7, index], change_image=change, **options
+        )
+        np.testing.assert_array_equal(moved, ids)
+        outside = ids.numpy()[..., 0] == 255
+        assert (got.numpy()[outside] == (10.0, 20.0, 30.0)).all()
+        changed += not np.array_equal(got, plain)
+    assert changed >= 8
+
+
+def test_strong_stream_is_a_function_of_seed_and_step(data_dir):
+    whole = batches(train(data_dir, policy="strong"), 10)
+    tf.random.set_seed(5)
+    tf.random.get_global_generator().reset_from_seed(5)
+    assert_equal(batches(train(data_dir, policy="strong"), 10), whole)
+    assert_equal(batches(train(data_dir, policy="strong", start_step=8), 2), whole[8:])
+    image, label = train(data_dir, policy="strong").element_spec
+    assert image.shape == (3, 8, 10, 3) and label.shape == (3, 8, 10)
+
+
+def test_strong_needs_no_global_generator_and_ignores_mixed_precision(monkeypatch):
+    """The generator does not exist under op determinism, with which runs resume."""
+    image, draws = tf.constant(noise()), tf.constant([0.9, 0.8, 0.7, 0.6])
+
+    def change():
+        return policies.make_blur()(policies.make_jitter()(image, draws), draws[0])
+
+    expected = change()
+
+    def no_generator():
+        raise RuntimeError("op determinism is enabled")
+
+    monkeypatch.setattr(tf.random, "get_global_generator", no_generator)
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        got = change()
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_paper_is_the_default_and_v2_scales_less(data_dir):
+    plain = batches(train(data_dir), 4)
+    assert_equal(batches(train(data_dir, policy="paper"), 4), plain)
+    numbers = dict(min_scale=0.5, max_scale=2.0)
+    assert_equal(batches(train(data_dir, **numbers), 4), plain)
+    numbers = dict(min_scale=0.5, max_scale=1.5)
+    v2 = batches(train(data_dir, policy="v2"), 4)
+    assert_equal(batches(train(data_dir, **numbers), 4), v2)
+    # Numbers that are given hold in every policy.
+    numbers = dict(min_scale=0.5, max_scale=2.0)
+    assert_equal(batches(train(data_dir, policy="v2", **numbers), 4), plain)
+
+
+def test_an_unknown_policy_names_the_known_ones(data_dir):
+    with pytest.raises(ValueError, match="paper, v2, strong. Received: 'weak'"):
+        train(data_dir, policy="weak")
+
+
+def test_without_keras_cv_strong_says_what_to_install(data_dir, monkeypatch):
+    real_import = builtins.__import__
+
+    def no_keras_cv(name, *args, **kwargs):
+        if name.partition(".")[0] == "keras_cv":
+            raise ImportError("No module named 'keras_cv'")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_keras_cv)
+    with pytest.raises(ImportError, match="pip install keras-cv==0.9.0"):
+        train(data_dir, policy="strong")
+    train(data_dir, policy="v2")
+
+
+@pytest.mark.parametrize("name", list(policies.POLICIES))
+def test_scales_of_policies_are_accepted_by_the_pipeline(data_dir, name):
+    policy = policies.POLICIES[name]
+    assert 0 < policy.min_scale <= policy.max_scale
+    spec = pipeline.make_train_dataset(
+        data_dir, "train", crop_size=(8, 8), batch_size=1, seed=0, policy=name
+    ).element_spec
+    assert spec[0].dtype == tf.float32 and spec[1].dtype == tf.int32
