@@ -70,8 +70,8 @@ def run_replicas(logical_cpus):
 def test_two_replicas_equal_one_device():
     one, two = run_replicas(1), run_replicas(2)
     assert (one["replicas"], two["replicas"]) == (1, 2)
-    np.testing.assert_allclose(two["history"], one["history"], atol=1e-6)
-    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(two["history"], one["history"], atol=1e-5)
+    np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-5)
     assert two["score"] == pytest.approx(one["score"], abs=1e-6)
 
 
