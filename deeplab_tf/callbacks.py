@@ -46,10 +46,10 @@ class ResumableRun(keras.callbacks.Callback):
     Args:
       workdir: folder of the run.
       model: compiled model, with its first weights: some optimizers start from them.
-      checkpoint_steps: optimizer steps between checkpoints.
+      checkpoint_steps: training steps between checkpoints.
 
     Attributes:
-      step: optimizer steps done.
+      step: training steps done.
       epochs: epochs done, their validation too.
     """
 

@@ -35,7 +35,7 @@ class TrainConfig:
       epochs: passes over the training split; used when steps is 0.
       steps: training steps, batches, in all.
       validate_every: epochs between validations.
-      checkpoint_steps: optimizer steps between checkpoints; there is one after every
+      checkpoint_steps: training steps between checkpoints; there is one after every
         epoch as well.
       optimizer: a name for `optimizers.make_optimizer`: "sgd", the papers', "adam",
         quicker on short runs from scratch, ...

@@ -69,20 +69,23 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not a file of weights by name.
+      ValueError: not a file of weights by name, or a damaged one.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No weights at {path}. Give the path of a file.")
-    if zipfile.is_zipfile(path):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except ValueError as error:
-            raise ValueError(f"{path} is not a weight file: {error}") from error
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            return _read_keras_file(file, path)
+    try:
+        if zipfile.is_zipfile(path):
+            return _read_npz(path)
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                return _read_keras_file(file, path)
+    # What HDF5 and h5py make of a damaged file.
+    except (OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read: it is cut short or damaged ({error}). "
+            "Download it again."
+        ) from error
     raise ValueError(
         f"{path} is neither an .npz nor an .h5 file of weights, or it is cut short. "
         "Expected a file of save_weights or of keras.applications."
@@ -188,6 +191,14 @@ def _leaf(variable_name: str) -> str:
     """conv/kernel:0 -> kernel; Keras 2's depthwise_kernel is Keras 3's kernel."""
     leaf = variable_name.rpartition("/")[2].partition(":")[0]
     return leaf.replace("depthwise_kernel", "kernel")
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except ValueError as error:
+        raise ValueError(f"{path} is not a weight file: {error}") from error
 
 
 def _read_keras_file(file, path: str) -> dict[str, np.ndarray]:

@@ -205,9 +205,7 @@ def research_deeplab(tensors: dict[str, np.ndarray]) -> Network:
         for name, array in tensors.items()
         if not _TRAINING_STATE.fullmatch(name)
     }
-    arrays, unused = _from_joined_scopes(
-        {_join_scopes(name): array for name, array in weights.items()}
-    )
+    arrays, unused = _from_scopes(weights)
     config = {"output_stride": 16, "dropout_rate": 0.1}
     if "logits/kernel" in arrays:
         config.update(_authors_network(arrays))
@@ -228,9 +226,7 @@ def tflite(tensors: dict[str, np.ndarray]) -> Network:
       ValueError: not such a network.
     """
     weights = {name: array for name, array in tensors.items() if "/" in name}
-    arrays, unused = _from_joined_scopes(
-        {_join_scopes(name): array for name, array in weights.items()}
-    )
+    arrays, unused = _from_scopes(weights)
     if "logits/kernel" not in arrays:
         kind = "a network of TensorFlow's research/deeplab"
         raise _other_network(tensors, kind, "logits/semantic/kernel")
@@ -280,6 +276,13 @@ def _from_torch(tensors, rules) -> tuple[dict, tuple[str, ...]]:
         arrays[f"{ours}/{leaves[leaf]}"] = array
     _check_kernels(arrays)
     return arrays, tuple(unused)
+
+
+def _from_scopes(tensors) -> tuple[dict, tuple[str, ...]]:
+    """As `_from_joined_scopes`, for variables of TF-slim."""
+    return _from_joined_scopes(
+        {_join_scopes(name): array for name, array in tensors.items()}
+    )
 
 
 def _from_joined_scopes(tensors) -> tuple[dict, tuple[str, ...]]:

@@ -87,25 +87,6 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
 
 
-def read_keras_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a Keras .h5 file; see `weight_files.read_weights`.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: it is damaged, or not such a file.
-    """
-    try:
-        return read_weights(path)
-    except FileNotFoundError:
-        raise
-    # What HDF5 and h5py make of a damaged file.
-    except (OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{os.fspath(path)} cannot be read: it is cut short or damaged ({error}). "
-            "Download it again."
-        ) from error
-
-
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A row of `SOURCES`.
@@ -122,7 +103,7 @@ class Source:
 SOURCES = {
     "torchvision": Source(read_torch_weights, weight_sources.torchvision),
     "kazuto1011": Source(read_torch_weights, weight_sources.kazuto1011),
-    "bonlime": Source(read_keras_weights, weight_sources.bonlime),
+    "bonlime": Source(read_weights, weight_sources.bonlime),
     "research_deeplab": Source(read_checkpoint, weight_sources.research_deeplab),
     "tflite": Source(read_tflite_weights, weight_sources.tflite),
 }

@@ -374,7 +374,14 @@ def test_flags_change_a_recipe(tiny):
     assert config.num_classes == len(config.class_names) == len(config.colormap)
 
 
-def test_hard_classes_lengthen_the_epoch(tiny):
+def test_hard_classes_lengthen_the_epoch(tiny, monkeypatch):
+    counted = []
+    count_pixels = train.count_pixels
+    monkeypatch.setattr(
+        train,
+        "count_pixels",
+        lambda *split: counted.append(split) or count_pixels(*split),
+    )
     info = train.read_info(tiny.data_dir)
     name = info.class_names[1]
     config = train.make_config("tiny", {"duplicate": ((name, 3),), "epochs": 2})
@@ -383,6 +390,7 @@ def test_hard_classes_lengthen_the_epoch(tiny):
     assert config.steps == 2 * (repeats.sum() // config.batch_size)
     images, _ = next(iter(train.make_train_data(config, start_step=1)))
     assert images.shape == (4, 33, 33, 3)
+    assert len(counted) == 1  # every label is decoded once a run
     with pytest.raises(ValueError, match="sofa"):
         train.make_config("tiny", {"duplicate": (("sofa", 2),), "epochs": 2})
 
