@@ -50,7 +50,7 @@ from deeplab_tf.heads import scale_rates
 from deeplab_tf.layers import mean_color
 from deeplab_tf.losses import balanced_class_weights
 from deeplab_tf.models import MIN_IMAGE_SIZE, MODELS, build_model
-from deeplab_tf.optimizers import AveragedEvaluation
+from deeplab_tf.optimizers import AveragedEvaluation, averaged_weights
 from deeplab_tf.workdir import POLICIES, precision_policy
 
 FLAGS = flags.FLAGS
@@ -180,17 +180,28 @@ def steps_per_epoch(config: configs.TrainConfig, info) -> int:
     return max(1, int(examples) // config.batch_size)
 
 
-@functools.lru_cache(maxsize=4)
 def training_repeats(config: configs.TrainConfig):
     """How often each training record comes in an epoch; None where each comes once."""
     if not config.duplicate and not config.min_labelled_pixels:
         return None
+    # Not by the configuration, which is completed after the first count.
+    return _count_repeats(
+        config.data_dir,
+        config.train_split,
+        config.duplicate,
+        config.min_class_pixels,
+        config.min_labelled_pixels,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _count_repeats(data_dir, split, duplicate, min_class_pixels, min_labelled_pixels):
     repeats = record_repeats(
-        count_pixels(config.data_dir, config.train_split),
-        read_info(config.data_dir).class_names,
-        duplicate=dict(config.duplicate),
-        min_class_pixels=config.min_class_pixels,
-        min_labelled_pixels=config.min_labelled_pixels,
+        count_pixels(data_dir, split),
+        read_info(data_dir).class_names,
+        duplicate=dict(duplicate),
+        min_class_pixels=min_class_pixels,
+        min_labelled_pixels=min_labelled_pixels,
     )
     print(describe_repeats(repeats))
     return repeats
@@ -302,7 +313,8 @@ def validate_epoch(model, config, validation_data, callbacks, run) -> dict:
     """Ends an epoch whose steps were done when the run was killed."""
     epoch, logs = run.epochs, {}
     if epoch + 1 in validation_epochs(config):
-        scores = model.evaluate(validation_data, return_dict=True, verbose=0)
+        with averaged_weights(model):  # as AveragedEvaluation does inside fit
+            scores = model.evaluate(validation_data, return_dict=True, verbose=0)
         logs = {f"val_{name}": value for name, value in scores.items()}
     for callback in callbacks:
         if not isinstance(callback, keras.callbacks.TensorBoard):
