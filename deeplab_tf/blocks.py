@@ -37,6 +37,8 @@ class LayerDefaults:
       batch_norm_momentum: decay of the moving statistics; None keeps the value of the
         network the layer belongs to (0.999 for MobileNetV2, 0.99 for all others).
       synchronized_batch_norm: compute batch statistics over all replicas.
+      frozen_batch_norm: BatchNorm in inference mode while training too, its parameters
+        and statistics fixed (DeepLabV3, section 4.1, second stage).
       strided_padding: where strided kernels sit. "symmetric", PyTorch's: outputs at
         input pixels 0, s, 2s, ..., so that every output stride sees the same pixels.
         "same", TensorFlow's: at even sizes half a stride later. "caffe": symmetric, but
@@ -50,6 +52,7 @@ class LayerDefaults:
     weight_decay: float = 0.0
     batch_norm_momentum: float | None = None
     synchronized_batch_norm: bool = False
+    frozen_batch_norm: bool = False
     strided_padding: str = "symmetric"
     resize: str = "aligned"
     normalization: str | None = None
@@ -140,7 +143,7 @@ def depthwise_convolution(
 
 
 def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.99):
-    """BatchNormalization with the shared momentum and synchronization."""
+    """BatchNormalization with the shared momentum, synchronization and freezing."""
     defaults = current_defaults()
     if defaults.batch_norm_momentum is not None:
         momentum = defaults.batch_norm_momentum
@@ -149,6 +152,7 @@ def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.9
         epsilon=epsilon,
         momentum=momentum,
         synchronized=defaults.synchronized_batch_norm,
+        trainable=not defaults.frozen_batch_norm,
         name=name,
     )(x)
 

@@ -55,6 +55,7 @@ class TrainConfig:
       hard_pixel_fraction, hard_mining_steps: see `losses.SegmentationLoss`.
       weight_decay: lambda of the papers; see `layers.LayerDefaults`.
       batch_norm_momentum: decay of the moving statistics; None is each layer's own.
+      frozen_batch_norm: BatchNorm stays in inference mode: the papers' second stage.
       precision: float32, bfloat16 or float16 (mixed, variables stay float32).
       seed: of weights, data order and augmentation.
     """
@@ -111,6 +112,7 @@ class TrainConfig:
     hard_mining_steps: int = 0
     weight_decay: float = 1e-4
     batch_norm_momentum: float | None = None
+    frozen_batch_norm: bool = False
     precision: str = "float32"
     seed: int = 0
 

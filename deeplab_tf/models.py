@@ -304,6 +304,7 @@ def build_model(
         weight_decay=config.weight_decay,
         batch_norm_momentum=config.batch_norm_momentum,
         synchronized_batch_norm=synchronized,
+        frozen_batch_norm=config.frozen_batch_norm,
         strided_padding=config.strided_padding,
         resize=config.resize,
         normalization=config.normalization,
