@@ -19,24 +19,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from datasets.tfrecord import parse_example, shard_paths
-
-# The hard classes of VOC 2012 in DeepLabV3, section 4.1. The paper gives no factor.
-VOC_HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
-# "More than 1,000 annotated pixels" of the COCO images in DeepLabV3, section 4.1.
-COCO_MIN_LABELLED_PIXELS = 1001
+from datasets.tfrecord import GoodFrames, parse_label, read_shards, shard_paths
 
 # A class that no pixel of interest has; labelled pixels are those of the others.
 BACKGROUND = "background"
 REPORT_EVERY = 5000
 
 
-def count_pixels(data_dir: str, split: str) -> np.ndarray:
+def count_pixels(
+    data_dir: str,
+    split: str,
+    good_frames: GoodFrames | None = None,
+) -> np.ndarray:
     """Counts the pixels of each label value in each record, in one pass.
 
     Args:
         data_dir: folder of the records.
         split: name of the split, such as "train".
+        good_frames: leaves out the bad records of damaged shards; from
+            `datasets.bad_records.good_frames`.
 
     Returns:
         int64 [records, 256]: pixels by record and label value. Records are in the order
@@ -48,12 +49,10 @@ def count_pixels(data_dir: str, split: str) -> np.ndarray:
     """
 
     def count(serialized):
-        # The image is not among the outputs and is therefore not decoded.
-        label = parse_example(serialized)["label"]
-        values = tf.cast(tf.reshape(label, [-1]), tf.int32)
+        values = tf.cast(tf.reshape(parse_label(serialized), [-1]), tf.int32)
         return tf.math.bincount(values, minlength=256, dtype=tf.int64)
 
-    records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
+    records = read_shards(shard_paths(data_dir, split), good_frames)
     counts = []
     for row in records.map(count, num_parallel_calls=tf.data.AUTOTUNE):
         counts.append(row.numpy())

@@ -12,7 +12,13 @@ import tensorflow as tf
 
 from datasets.augment import augment
 from datasets.policies import find_policy
-from datasets.tfrecord import parse_example, shard_paths
+from datasets.tfrecord import (
+    GoodFrames,
+    parse_example,
+    read_shards,
+    shard_paths,
+    shard_reader,
+)
 
 # Shards that are read side by side. Fixed: as many as there are processors would make
 # the order of the records depend on the machine.
@@ -30,40 +36,55 @@ def _options() -> tf.data.Options:
     return options
 
 
-def count_records(paths: list[str]) -> int:
-    """Counts the records of TFRecord files by reading them, without decoding."""
-    records = tf.data.TFRecordDataset(paths, num_parallel_reads=tf.data.AUTOTUNE)
-    return int(records.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
+def count_records(paths: list[str], good_frames: GoodFrames | None = None) -> int:
+    """Counts the records of TFRecord files by reading them, without decoding.
+
+    Those of damaged shards, see `datasets.tfrecord.shard_reader`, are counted already.
+    """
+    damaged = good_frames or {}
+    counted = sum(len(damaged[path]) for path in paths if path in damaged)
+    whole = tf.constant([path for path in paths if path not in damaged], tf.string)
+    records = tf.data.TFRecordDataset(whole, num_parallel_reads=tf.data.AUTOTUNE)
+    zero = tf.constant(0, tf.int64)
+    return counted + int(records.reduce(zero, lambda count, _: count + 1))
 
 
-def count_examples(paths: list[str], repeats: np.ndarray | None = None) -> int:
+def count_examples(
+    paths: list[str],
+    repeats: np.ndarray | None = None,
+    good_frames: GoodFrames | None = None,
+) -> int:
     """Returns the number of examples in an epoch: of records, or of their repeats."""
-    return count_records(paths) if repeats is None else int(np.sum(repeats))
+    if repeats is None:
+        return count_records(paths, good_frames)
+    return int(np.sum(repeats))
 
 
 def _read_repeated(
-    path: tf.Tensor, first: tf.Tensor, repeats: tf.Tensor
+    records: tf.data.Dataset, first: tf.Tensor, repeats: tf.Tensor
 ) -> tf.data.Dataset:
     """Returns the serialized records of a shard, record i of all repeats[i] times.
 
     Args:
-        path: string [], the shard.
+        records: string [], those of the shard.
         first: int64 [], index of the shard's first record among those of the split.
         repeats: int64 [records], 0 or more, of the split.
     """
-    records = tf.data.TFRecordDataset(path).enumerate(first)
-    return records.flat_map(
+    return records.enumerate(first).flat_map(
         lambda index, record: tf.data.Dataset.from_tensors(record).repeat(
             repeats[index]
         )
     )
 
 
-def _shard_reader(paths: list[str], repeats: np.ndarray | None):
+def _shard_reader(
+    paths: list[str], repeats: np.ndarray | None, good_frames: GoodFrames | None
+):
     """Returns a function from a shard's path (string []) to its serialized records."""
+    read_once = shard_reader(good_frames)
     if repeats is None:
-        return tf.data.TFRecordDataset
-    counts = [count_records([path]) for path in paths]
+        return read_once
+    counts = [count_records([path], good_frames) for path in paths]
     if sum(counts) != len(repeats):
         raise ValueError(
             f"Expected repeats of the {sum(counts)} records in {len(paths)} shards "
@@ -74,7 +95,8 @@ def _shard_reader(paths: list[str], repeats: np.ndarray | None):
     names, repeats = tf.constant(paths), tf.constant(repeats, tf.int64)
 
     def read(path):
-        return _read_repeated(path, firsts[tf.argmax(names == path)], repeats)
+        first = firsts[tf.argmax(names == path)]
+        return _read_repeated(read_once(path), first, repeats)
 
     return read
 
@@ -105,14 +127,15 @@ def _record_stream(
     shuffle_buffer: int,
     start: int,
     repeats: np.ndarray | None,
+    good_frames: GoodFrames | None = None,
 ) -> tf.data.Dataset:
     """Returns (index, serialized record) without end, from index `start` on."""
     # A fresh start need not know how many records there are.
     first_epoch, done = (
-        divmod(start, count_examples(paths, repeats)) if start else (0, 0)
+        divmod(start, count_examples(paths, repeats, good_frames)) if start else (0, 0)
     )
     epochs = tf.data.Dataset.counter(first_epoch)
-    read = _shard_reader(paths, repeats)
+    read = _shard_reader(paths, repeats, good_frames)
     records = epochs.flat_map(
         lambda epoch: _epoch_records(paths, read, seed, epoch, shuffle_buffer)
     )
@@ -135,6 +158,10 @@ def make_train_dataset(
     ignore_label: int = 255,
     shuffle_buffer: int = 512,
     repeats: np.ndarray | None = None,
+    good_frames: GoodFrames | None = None,
+    num_replicas: int = 1,
+    num_workers: int = 1,
+    worker_index: int = 0,
 ) -> tf.data.Dataset:
     """Makes the infinite stream of augmented batches.
 
@@ -162,16 +189,24 @@ def make_train_dataset(
             from `datasets.bootstrap.record_repeats`; None takes each once. An epoch
             has as many examples as their sum. Serialized records are repeated, before
             they are shuffled; each copy gets an augmentation of its own.
+        good_frames: leaves out the bad records of damaged shards; from
+            `datasets.bad_records.good_frames`.
+        num_replicas: devices of all workers together that share a batch; each takes
+            `batch_size / num_replicas` examples of it, in their order.
+        num_workers: processes that share the replicas equally. Each reads all of the
+            records and decodes its own alone.
+        worker_index: which of them this is; it gets one replica's share after another.
 
     Returns:
-        (image float32 [batch_size, height, width, 3], RGB in 0..255; label int32
-        [batch_size, height, width], class ids or ignore_label), static shapes.
+        (image float32 [n, height, width, 3], RGB in 0..255; label int32 [n, height,
+        width], class ids or ignore_label), static shapes, n = batch_size /
+        num_replicas.
 
     Raises:
         FileNotFoundError: there are no records of this split.
         ImportError: the policy needs keras-cv, which is not installed.
-        ValueError: a number is out of its range, there is no such policy, or `repeats`
-            belongs to other records.
+        ValueError: a number is out of its range or cannot be shared, there is no such
+            policy, or `repeats` belongs to other records.
     """
     chosen = find_policy(policy)
     min_scale = chosen.min_scale if min_scale is None else min_scale
@@ -192,6 +227,12 @@ def make_train_dataset(
         raise ValueError(
             "Expected repeats of 0 or more, and a record that comes at least once. "
             f"Received: {np.min(repeats)} to {np.max(repeats)}"
+        )
+    if batch_size % num_replicas or num_replicas % num_workers:
+        raise ValueError(
+            "Expected a batch_size divisible by num_replicas, and that by num_workers. "
+            f"Received: batch_size={batch_size}, num_replicas={num_replicas}, "
+            f"num_workers={num_workers}"
         )
     change_image = chosen.make_image_change and chosen.make_image_change()
 
@@ -217,10 +258,26 @@ def make_train_dataset(
         shuffle_buffer,
         start_step * batch_size,
         repeats,
+        good_frames,
     )
+    records = _share(records, batch_size, num_workers, worker_index)
     examples = records.map(decode_and_augment, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = examples.batch(batch_size, drop_remainder=True)
+    batches = examples.batch(batch_size // num_replicas, drop_remainder=True)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def _share(
+    records: tf.data.Dataset, period: int, num_workers: int, worker_index: int
+) -> tf.data.Dataset:
+    """Keeps a worker's share of (index, ...): one run of every `period` indices.
+
+    By position, and not by file: so a batch holds the same examples, in the same order,
+    for any number of workers.
+    """
+    if num_workers == 1:
+        return records
+    size = period // num_workers
+    return records.filter(lambda index, _: index % period // size == worker_index)
 
 
 def fill_batch(
@@ -241,8 +298,20 @@ def fill_batch(
     )
 
 
+def _whole_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(image uint8 [h, w, 3]; label int32 [h, w]; filename string [])."""
+    example = parse_example(serialized)
+    label = tf.cast(tf.squeeze(example["label"], axis=2), tf.int32)
+    return example["image"], label, example["filename"]
+
+
 def make_eval_dataset(
-    data_dir: str, split: str, *, batch_size: int = 1, with_filename: bool = False
+    data_dir: str,
+    split: str,
+    *,
+    batch_size: int = 1,
+    with_filename: bool = False,
+    good_frames: GoodFrames | None = None,
 ) -> tf.data.Dataset:
     """Makes one pass over a split: each example once, whole and at its own size.
 
@@ -252,6 +321,8 @@ def make_eval_dataset(
         batch_size: largest batch. A batch holds images of equal size, so that nothing
             is padded; with 1 the examples come in the order of the records.
         with_filename: whether the third element, string [B], is there.
+        good_frames: leaves out the bad records of damaged shards; from
+            `datasets.bad_records.good_frames`.
 
     Returns:
         (image uint8 [B, h, w, 3], RGB; label int32 [B, h, w], class ids or the ignore
@@ -265,16 +336,14 @@ def make_eval_dataset(
         raise ValueError(f"Expected a batch_size of 1 or more. Received: {batch_size}")
 
     def decode(serialized):
-        example = parse_example(serialized)
-        label = tf.cast(tf.squeeze(example["label"], axis=2), tf.int32)
-        example = (example["image"], label, example["filename"])
+        example = _whole_example(serialized)
         return example if with_filename else example[:2]
 
     def size_of(image, *_):
         shape = tf.shape(image, tf.int64)
         return shape[0] * 2**32 + shape[1]
 
-    records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
+    records = read_shards(shard_paths(data_dir, split), good_frames)
     examples = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     if batch_size == 1:
         batches = examples.batch(1)
@@ -283,3 +352,50 @@ def make_eval_dataset(
             size_of, lambda _, same_size: same_size.batch(batch_size), batch_size
         )
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def make_eval_share(
+    data_dir: str,
+    split: str,
+    *,
+    num_examples: int,
+    ignore_label: int = 255,
+    good_frames: GoodFrames | None = None,
+    num_replicas: int = 1,
+    num_workers: int = 1,
+    worker_index: int = 0,
+) -> tf.data.Dataset:
+    """Makes a worker's part of one pass over a split: its images whole, one by one.
+
+    Each example goes to one replica of one worker. All get equally many: those without
+    an example in the last round get the first image, its labels void (see
+    `fill_batch`). So the workers take the same number of steps, as they must.
+
+    Args:
+        data_dir: folder of the records.
+        split: name of the split, such as "val".
+        num_examples: records that are read.
+        ignore_label: of the void labels.
+        good_frames: see `make_eval_dataset`.
+        num_replicas: devices of all workers together.
+        num_workers: processes that share the replicas equally.
+        worker_index: which of them this is.
+
+    Returns:
+        (image uint8 [1, h, w, 3], RGB; label int32 [1, h, w]), for one replica of the
+        worker after another.
+
+    Raises:
+        FileNotFoundError: there are no records of this split.
+    """
+    records = read_shards(shard_paths(data_dir, split), good_frames)
+    filled = records.concatenate(records.take(1).repeat(-num_examples % num_replicas))
+    mine = _share(filled.enumerate(), num_replicas, num_workers, worker_index)
+
+    def decode(index, serialized):
+        image, label, _ = _whole_example(serialized)
+        void = tf.fill(tf.shape(label), tf.cast(ignore_label, label.dtype))
+        return image, tf.where(index < num_examples, label, void)
+
+    examples = mine.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(1).prefetch(tf.data.AUTOTUNE).with_options(_options())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,14 @@ NO_IDS = (
     "Expected the label of every record to be a single-channel 8-bit PNG of class ids. "
     "Write the records anew with a builder of datasets/. Received another PNG in:"
 )
+OTHER_SIZE = (
+    "Expected image and label of every record to be of one size. Received, by file "
+    "name, shape of the image and shape of the label:"
+)
+
+# Path of a damaged shard, as `shard_paths` gives it -> int64 [records, 3]: the bytes
+# before, of and behind each record that is to be read.
+GoodFrames = Mapping[str, np.ndarray]
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -134,6 +143,36 @@ def encode_example(
     )
 
 
+def _parse_features(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    import tensorflow as tf
+
+    return tf.io.parse_single_example(
+        serialized,
+        {
+            IMAGE: tf.io.FixedLenFeature([], tf.string),
+            LABEL: tf.io.FixedLenFeature([], tf.string),
+            FILENAME: tf.io.FixedLenFeature([], tf.string, default_value=""),
+        },
+    )
+
+
+def _decode_label(features: dict[str, tf.Tensor]) -> tf.Tensor:
+    import tensorflow as tf
+
+    kind = tf.strings.substr(features[LABEL], 24, len(PNG_DEPTH_AND_COLOR))
+    is_ids = tf.debugging.Assert(
+        tf.equal(kind, PNG_DEPTH_AND_COLOR), [NO_IDS, features[FILENAME]]
+    )
+    # Assert returns None in eager mode, where it has raised already.
+    with tf.control_dependencies([] if is_ids is None else [is_ids]):
+        return tf.io.decode_png(features[LABEL], channels=1)
+
+
+def parse_label(serialized: tf.Tensor) -> tf.Tensor:
+    """Decodes the label of one record alone; see `parse_example`."""
+    return _decode_label(_parse_features(serialized))
+
+
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Decodes one record; graph code for `tf.data.Dataset.map`.
 
@@ -146,33 +185,24 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         "filename": string [], empty where the record has none.
 
     Raises:
-        tf.errors.InvalidArgumentError: a key is missing, an image cannot be decoded, or
+        tf.errors.InvalidArgumentError: a key is missing, an image cannot be decoded,
             the label is no single-channel 8-bit PNG (TensorFlow would turn a palette
-            into greys, which are not the ids).
+            into greys, which are not the ids), or its size is not the image's (a crop
+            of both would go on with wrong labels).
     """
     import tensorflow as tf
 
-    features = tf.io.parse_single_example(
-        serialized,
-        {
-            IMAGE: tf.io.FixedLenFeature([], tf.string),
-            LABEL: tf.io.FixedLenFeature([], tf.string),
-            FILENAME: tf.io.FixedLenFeature([], tf.string, default_value=""),
-        },
-    )
-    kind = tf.strings.substr(features[LABEL], 24, len(PNG_DEPTH_AND_COLOR))
-    is_ids = tf.debugging.Assert(
-        tf.equal(kind, PNG_DEPTH_AND_COLOR), [NO_IDS, features[FILENAME]]
-    )
-    # Assert returns None in eager mode, where it has raised already.
-    with tf.control_dependencies([] if is_ids is None else [is_ids]):
-        label = tf.io.decode_png(features[LABEL], channels=1)
+    features = _parse_features(serialized)
+    label = _decode_label(features)
     image = tf.io.decode_image(features[IMAGE], channels=3, expand_animations=False)
-    return {
-        "image": tf.ensure_shape(image, [None, None, 3]),
-        "label": label,
-        "filename": features[FILENAME],
-    }
+    image = tf.ensure_shape(image, [None, None, 3])
+    same_size = tf.debugging.Assert(
+        tf.reduce_all(tf.equal(tf.shape(image)[:2], tf.shape(label)[:2])),
+        [OTHER_SIZE, features[FILENAME], tf.shape(image), tf.shape(label)],
+    )
+    with tf.control_dependencies([] if same_size is None else [same_size]):
+        image = tf.identity(image)
+    return {"image": image, "label": label, "filename": features[FILENAME]}
 
 
 def shard_paths(data_dir: str, split: str) -> list[str]:
@@ -201,9 +231,69 @@ def shard_paths(data_dir: str, split: str) -> list[str]:
             "build_camvid, build_shapes)."
         )
     count = int(found[0][-len("00000.tfrecord") : -len(".tfrecord")])
-    if found != [shard_name(split, index, count) for index in range(count)]:
+    expected = [shard_name(split, index, count) for index in range(count)]
+    if found != expected:
+        absent = ", ".join(name for name in expected if name not in found) or "none"
         raise FileNotFoundError(
             f"Expected {count} shards of split {split} in {data_dir}. "
-            f"Received: {', '.join(found)}. Build the data set again."
+            f"Received: {', '.join(found)}; missing: {absent}. Put them back, or build "
+            "the data set again."
         )
     return [os.path.join(data_dir, name) for name in found]
+
+
+def shard_reader(
+    good_frames: GoodFrames | None = None,
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Returns a function from a shard's path to its serialized records.
+
+    TensorFlow's own reader loses what lies behind a damaged record. Such a shard is
+    read by the places of its good records; the others as ever.
+
+    Args:
+        good_frames: the damaged shards and their good records, from
+            `datasets.bad_records.good_frames`; None where no shard is damaged.
+
+    Returns:
+        A function of a path, string [], for `Dataset.interleave` and `flat_map`.
+    """
+    import tensorflow as tf
+
+    if not good_frames:
+        return tf.data.TFRecordDataset
+    damaged = tf.constant(list(good_frames))
+    ends = np.cumsum([len(frames) for frames in good_frames.values()], dtype=np.int64)
+    bounds = tf.constant(np.insert(ends, 0, 0))
+    all_frames = tf.constant(np.concatenate(list(good_frames.values())), tf.int64)
+
+    def read(path):
+        matches = tf.equal(damaged, path)
+        whole = tf.boolean_mask([path], [~tf.reduce_any(matches)])
+        shard = tf.squeeze(tf.where(matches), axis=1)  # no or one index
+        first = tf.reduce_sum(tf.gather(bounds, shard))
+        last = tf.reduce_sum(tf.gather(bounds, shard + 1))
+        frames = tf.data.Dataset.from_tensor_slices(all_frames[first:last])
+        by_place = frames.flat_map(
+            lambda frame: tf.data.FixedLengthRecordDataset(
+                path, frame[1], header_bytes=frame[0], footer_bytes=frame[2]
+            )
+        )
+        return tf.data.TFRecordDataset(whole).concatenate(by_place)
+
+    return read
+
+
+def read_shards(
+    paths: list[str], good_frames: GoodFrames | None = None
+) -> tf.data.Dataset:
+    """Returns the serialized records of shards, one shard after the other.
+
+    Args:
+        paths: of the shards.
+        good_frames: see `shard_reader`.
+    """
+    import tensorflow as tf
+
+    if not good_frames:
+        return tf.data.TFRecordDataset(paths)
+    return tf.data.Dataset.from_tensor_slices(paths).flat_map(shard_reader(good_frames))

@@ -8,12 +8,15 @@ between Keras 2 and 3, and from keras.applications.
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import zipfile
 
 import h5py
 import numpy as np
 from tensorflow import keras
+
+from deeplab_tf.files import atomic_write
 
 _BATCH_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -58,10 +61,10 @@ def named_weights(model) -> dict:
 def save_weights(model, path: str | os.PathLike) -> None:
     """Writes every weight of a model to an .npz file, atomically."""
     arrays = {name: np.asarray(value) for name, value in named_weights(model).items()}
-    temporary = f"{os.fspath(path)}.tmp"
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()  # on a full disk NumPy 1 would leave a zip file half open
+    np.savez(buffer, **arrays)
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getbuffer())
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from datasets import bootstrap, pipeline
-from datasets.info import DATASETS
 from datasets.tfrecord import encode_example, shard_name
 from tests.test_pipeline import assert_equal, batches, data_dir, record_ids, train
 
@@ -67,10 +66,6 @@ def test_a_class_in_no_record_is_named(name, pixels):
         bootstrap.record_repeats(
             COUNTS, (*NAMES, "dog"), duplicate={name: 2}, min_class_pixels=pixels
         )
-
-
-def test_the_papers_classes_are_classes_of_voc():
-    assert set(bootstrap.VOC_HARD_CLASSES) < set(DATASETS["voc2012"].class_names)
 
 
 def test_describe_repeats_by_hand():

@@ -1,0 +1,303 @@
+"""Bad records are found, named and read around."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from datasets import bad_records, bootstrap, pipeline
+from datasets.bad_records import BadRecords, bad_records_named, crc32c, scan_split
+from datasets.info import DatasetInfo
+from datasets.tfrecord import IMAGE, LABEL, encode_example, shard_name, shard_paths
+from tests.test_pipeline import assert_equal, batches, train
+
+SIZE = (40, 48)
+CLASSES = ("background", "cat", "dog", "horse")
+
+
+def png(array: np.ndarray, mode: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def example(index: int, change=None) -> bytes:
+    """Record `index`: noise, half of its label one class and half to ignore."""
+    rng = np.random.default_rng(index)
+    image = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    label = np.full(SIZE, index % len(CLASSES), np.uint8)
+    label[:20] = 255
+    record = encode_example(png(image), label, f"image{index}", "png", *SIZE)
+    if change is None:
+        return record
+    if isinstance(change, bytes):
+        return change
+    message = tf.train.Example.FromString(record)
+    change(message.features.feature)
+    return message.SerializeToString(deterministic=True)
+
+
+def write_data(folder, changes=None, left_out=(), num_train=12, num_val=3) -> str:
+    """Writes splits train, in 3 shards, and val; returns the folder.
+
+    Args:
+      folder: to write to.
+      changes: record of train -> a change of its features.
+      left_out: records of train that their shards lack.
+    """
+    folder.mkdir(exist_ok=True)
+    changes = changes or {}
+    for split, indices, num_shards in (
+        ("train", range(num_train), 3),
+        ("val", range(100, 100 + num_val), 1),
+    ):
+        for shard in range(num_shards):
+            path = str(folder / shard_name(split, shard, num_shards))
+            with tf.io.TFRecordWriter(path) as writer:
+                for index in indices[shard::num_shards]:
+                    if index not in left_out:
+                        writer.write(example(index, changes.get(index)))
+    splits = {"train": num_train - len(left_out), "val": num_val}
+    info = DatasetInfo("drawn", CLASSES, splits=splits)
+    (folder / "info.json").write_text(info.to_json())
+    return str(folder)
+
+
+def frames_of(path) -> list[tuple[int, int]]:
+    """(start, size) of each record of a whole shard."""
+    content, position, frames = path.read_bytes(), 0, []
+    while position < len(content):
+        (size,) = struct.unpack_from("<Q", content, position)
+        frames.append((position + 12, size))
+        position += 12 + size + 4
+    return frames
+
+
+def flip(path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def shard_of_train(folder, shard: int):
+    return folder / shard_name("train", shard, 3)
+
+
+def flip_data(folder, index: int) -> None:
+    """Changes a byte of the image of record `index` of train."""
+    path = shard_of_train(folder, index % 3)
+    start, size = frames_of(path)[index // 3]
+    flip(path, start + size // 2)
+
+
+def set_bytes(key: str, value: bytes):
+    def change(features):
+        features[key].bytes_list.value[0] = value
+
+    return change
+
+
+def remove(key: str):
+    return lambda features: features.pop(key)
+
+
+def label_of(*ids: int) -> bytes:
+    label = np.zeros(SIZE, np.uint8)
+    label.reshape(-1)[: len(ids)] = ids
+    return png(label)
+
+
+# A change of record 4, which is record 1 of shard 1, and what is said about it.
+CONTENT_FAULTS = {
+    "no image": (remove(IMAGE), "it has no image, key image/encoded"),
+    "no label": (
+        remove(LABEL),
+        "it has no label, key image/segmentation/class/encoded",
+    ),
+    "image damaged": (set_bytes(IMAGE, b"no image"), "its image cannot be decoded"),
+    "label damaged": (
+        set_bytes(LABEL, label_of(1)[:60]),
+        "its label is no single-channel 8-bit PNG that can be decoded",
+    ),
+    "palette label": (
+        set_bytes(LABEL, png(np.zeros(SIZE, np.uint8), "P")),
+        "its label is no single-channel 8-bit PNG that can be decoded",
+    ),
+    "other size": (
+        set_bytes(LABEL, png(np.zeros((48, 40), np.uint8))),
+        "its image is 40 x 48 pixels (height x width), its label 48 x 40",
+    ),
+    "ids out of range": (
+        set_bytes(LABEL, label_of(4, 200, 3, 255)),
+        "its label holds 4, 200, which is neither a class in [0, 4) nor the ignore "
+        "label 255",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CONTENT_FAULTS)
+def test_a_record_of_bad_content_is_named(tmp_path, fault):
+    change, problem = CONTENT_FAULTS[fault]
+    folder = write_data(tmp_path, {4: change})
+    scan = scan_split(folder, "train")
+    assert [str(bad) for bad in scan.bad] == [
+        f"train-00001-of-00003.tfrecord record 1 (image4): {problem}"
+    ]
+    assert (scan.num_good, scan.is_whole) == (11, False)
+
+
+def test_a_label_of_another_size_does_not_pass_the_pipeline(tmp_path):
+    """A crop of both would train on wrong labels, and no step would fail."""
+    folder = write_data(tmp_path, {4: CONTENT_FAULTS["other size"][0]})
+    dataset = train(folder, batch_size=12, crop_size=(33, 33))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of one size.*image4"):
+        batches(dataset, 1)
+    scan = scan_split(folder, "train")
+    assert len(batches(train(folder, good_frames=scan.good_frames), 4)) == 4
+
+
+def test_damaged_frames_are_named(tmp_path):
+    """A byte of the data, one of a length, and a shard that is cut short."""
+    folder = write_data(tmp_path)
+    first, second, third = (shard_of_train(tmp_path, shard) for shard in range(3))
+    flip_data(tmp_path, 3)
+    start, _ = frames_of(second)[2]
+    flip(second, start - 12)
+    start, size = frames_of(third)[3]
+    third.write_bytes(third.read_bytes()[: start + size // 2])
+    lost = second.stat().st_size - frames_of_start(second, 2)
+    scan = scan_split(folder, "train")
+    assert str(scan).splitlines() == [
+        f"3 of 11 records in split train of {folder} are bad:",
+        "  train-00000-of-00003.tfrecord record 1 (image3): its checksum is wrong: its "
+        "bytes have changed",
+        "  train-00001-of-00003.tfrecord record 2: its length is damaged; it and all "
+        f"behind it, {lost} bytes, are lost",
+        "  train-00002-of-00003.tfrecord record 3: the shard is cut short here, after "
+        f"{third.stat().st_size} bytes",
+        "  there should be 12 records, by info.json: shards were cut short or "
+        "exchanged",
+    ]
+
+
+def frames_of_start(path, index: int) -> int:
+    """Where record `index` of a shard starts, of records of whole frames before it."""
+    content, position = path.read_bytes(), 0
+    for _ in range(index):
+        position += 16 + struct.unpack_from("<Q", content, position)[0]
+    return position + 12
+
+
+@pytest.mark.parametrize("record", [b"", b"\xba\xff" * 50, b"no example"])
+def test_a_record_that_is_no_example_is_named(tmp_path, record):
+    folder = write_data(tmp_path, {4: record})
+    with pytest.raises(BadRecords) as error:
+        with bad_records_named(folder, ["train"]):
+            list(pipeline.make_eval_dataset(folder, "train"))
+    problem = "it is no tf.train.Example" if record else f"it has no image, key {IMAGE}"
+    assert f"train-00001-of-00003.tfrecord record 1: {problem}\n" in str(error.value)
+
+
+def test_a_shard_cut_between_two_records_is_noticed(tmp_path):
+    folder = write_data(tmp_path)
+    path = shard_of_train(tmp_path, 1)
+    start, size = frames_of(path)[1]
+    path.write_bytes(path.read_bytes()[: start + size + 4])
+    scan = scan_split(folder, "train")
+    assert not scan.bad and not scan.is_whole
+    assert "0 of 10 records" in str(scan) and "should be 12 records" in str(scan)
+
+
+def test_a_whole_split_is_whole(tmp_path):
+    scan = scan_split(write_data(tmp_path), "train")
+    assert scan.is_whole and scan.num_good == 12 and not scan.good_frames
+    assert str(scan) == f"All 12 records in split train of {tmp_path} are good."
+
+
+def test_many_bad_records_are_counted_and_ten_named(tmp_path):
+    folder = write_data(tmp_path, {index: remove(LABEL) for index in range(12)})
+    lines = str(scan_split(folder, "train")).splitlines()
+    assert len(lines) == 12 and lines[-1] == "  and 2 more"
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 5, 8, 255, 256, 100_001])
+def test_checksums_are_those_of_tensorflow(tmp_path, size):
+    record = np.random.default_rng(size).bytes(size)
+    path = tmp_path / "one.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(record)
+    stored = path.read_bytes()[-4:]
+    assert bad_records._checksum_holds(record, stored)
+    assert not bad_records._checksum_holds(record + b"\0", stored)
+
+
+def test_crc32c_of_the_standard():
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of every catalogue
+    assert crc32c(b"") == 0
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A split that lacks records 2, 4, 7, of damaged shards 1 and 2."""
+    folder = tmp_path_factory.mktemp("damaged")
+    write_data(folder, {2: CONTENT_FAULTS["other size"][0]})
+    flip_data(folder, 4)
+    flip_data(folder, 7)
+    return str(folder), scan_split(str(folder), "train").good_frames
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """The split whose shards never held them."""
+    return write_data(tmp_path_factory.mktemp("clean"), left_out=(2, 4, 7))
+
+
+@pytest.mark.parametrize("start_step, repeated", [(0, False), (2, True), (4, True)])
+def test_the_stream_around_bad_records_is_that_of_shards_without_them(
+    damaged, clean, start_step, repeated
+):
+    """In order, augmentation, repeats, and where it is entered: 9 records an epoch."""
+    folder, frames = damaged
+    options = dict(crop_size=(33, 33), start_step=start_step, shuffle_buffer=4)
+    if repeated:
+        options["repeats"] = np.array([1, 2, 0, 1, 3, 1, 1, 1, 1])
+    around = train(folder, good_frames=frames, **options)
+    assert_equal(batches(around, 5), batches(train(clean, **options), 5))
+
+
+def test_what_counts_agrees_with_what_is_read(damaged, clean):
+    folder, frames = damaged
+    paths = shard_paths(folder, "train")
+    assert set(frames) == set(paths[1:]), "shard 0 is whole and read as ever"
+    assert pipeline.count_examples(paths, None, frames) == 9
+    np.testing.assert_array_equal(
+        bootstrap.count_pixels(folder, "train", frames),
+        bootstrap.count_pixels(clean, "train"),
+    )
+    around = pipeline.make_eval_dataset(folder, "train", good_frames=frames)
+    assert_equal(list(around), list(pipeline.make_eval_dataset(clean, "train")))
+
+
+def test_a_shard_without_any_good_record_is_empty(tmp_path):
+    folder = write_data(tmp_path, {index: remove(IMAGE) for index in (1, 4, 7, 10)})
+    frames = scan_split(folder, "train").good_frames
+    around = train(folder, good_frames=frames, batch_size=8, crop_size=(33, 33))
+    assert len(batches(around, 3)) == 3
+    assert pipeline.count_records(shard_paths(folder, "train"), frames) == 8
+
+
+def test_an_error_without_a_bad_record_passes(tmp_path):
+    folder = write_data(tmp_path)
+    error = tf.errors.InvalidArgumentError(None, None, "of another cause")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of another cause"):
+        with bad_records_named(folder, ["train"]):
+            raise error
+    with pytest.raises(ValueError, match="not of the data"):
+        with bad_records_named(folder, ["no split"]):
+            raise ValueError("not of the data")
