@@ -22,11 +22,13 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from datasets.bad_records import DATA_ERRORS, bad_records_named
 from datasets.info import read_info
 from datasets.pipeline import make_eval_dataset
 from deeplab_tf import metrics
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf
+from deeplab_tf.files import atomic_write
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.workdir import load_workdir, workdir_weights
 
@@ -58,8 +60,8 @@ def evaluate(
       (confusion matrix int64 [num_classes, num_classes], number of images).
 
     Raises:
-      FileNotFoundError: no such records.
-      ValueError: records of another number of classes.
+      FileNotFoundError: no such records, or shards are missing.
+      ValueError: records of another number of classes, or bad ones, which it names.
     """
     info = read_info(data_dir)
     if info.num_classes != config.num_classes:
@@ -70,12 +72,14 @@ def evaluate(
     confusion = np.zeros((config.num_classes, config.num_classes), np.int64)
     images = 0
     dataset = make_eval_dataset(data_dir, split)
-    for image, label in tqdm(dataset, total=info.splits.get(split), disable=None):
-        classes = predict_classes(segmenter, image.numpy(), crf)
-        confusion += metrics.confusion_matrix(
-            label, classes, config.num_classes, config.ignore_label
-        )
-        images += len(label)
+    # A ValueError is what confusion_matrix makes of labels out of range.
+    with bad_records_named(data_dir, [split], errors=(*DATA_ERRORS, ValueError)):
+        for image, label in tqdm(dataset, total=info.splits.get(split), disable=None):
+            classes = predict_classes(segmenter, image.numpy(), crf)
+            confusion += metrics.confusion_matrix(
+                label, classes, config.num_classes, config.ignore_label
+            )
+            images += len(label)
     return confusion, images
 
 
@@ -129,10 +133,9 @@ def write_summary(summary: dict, workdir: str, split: str) -> str:
     """Writes <workdir>/evaluation/<split>.json atomically; returns its path."""
     path = os.path.join(workdir, "evaluation", f"{split}.json")
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+    with atomic_write(path) as file:
         json.dump(summary, file, indent=2)
         file.write("\n")
-    os.replace(f"{path}.tmp", path)
     return path
 
 
@@ -174,7 +177,10 @@ def main(argv):
     }
     print(table(summary))
     print(f"{images} images of {split} in {seconds:.0f} s.")
-    print(f"Written: {write_summary(summary, FLAGS.workdir, split)}")
+    try:
+        print(f"Written: {write_summary(summary, FLAGS.workdir, split)}")
+    except OSError as error:
+        sys.exit(f"evaluate.py: {error}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """deeplab_tf: the DeepLab family for TensorFlow 2 and Keras."""
 
 from deeplab_tf.blocks import layer_defaults
-from deeplab_tf.config import RECIPES, TrainConfig
+from deeplab_tf.config import TrainConfig
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.losses import SegmentationLoss
 from deeplab_tf.metrics import MeanIoU
@@ -16,6 +16,7 @@ from deeplab_tf.models import (
     build_model,
     inference_model,
 )
+from deeplab_tf.recipes import RECIPES, recipe_config
 from deeplab_tf.version import __version__
 from deeplab_tf.weight_files import load_weights, save_weights
 from deeplab_tf.workdir import load_workdir
@@ -39,5 +40,6 @@ __all__ = [
     "layer_defaults",
     "load_weights",
     "load_workdir",
+    "recipe_config",
     "save_weights",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -16,6 +17,12 @@ def list_checkpoints(folder: str | os.PathLike) -> list[str]:
     """Returns the names of the checkpoints in a folder, the oldest first."""
     present = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in present if _NAME.fullmatch(name))
+
+
+def last_step(folder: str | os.PathLike) -> int:
+    """The step of the newest checkpoint in a folder; 0 where there is none."""
+    names = list_checkpoints(folder)
+    return int(_NAME.fullmatch(names[-1])[2]) if names else 0
 
 
 class CheckpointFolder:
@@ -54,9 +61,11 @@ class CheckpointFolder:
             os.rename(temporary, path)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            full = os.strerror(errno.ENOSPC)  # in the middle of TensorFlow's message
             raise OSError(
                 f"The checkpoint of step {step} cannot be written to {self.folder}: "
-                f"{error}. The last one there is {names[-1] if names else 'none'}."
+                f"{full if full in str(error) else error}. The last one there is "
+                f"{names[-1] if names else 'none'}."
             ) from error
         for name in names[: max(0, len(names) + 1 - self.keep)]:
             shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a run is: `TrainConfig`, saved beside its checkpoints, and the recipes."""
+"""What a run is: `TrainConfig`, saved beside its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Sequence
 
+from deeplab_tf.files import atomic_write
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One training run, flat. Everything a script needs to rebuild and judge its model.
 
     Attributes:
-      recipe: the row of `RECIPES` it started from.
+      recipe: the row of `recipes.RECIPES` it started from.
       model: a row of `models.MODELS`.
       backbone, output_stride, multi_grid, atrous_rates, image_pooling, separable,
         dropout_rate, input_scales, multi_scale_features, cascade_blocks: arguments of
@@ -31,6 +33,7 @@ class TrainConfig:
       min_class_pixels: images with fewer pixels of such a class are not duplicated.
       min_labelled_pixels: images with fewer pixels that are not background are left
         out of training.
+      skip_bad_records: whether corrupt records are left out instead of ending the run.
       batch_size: images a step over all replicas.
       epochs: passes over the training split; used when steps is 0.
       steps: training steps, batches, in all.
@@ -41,9 +44,11 @@ class TrainConfig:
         quicker on short runs from scratch, ...
       auxiliary_weight: of the losses of outputs that only training has; torchvision
         weights its auxiliary head by 0.5, DeepLabV2 its scales by 1.
-      learning_rate: at the start of the poly schedule.
-      poly_power: learning_rate * (1 - step / steps) ** poly_power.
-      warmup_steps: updates over which the learning rate rises from 0 to the schedule.
+      learning_rate: at the start of the schedule.
+      schedule: "poly", learning_rate * (1 - update / updates) ** poly_power; or "step",
+        a tenth of it every decay_steps updates, as DeepLabV1.
+      poly_power, decay_steps: see schedule.
+      warmup_steps: updates over which the poly schedule's rate rises from 0.
       head_multiplier, head_bias_multiplier: learning rate of the classifiers' kernels
         and biases over that of the rest; 10 and 20 in DeepLabV2.
       momentum: of SGD.
@@ -53,7 +58,9 @@ class TrainConfig:
       class_weights: one a class in the loss; train.py turns "balanced" into numbers.
       label_stride: 8 compares at every 8th pixel, as DeepLabV1 and V2 do.
       hard_pixel_fraction, hard_mining_steps: see `losses.SegmentationLoss`.
-      weight_decay: lambda of the papers; see `layers.LayerDefaults`.
+      weight_decay: lambda of the papers, in the loss; see `blocks.LayerDefaults`.
+      decoupled_weight_decay: of optimizers that have one of their own (adamw), on the
+        same weights; set weight_decay to 0 with it.
       batch_norm_momentum: decay of the moving statistics; None is each layer's own.
       frozen_batch_norm: BatchNorm stays in inference mode: the papers' second stage.
       precision: float32, bfloat16 or float16 (mixed, variables stay float32).
@@ -90,6 +97,7 @@ class TrainConfig:
     duplicate: tuple[tuple[str, int], ...] = ()
     min_class_pixels: int = 1
     min_labelled_pixels: int = 0
+    skip_bad_records: bool = False
     batch_size: int = 16
     epochs: int = 50
     steps: int = 0
@@ -98,7 +106,9 @@ class TrainConfig:
     optimizer: str = "sgd"
     auxiliary_weight: float = 0.5
     learning_rate: float = 0.007
+    schedule: str = "poly"
     poly_power: float = 0.9
+    decay_steps: int = 2000
     warmup_steps: int = 0
     head_multiplier: float = 1.0
     head_bias_multiplier: float = 1.0
@@ -111,6 +121,7 @@ class TrainConfig:
     hard_pixel_fraction: float = 1.0
     hard_mining_steps: int = 0
     weight_decay: float = 1e-4
+    decoupled_weight_decay: float = 0.0
     batch_norm_momentum: float | None = None
     frozen_batch_norm: bool = False
     precision: str = "float32"
@@ -144,59 +155,6 @@ NETWORK_FIELDS = (
     "normalization"
 ).split()
 
-RECIPES = {
-    # The embedded drawn scenes, from scratch, minutes on two CPU cores.
-    "demo": TrainConfig(
-        recipe="demo",
-        backbone="resnet18",
-        multi_grid=(1, 1),
-        crop_size=(129, 129),
-        min_scale=0.9,
-        max_scale=1.2,
-        batch_size=8,
-        epochs=8,
-        validate_every=4,
-        optimizer="adam",
-        learning_rate=0.002,
-        batch_norm_momentum=0.9,
-        data_dir="runs/data/shapes",
-    ),
-    # CamVid at 480x360 from ImageNet weights, within an hour on two CPU cores.
-    "camvid_mobilenet_v2": TrainConfig(
-        recipe="camvid_mobilenet_v2",
-        backbone="mobilenet_v2",
-        multi_grid=(1, 1, 1),
-        init="imagenet",
-        crop_size=(321, 321),
-        min_scale=0.75,
-        batch_size=8,
-        epochs=45,
-        validate_every=9,
-        learning_rate=0.02,
-        weight_decay=4e-5,
-        batch_norm_momentum=0.99,
-        data_dir="runs/data/camvid",
-    ),
-    # Your own images on one GPU: a start, not a paper's protocol.
-    "finetune_resnet50": TrainConfig(
-        recipe="finetune_resnet50",
-        init="imagenet",
-        batch_size=8,
-        batch_norm_momentum=0.99,
-        data_dir="runs/data/folder",
-    ),
-    # The paper's stage 1 (section 4.1): 77.21 mIoU on VOC val after trainaug.
-    "voc2012_resnet101": TrainConfig(
-        recipe="voc2012_resnet101",
-        backbone="resnet101",
-        init="imagenet",
-        train_split="trainaug",
-        steps=30_000,
-        batch_norm_momentum=0.9997,
-        data_dir="runs/data/voc2012",
-    ),
-}
-
 
 def parse_changes(changes: Sequence[str]) -> dict:
     """["multi_grid=[1, 2, 1]", "init=imagenet"] -> {field: value}.
@@ -229,10 +187,8 @@ def config_path(workdir: str | os.PathLike) -> str:
 def write_config(config: TrainConfig, workdir: str | os.PathLike) -> None:
     """Writes `<workdir>/config.json`, atomically; makes the folder where needed."""
     os.makedirs(workdir, exist_ok=True)
-    temporary = f"{config_path(workdir)}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(config_path(workdir)) as file:
         file.write(config.to_json())
-    os.replace(temporary, config_path(workdir))
 
 
 def read_config(workdir: str | os.PathLike) -> TrainConfig:

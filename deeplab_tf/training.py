@@ -1,8 +1,9 @@
-"""Strategy, optimizer and losses of the papers' training protocol."""
+"""Optimizer and losses of the papers' training protocol."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow import keras
@@ -10,7 +11,6 @@ from tensorflow import keras
 from deeplab_tf import optimizers
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.heads import is_classifier
-from deeplab_tf.layers import is_keras3
 from deeplab_tf.losses import SegmentationLoss
 from deeplab_tf.metrics import MeanIoU
 from deeplab_tf.models import load_backbone_weights
@@ -18,49 +18,26 @@ from deeplab_tf.optimizers import PolySchedule
 from deeplab_tf.weight_files import load_weights
 from deeplab_tf.workdir import workdir_weights
 
-STRATEGIES = ("mirrored", "default", "multi_worker", "tpu")
-# Keras 3 cannot run these (fit fails on their per-replica values); Keras 2 can.
-KERAS2_STRATEGIES = ("multi_worker", "tpu")
+# Of the moving statistics: behind three, 5 per cent of what they were is left.
+TIME_CONSTANTS = 3
+MIN_NORMALIZED_IMAGES = 8
 
 
-def make_strategy(name: str, logical_cpus: int = 1) -> tf.distribute.Strategy:
-    """Makes a distribution strategy; call it before anything touches a device.
-
-    Args:
-      name: "mirrored" takes every GPU, or the CPU where there is none; "default" one
-        device; "multi_worker" reads TF_CONFIG; "tpu" the TPU at hand.
-      logical_cpus: splits the CPU into that many devices, and mirrored uses them.
+def make_schedule(config: TrainConfig):
+    """The learning rate by update: poly behind a linear warm-up, or in steps of 0.1.
 
     Raises:
-      ValueError: unknown name, or a strategy that the installed Keras cannot run.
+      ValueError: unknown schedule, or a warm-up in front of "step".
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {STRATEGIES}. Received: {name!r}")
-    if name in KERAS2_STRATEGIES and is_keras3():
+    if config.schedule == "step" and not config.warmup_steps:
+        return keras.optimizers.schedules.ExponentialDecay(
+            config.learning_rate, config.decay_steps, 0.1, staircase=True
+        )
+    if config.schedule != "poly":
         raise ValueError(
-            f"strategy {name} needs Keras 2, this is Keras {keras.__version__}. "
-            "Install tf-keras and set TF_USE_LEGACY_KERAS=1."
+            'schedule must be "poly", or "step" without warmup_steps. Received: '
+            f"schedule={config.schedule!r}, warmup_steps={config.warmup_steps}"
         )
-    if logical_cpus > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus
-        )
-    if name == "mirrored":
-        # Named, because on CPUs alone MirroredStrategy would take only the first.
-        kind = "CPU" if logical_cpus > 1 else "GPU"
-        devices = [device.name for device in tf.config.list_logical_devices(kind)]
-        return tf.distribute.MirroredStrategy(devices or ["CPU:0"])
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
-        return tf.distribute.TPUStrategy(resolver)
-    return tf.distribute.get_strategy()
-
-
-def poly_schedule(config: TrainConfig) -> PolySchedule:
-    """learning_rate * (1 - update / updates) ** power, behind a linear warm-up."""
     return PolySchedule(
         config.learning_rate,
         -(-config.steps // config.accumulation_steps),
@@ -69,8 +46,12 @@ def poly_schedule(config: TrainConfig) -> PolySchedule:
     )
 
 
-def make_optimizer(config: TrainConfig):
-    """The configuration's optimizer on the poly schedule.
+def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
+    """The configuration's optimizer on its schedule.
+
+    Args:
+      config: of the run.
+      undecayed: variables without decoupled weight decay.
 
     Raises:
       ImportError, ValueError: see `optimizers.make_optimizer`.
@@ -86,12 +67,14 @@ def make_optimizer(config: TrainConfig):
 
     optimizer = optimizers.make_optimizer(
         config.optimizer,
-        poly_schedule(config),
+        make_schedule(config),
         momentum=config.momentum,
         clip_norm=config.clip_norm,
         ema_momentum=config.ema_momentum,
         accumulation_steps=config.accumulation_steps,
         multipliers=multipliers,
+        weight_decay=config.decoupled_weight_decay,
+        undecayed=undecayed,
     )
     if config.precision == "float16":
         return optimizers.loss_scaled(optimizer)
@@ -104,7 +87,7 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
     A model with auxiliary outputs has a loss on each, weighted by
     `config.auxiliary_weight` next to that of "logits".
     """
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, optimizers.undecayed_variables(model))
 
     def make_loss():
         return SegmentationLoss(
@@ -131,6 +114,35 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
         metrics=metrics,
         jit_compile=False,  # XLA on CPU made a step 9 times slower
     )
+
+
+def batch_norm_warnings(model: keras.Model, config: TrainConfig) -> list[str]:
+    """Says where BatchNorm will not do what a run expects of it; [] where all is well.
+
+    Frozen BatchNorm and networks without it have nothing to warn of.
+    """
+    momenta = [
+        layer.momentum
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    warnings = []
+    if momenta and config.steps * (1 - max(momenta)) < TIME_CONSTANTS:
+        warnings.append(
+            f"BatchNorm's moving statistics of momentum {max(momenta)} average over "
+            f"{1 / (1 - max(momenta)):,.0f} steps, and this run has {config.steps:,}: "
+            "they will lag behind the weights, and evaluation uses them. Set "
+            f"batch_norm_momentum to {max(0, 1 - TIME_CONSTANTS / config.steps):.4f} "
+            "or less, or frozen_batch_norm=true."
+        )
+    if momenta and config.batch_size < MIN_NORMALIZED_IMAGES:
+        warnings.append(
+            f"BatchNorm computes its statistics over {config.batch_size} images; "
+            "DeepLabV3 fell from 77.2 to 64.4 mean IoU between batches of 16 and of 4 "
+            f"(1706.05587, appendix A). Take batch_size={MIN_NORMALIZED_IMAGES} or "
+            "more, or frozen_batch_norm=true; accumulation_steps does not help here."
+        )
+    return warnings
 
 
 def label_outputs(model: keras.Model, dataset: tf.data.Dataset) -> tf.data.Dataset:

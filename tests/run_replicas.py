@@ -14,12 +14,12 @@ import tensorflow as tf
 from tensorflow import keras
 
 from datasets.pipeline import fill_batch
-from deeplab_tf import TrainConfig, training
+from deeplab_tf import TrainConfig, strategies, training
 from deeplab_tf.models import build_model
 
 
 def main(logical_cpus, policy, learning_rate):
-    strategy = training.make_strategy("mirrored", logical_cpus)
+    strategy = strategies.make_strategy("mirrored", logical_cpus)
     config = TrainConfig(
         backbone="mobilenet_v2_0.35",
         num_classes=4,

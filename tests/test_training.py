@@ -15,8 +15,17 @@ from networks import randomize, small_config
 
 import evaluate
 import train
-from datasets import build_shapes
-from deeplab_tf import RECIPES, TrainConfig, callbacks, load_workdir, training
+from datasets import build_shapes, selection
+from deeplab_tf import (
+    RECIPES,
+    TrainConfig,
+    callbacks,
+    load_workdir,
+    recipe_config,
+    runs,
+    strategies,
+    training,
+)
 from deeplab_tf.config import (
     describe_difference,
     parse_changes,
@@ -30,8 +39,7 @@ from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dataclasses.replace(
-    RECIPES["demo"],
-    recipe="tiny",
+    recipe_config("demo"),
     backbone="mobilenet_v2_0.35",
     multi_grid=(1, 1, 1),
     crop_size=(33, 33),
@@ -51,7 +59,9 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture
 def tiny(scenes, monkeypatch):
-    monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(TINY, data_dir=scenes))
+    config = dataclasses.replace(TINY, data_dir=scenes)
+    recipe = dataclasses.replace(RECIPES["demo"], config=config)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
     return train.make_config("tiny", {})
 
 
@@ -75,14 +85,6 @@ def test_two_replicas_equal_one_device():
     assert two["score"] == pytest.approx(one["score"], abs=1e-6)
 
 
-def test_poly_schedule_by_hand():
-    config = TrainConfig(learning_rate=0.007, steps=30_000)
-    schedule = training.poly_schedule(config)
-    assert float(schedule(0)) == pytest.approx(0.007)
-    assert float(schedule(15_000)) == pytest.approx(0.007 * 0.5**0.9)
-    assert float(schedule(30_000)) == 0.0
-
-
 @pytest.mark.parametrize(
     "total_steps, step, expected",
     [
@@ -96,25 +98,13 @@ def test_poly_schedule_by_hand():
     ],
 )
 def test_steps_are_split_into_epochs(total_steps, step, expected):
-    assert train.epoch_spans(total_steps, 4, step) == expected
+    assert runs.epoch_spans(total_steps, 4, step) == expected
 
 
 def test_validation_comes_regularly_and_at_the_end():
     config = TrainConfig(epochs=7, validate_every=3)
-    assert train.validation_epochs(config) == [3, 6, 7]
-    assert train.validation_epochs(TrainConfig(epochs=6, validate_every=3)) == [3, 6]
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_build_and_survive_their_json(name):
-    recipe = RECIPES[name]
-    assert recipe.recipe == name
-    assert TrainConfig.from_json(recipe.to_json()) == recipe
-    assert recipe.model in MODELS
-    small = dataclasses.replace(recipe, num_classes=3)
-    if small.backbone in ("resnet50", "resnet101"):
-        small = dataclasses.replace(small, backbone="resnet18")  # quicker to build
-    build_model(small)
+    assert runs.validation_epochs(config) == [3, 6, 7]
+    assert runs.validation_epochs(TrainConfig(epochs=6, validate_every=3)) == [3, 6]
 
 
 def interrupt(*_, **__):
@@ -132,7 +122,7 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny, tmp_path, capsys
 ):
     """Bit for bit, with dropout; stopped inside an epoch and at the end of one."""
-    strategy = training.make_strategy("mirrored")
+    strategy = strategies.make_strategy("mirrored")
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
     config = dataclasses.replace(tiny, dropout_rate=0.5)
     train.train(config, whole, strategy)
@@ -165,7 +155,7 @@ def stop_at(patch, step):
 
 
 def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, tmp_path):
-    strategy = training.make_strategy("default")
+    strategy = strategies.make_strategy("default")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.ResumableRun, "on_test_batch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -181,7 +171,7 @@ def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_path):
     config = dataclasses.replace(tiny, checkpoint_steps=2)
     original = callbacks.ResumableRun.on_train_batch_end
-    strategy = training.make_strategy("default")
+    strategy = strategies.make_strategy("default")
 
     def on_train_batch_end(self, batch, logs=None):
         loss = float("nan") if self.step == 2 else logs["loss"]
@@ -276,11 +266,13 @@ def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, tmp_path):
         steps=1,
         epochs=1,
     )
-    train.claim_workdir(config, str(tmp_path))
-    score = train.train(config, str(tmp_path), training.make_strategy("default"))
+    runs.claim_workdir(config, str(tmp_path))
+    score = train.train(config, str(tmp_path), strategies.make_strategy("default"))
     assert 0 <= score <= 1
     assert {BEST_WEIGHTS, LAST_WEIGHTS} <= set(os.listdir(tmp_path))
-    assert train.train(config, str(tmp_path), training.make_strategy("default")) is None
+    assert (
+        train.train(config, str(tmp_path), strategies.make_strategy("default")) is None
+    )
     model, _ = load_workdir(tmp_path)
     assert not isinstance(model.output, dict)
 
@@ -336,10 +328,10 @@ def test_damaged_weights_are_refused(tiny, tmp_path):
 
 
 def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
-    train.claim_workdir(tiny, str(tmp_path))
+    runs.claim_workdir(tiny, str(tmp_path))
     other = dataclasses.replace(tiny, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0.002 -> 0.5.*--workdir"):
-        train.claim_workdir(other, str(tmp_path))
+        runs.claim_workdir(other, str(tmp_path))
     assert read_config(tmp_path) == tiny
     assert describe_difference(tiny, tiny) == ""
 
@@ -359,6 +351,8 @@ def test_folder_without_a_run_says_so(tiny, tmp_path):
         ({"crop_size": ["a"]}, "SIZE or HEIGHT,WIDTH. Received: a"),
         ({"crop_size": ["1", "2", "3"]}, "SIZE or HEIGHT,WIDTH. Received: 1,2,3"),
         ({"data_dir": "nowhere"}, "No info.json in nowhere.*build_"),
+        ({"init": "nowhere"}, "no nowhere to start from.*weight file"),
+        ({"init": "runs/x/camvid_stage1"}, "Run first.*--recipe=camvid_stage1"),
     ],
 )
 def test_bad_flags_say_what_was_expected(tiny, changes, message):
@@ -376,18 +370,19 @@ def test_flags_change_a_recipe(tiny):
 
 def test_hard_classes_lengthen_the_epoch(tiny, monkeypatch):
     counted = []
-    count_pixels = train.count_pixels
+    count_pixels = selection.count_pixels
     monkeypatch.setattr(
-        train,
+        selection,
         "count_pixels",
         lambda *split: counted.append(split) or count_pixels(*split),
     )
     info = train.read_info(tiny.data_dir)
     name = info.class_names[1]
     config = train.make_config("tiny", {"duplicate": ((name, 3),), "epochs": 2})
-    repeats = train.training_repeats(config)
-    assert set(repeats) == {1, 3}
-    assert config.steps == 2 * (repeats.sum() // config.batch_size)
+    records = train.training_records(config)
+    assert set(records.repeats) == {1, 3}
+    assert records.num_examples == records.repeats.sum()
+    assert config.steps == 2 * (records.num_examples // config.batch_size)
     images, _ = next(iter(train.make_train_data(config, start_step=1)))
     assert images.shape == (4, 33, 33, 3)
     assert len(counted) == 1  # every label is decoded once a run
@@ -402,13 +397,13 @@ def test_every_configuration_flag_is_a_field():
 
 def test_unknown_strategy_names_the_choices():
     with pytest.raises(ValueError, match="mirrored.*Received: 'two'"):
-        training.make_strategy("two")
+        strategies.make_strategy("two")
 
 
 @pytest.mark.skipif(not is_keras3(), reason="Keras 2 can run it")
 def test_strategy_that_this_keras_cannot_run_says_what_can():
     with pytest.raises(ValueError, match="needs Keras 2.*TF_USE_LEGACY_KERAS=1"):
-        training.make_strategy("multi_worker")
+        strategies.make_strategy("multi_worker")
 
 
 def test_train_py_ends_with_one_sentence():

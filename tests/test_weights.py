@@ -344,7 +344,7 @@ def test_workdir_starts_a_run(real_workdir, voc_records):
         "output_stride": 16,
         "batch_size": 1,
     }
-    config = train.make_config("voc2012_resnet101", changes)
+    config = train.make_config("deeplab_v3_voc2012_stage1", changes)
     assert (config.backbone, config.model) == (
         "mobilenet_v2_0.5_unrounded",
         "deeplab_v3",

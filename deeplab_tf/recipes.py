@@ -1,0 +1,284 @@
+"""The runs that the papers and this repository train, as rows of one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+
+from deeplab_tf.config import TrainConfig
+
+NOT_RUN = "not run"
+_IMAGENET = "downloads Keras' ImageNet weights, or --init=FILE"
+_VOC = "python -m datasets.build_voc2012 with trainaug"
+_MANY_GPUS = "some 80 GB of GPU memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A configuration and what is known about it.
+
+    Attributes:
+      config: what is trained; train.py completes it from the data set's info.json.
+      what: one sentence.
+      paper: the paper's figures, mean IoU in per cent, and where they stand.
+      needs: data, weights and machine.
+      measured: what was reached here, or `NOT_RUN`.
+    """
+
+    config: TrainConfig
+    what: str
+    paper: str
+    needs: str
+    measured: str = NOT_RUN
+
+
+# DeepLabV3, section 4.1.
+_VOC2012 = TrainConfig(
+    backbone="resnet101",
+    init="imagenet",
+    train_split="trainaug",
+    steps=30_000,
+    batch_norm_momentum=0.9997,
+    data_dir="runs/data/voc2012",
+)
+# Classes whose images DeepLabV3 duplicates (section 4.1); it states no factor.
+_VOC_HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
+_CAMVID = TrainConfig(
+    backbone="mobilenet_v2",
+    multi_grid=(1, 1, 1),
+    init="imagenet",
+    crop_size=(321, 321),
+    min_scale=0.75,
+    batch_size=8,
+    learning_rate=0.02,
+    weight_decay=4e-5,
+    batch_norm_momentum=0.99,
+    data_dir="runs/data/camvid",
+)
+
+RECIPES = {
+    "demo": Recipe(
+        TrainConfig(
+            backbone="resnet18",
+            multi_grid=(1, 1),
+            crop_size=(129, 129),
+            min_scale=0.9,
+            max_scale=1.2,
+            batch_size=8,
+            epochs=8,
+            validate_every=4,
+            optimizer="adam",
+            learning_rate=0.002,
+            batch_norm_momentum=0.9,
+            data_dir="runs/data/shapes",
+        ),
+        what="DeepLabV3 from scratch on the embedded drawn scenes, 7 classes.",
+        paper="none",
+        needs="nothing; minutes on two CPU cores",
+        measured="79.8 at output stride 16, 82.2 at 8 (make demo)",
+    ),
+    "camvid_mobilenet_v2": Recipe(
+        dataclasses.replace(_CAMVID, epochs=45, validate_every=9),
+        what="DeepLabV3 on MobileNetV2, CamVid at 480x360, 11 classes.",
+        paper="none",
+        needs=f"python -m datasets.build_camvid; {_IMAGENET}; 37 minutes, two cores",
+        measured="60.1 at output stride 16, 60.5 at 8, 63.0 with scales and flip",
+    ),
+    "camvid_stage1": Recipe(
+        dataclasses.replace(_CAMVID, steps=600, validate_every=5),
+        what="The two-stage protocol on a laptop: output stride 16, BatchNorm trained.",
+        paper="none",
+        needs=f"python -m datasets.build_camvid; {_IMAGENET}; 10 minutes, two cores",
+    ),
+    "camvid_stage2": Recipe(
+        dataclasses.replace(
+            _CAMVID,
+            init="runs/camvid_stage1",
+            output_stride=8,
+            frozen_batch_norm=True,
+            learning_rate=0.003,
+            steps=300,
+            validate_every=5,
+        ),
+        what="Its second stage: output stride 8, BatchNorm frozen.",
+        paper="none",
+        needs="the run of camvid_stage1; 10 minutes, two cores",
+    ),
+    "finetune_resnet50": Recipe(
+        TrainConfig(
+            init="imagenet",
+            batch_size=8,
+            batch_norm_momentum=0.99,
+            data_dir="runs/data/folder",
+        ),
+        what="DeepLabV3 on your own images: a start, not a paper's protocol.",
+        paper="none",
+        needs=f"python -m datasets.build_folder; {_IMAGENET}; a GPU",
+    ),
+    "deeplab_v3_voc2012_stage1": Recipe(
+        _VOC2012,
+        what="DeepLabV3, first stage: output stride 16, BatchNorm trained.",
+        paper="77.21 on val at output stride 16, 78.51 at 8, 79.77 with scales and "
+        "flip (1706.05587, tables 5 and 6)",
+        needs=f"{_VOC}; {_IMAGENET}; {_MANY_GPUS}",
+    ),
+    "deeplab_v3_voc2012_stage2": Recipe(
+        dataclasses.replace(
+            _VOC2012,
+            init="runs/deeplab_v3_voc2012_stage1",
+            output_stride=8,
+            frozen_batch_norm=True,
+            learning_rate=0.001,
+            train_split="trainval",
+            duplicate=tuple((name, 2) for name in _VOC_HARD_CLASSES),
+        ),
+        what="DeepLabV3, second stage, for the test server: output stride 8, BatchNorm "
+        "frozen, hard classes twice. Its val images are trained on: their score says "
+        "nothing.",
+        paper="85.7 on test, after COCO (1706.05587, section 4.3)",
+        needs=f"the run of stage 1; {_VOC}; {_MANY_GPUS}",
+    ),
+    "deeplab_v3_cascade_voc2012": Recipe(
+        dataclasses.replace(_VOC2012, model="deeplab_v3_cascade", multi_grid=(1, 2, 1)),
+        what="DeepLabV3 going deeper: block5 to block7 instead of ASPP.",
+        paper="76.66 on val at output stride 16, 78.05 at 8, 79.35 with scales and "
+        "flip (1706.05587, table 4)",
+        needs=f"{_VOC}; {_IMAGENET}; {_MANY_GPUS}",
+    ),
+    "deeplab_v3_coco": Recipe(
+        dataclasses.replace(
+            _VOC2012,
+            data_dir="runs/data/coco",
+            train_split="train",
+            steps=100_000,
+            min_labelled_pixels=1001,
+        ),
+        what="DeepLabV3 on COCO's images of VOC's classes with more than 1,000 "
+        "annotated pixels. The paper does not state the steps.",
+        paper="none of its own",
+        needs="COCO's masks as VOC's 21 classes, such as by datasets.build_folder; "
+        f"{_IMAGENET}; {_MANY_GPUS}",
+    ),
+    "deeplab_v3_voc2012_from_coco": Recipe(
+        dataclasses.replace(
+            _VOC2012, init="runs/deeplab_v3_coco", learning_rate=0.0001
+        ),
+        what="DeepLabV3 on VOC from the COCO run.",
+        paper="82.70 on val at output stride 8 with scales and flip (1706.05587, "
+        "table 6)",
+        needs=f"the run of deeplab_v3_coco; {_VOC}; {_MANY_GPUS}",
+    ),
+    "deeplab_v3_cityscapes": Recipe(
+        dataclasses.replace(
+            _VOC2012,
+            data_dir="runs/data/cityscapes",
+            train_split="train",
+            crop_size=(769, 769),
+            steps=90_000,
+        ),
+        what="DeepLabV3 on Cityscapes, evaluated on whole images of 1024x2048.",
+        paper="77.23 on val at output stride 16, 77.82 at 8, 79.30 with scales and "
+        "flip (1706.05587, appendix B)",
+        needs=f"records of Cityscapes' trainIds; {_IMAGENET}; twice {_MANY_GPUS}",
+    ),
+    "deeplab_v3plus_voc2012": Recipe(
+        dataclasses.replace(_VOC2012, model="deeplab_v3plus"),
+        what="DeepLabV3+ on ResNet-101.",
+        paper="78.85 on val at output stride 16, 79.35 at 8 (1802.02611, table 3)",
+        needs=f"{_VOC}; {_IMAGENET}; {_MANY_GPUS}",
+    ),
+    "deeplab_v3plus_xception65_voc2012": Recipe(
+        dataclasses.replace(
+            _VOC2012,
+            model="deeplab_v3plus",
+            backbone="xception65",
+            init="runs/xception65_imagenet",
+            weight_decay=4e-5,
+        ),
+        what="DeepLabV3+ on the aligned Xception.",
+        paper="79.79 on val at output stride 16 (1802.02611, table 5)",
+        needs="the authors' ImageNet checkpoint as runs/xception65_imagenet: python -m "
+        "deeplab_tf.weights research_deeplab CHECKPOINT --partial "
+        "--set=model=deeplab_v3plus --set=num_classes=21 "
+        f"--output=runs/xception65_imagenet; {_VOC}; {_MANY_GPUS}",
+    ),
+    "deeplab_v2_voc2012": Recipe(
+        dataclasses.replace(
+            _VOC2012,
+            model="deeplab_v2",
+            output_stride=8,
+            crop_size=(321, 321),
+            policy="v2",
+            batch_size=10,
+            steps=20_000,
+            learning_rate=0.001,
+            head_multiplier=10.0,
+            head_bias_multiplier=20.0,
+            auxiliary_weight=1.0,
+            label_stride=8,
+            weight_decay=5e-4,
+            frozen_batch_norm=True,
+            batch_norm_momentum=None,
+        ),
+        what="DeepLabV2 on ResNet-101: ASPP by sum, three scales fused by maximum, "
+        "each with a loss, at every 8th pixel; evaluate.py --crf sharpens it.",
+        paper="71.27 on val with scales alone; 76.35 with COCO, ASPP and more, 77.69 "
+        "with the CRF (1606.00915, section 4.1.2)",
+        needs=f"{_VOC}; {_IMAGENET} (the paper began with COCO's); {_MANY_GPUS}",
+    ),
+    "deeplab_v1_voc2012": Recipe(
+        dataclasses.replace(
+            _VOC2012,
+            model="deeplab_v1",
+            backbone="vgg16",
+            output_stride=8,
+            crop_size=(321, 321),
+            min_scale=1.0,
+            max_scale=1.0,
+            batch_size=20,
+            steps=6_000,
+            schedule="step",
+            decay_steps=2_000,
+            learning_rate=0.001,
+            head_multiplier=10.0,
+            head_bias_multiplier=10.0,
+            label_stride=8,
+            weight_decay=5e-4,
+            batch_norm_momentum=None,
+        ),
+        what="DeepLab-LargeFOV on VGG-16; evaluate.py --crf sharpens it.",
+        paper="62.25 on val, 67.64 with the CRF (1412.7062, table 1)",
+        needs=f"{_VOC}; {_IMAGENET}; one GPU",
+    ),
+}
+
+
+def recipe_config(name: str) -> TrainConfig:
+    """Returns the configuration of a recipe, which carries its name.
+
+    Raises:
+      ValueError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe must be one of {list(RECIPES)}. Received: {name!r}")
+    return dataclasses.replace(RECIPES[name].config, recipe=name)
+
+
+def describe_recipes() -> str:
+    """Returns all recipes as text: what, the paper's figure, needs, measured."""
+    blocks = []
+    for name, recipe in RECIPES.items():
+        lines = [name, f"  {recipe.what}"]
+        for title in ("paper", "needs", "measured"):
+            lines.append(f"  {title + ':':9} {getattr(recipe, title)}")
+        blocks += [
+            textwrap.fill(
+                line,
+                88,
+                subsequent_indent=" " * (2 if index < 2 else 12),
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            for index, line in enumerate(lines)
+        ] + [""]
+    return "\n".join(blocks)

@@ -1,0 +1,163 @@
+"""Recipes, schedules, frozen BatchNorm and the warnings about it."""
+
+import dataclasses
+import functools
+import re
+
+import numpy as np
+import pytest
+from networks import image_batch, randomize, small_config
+
+from datasets.info import DATASETS
+from deeplab_tf import TrainConfig, training
+from deeplab_tf.config import NETWORK_FIELDS
+from deeplab_tf.heads import is_classifier
+from deeplab_tf.models import MODELS, build_model
+from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
+from deeplab_tf.weight_files import named_weights
+
+SMALLER = {"resnet101": "resnet18", "resnet50": "resnet18", "xception65": "xception41"}
+
+
+@functools.cache
+def build_once(config):
+    """Recipes share networks, and building one takes seconds."""
+    return build_model(config, auxiliary_outputs=True)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_build_and_survive_their_json(name):
+    config = recipe_config(name)
+    assert config.recipe == name
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert config.model in MODELS
+    training.make_optimizer(dataclasses.replace(config, steps=config.steps or 10))
+    network = {field: getattr(config, field) for field in NETWORK_FIELDS}
+    network["backbone"] = SMALLER.get(config.backbone, config.backbone)
+    build_once(TrainConfig(num_classes=3, **network))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_say_what_they_begin_from_and_reach(name):
+    recipe = RECIPES[name]
+    start = recipe.config.init.partition("runs/")[2]
+    assert not start or start in RECIPES or recipe.config.init in recipe.needs
+    assert recipe.config.data_dir.startswith("runs/data/")
+    text = " ".join(describe_recipes().split())
+    for words in (name, recipe.what, recipe.paper, recipe.needs, recipe.measured):
+        assert words and words in text
+
+
+def test_duplicated_classes_are_classes_of_the_data_set():
+    config = recipe_config("deeplab_v3_voc2012_stage2")
+    names = {name for name, _ in config.duplicate}
+    assert len(names) == 5 and names < set(DATASETS["voc2012"].class_names)
+
+
+def test_unknown_recipe_names_the_others():
+    with pytest.raises(ValueError, match="demo.*Received: 'dem'"):
+        recipe_config("dem")
+
+
+def test_poly_schedule_by_hand():
+    config = TrainConfig(learning_rate=0.007, steps=30_000)
+    schedule = training.make_schedule(config)
+    assert float(schedule(0)) == pytest.approx(0.007)
+    assert float(schedule(15_000)) == pytest.approx(0.007 * 0.5**0.9)
+    assert float(schedule(30_000)) == 0.0
+
+
+def test_step_schedule_by_hand():
+    schedule = training.make_schedule(recipe_config("deeplab_v1_voc2012"))
+    rates = [float(schedule(step)) for step in (0, 1999, 2000, 5999)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schedule": "cosine"}, {"schedule": "step", "warmup_steps": 5}]
+)
+def test_schedules_that_are_not_there_are_refused(changes):
+    with pytest.raises(ValueError, match="poly.*step.*Received: schedule="):
+        training.make_schedule(TrainConfig(steps=10, **changes))
+
+
+def step_on(config, seed=0):
+    """Weights before and after one training step on random labels."""
+    model = randomize(build_model(config))
+    training.compile_model(model, config)
+    before = {name: np.array(value) for name, value in named_weights(model).items()}
+    label = np.random.default_rng(seed).integers(0, config.num_classes, (2, 33, 33))
+    if config.learning_rate == 1.0:
+        label[:] = config.ignore_label  # no gradient at all
+    model.fit(image_batch(33, 33, 2), label.astype("int32"), verbose=0)
+    return model, before, named_weights(model)
+
+
+def test_synchronized_batch_norm_is_frozen_too():
+    config = small_config(frozen_batch_norm=True)
+    model = randomize(build_model(config, synchronized=True))
+    image = image_batch(33, 33, 2)
+    np.testing.assert_array_equal(model(image, training=True), model(image))
+
+
+def test_frozen_batch_norm_is_inference_mode_and_does_not_change():
+    config = small_config(frozen_batch_norm=True, steps=1)
+    model, before, after = step_on(config)
+    image = image_batch(33, 33, 2)
+    np.testing.assert_array_equal(model(image, training=True), model(image))
+    leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+    assert sum(name.endswith("moving_mean") for name in before) > 50
+    for name, value in before.items():
+        changed = not np.array_equal(value, after[name])
+        assert changed != name.endswith(leaves), name
+
+
+def test_decoupled_weight_decay_spares_what_the_papers_do_not_decay():
+    config = small_config(
+        optimizer="adamw",
+        decoupled_weight_decay=0.1,
+        weight_decay=0.0,
+        learning_rate=1.0,
+        frozen_batch_norm=True,
+        steps=1,
+    )
+    _, before, after = step_on(config)
+    decayed = "aspp_projection_conv/kernel"
+    np.testing.assert_allclose(after[decayed], 0.9 * before[decayed], rtol=1e-5)
+    for name, value in before.items():
+        spared = "depthwise" in name or not name.endswith("kernel")
+        if spared:
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert any(is_classifier(name) for name in before)
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"batch_norm_momentum": 0.99, "steps": 300, "batch_size": 8}, []),
+        (
+            {"batch_norm_momentum": 0.9997, "steps": 600, "batch_size": 8},
+            ["0.9997 average over 3,333 steps.*has 600.*batch_norm_momentum to 0.9950"],
+        ),
+        (
+            {"batch_norm_momentum": 0.9, "steps": 300, "batch_size": 7},
+            ["over 7 images.*batch_size=8 or more.*frozen_batch_norm"],
+        ),
+        ({"batch_size": 2, "steps": 2, "frozen_batch_norm": True}, []),
+        (
+            {"steps": 1, "batch_size": 1},
+            ["momentum 0.999 average over 1,000 steps.*has 1:", "over 1 images"],
+        ),
+    ],
+)
+def test_batch_norm_warnings(changes, expected):
+    config = small_config(**changes)
+    warnings = training.batch_norm_warnings(build_model(config), config)
+    assert len(warnings) == len(expected)
+    for warning, pattern in zip(warnings, expected):
+        assert re.search(pattern, warning), warning
+
+
+def test_networks_without_batch_norm_have_nothing_to_warn_of():
+    config = small_config("deeplab_v1", batch_size=1, steps=1)
+    assert training.batch_norm_warnings(build_model(config), config) == []
