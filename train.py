@@ -31,7 +31,7 @@ if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 from tensorflow import keras
 
 from datasets import build_shapes
@@ -441,6 +441,7 @@ def run_workers(changes: dict, workdir: str, strategy) -> float | None:
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)  # at INFO TensorFlow tells every checkpoint
     if FLAGS.recipe == "help":
         print(describe_recipes())
         return

@@ -39,6 +39,10 @@ ABLATION = {
     "trained at output stride 8": "--output_stride=8",
     "labels sub-sampled by 16": "--set=label_stride=16",
     "learning rate 0.002": "--learning_rate=0.002",
+    "learning rate 0.002, no image pooling": "--learning_rate=0.002 "
+    "--set=image_pooling=false",
+    "learning rate 0.002, multi-grid (1, 2, 4)": "--learning_rate=0.002 "
+    "--set=multi_grid=[1,2,4]",
     # At the base's 0.02 the loss is infinite after a dozen steps: a new head whose
     # BatchNorm does not normalise.
     "learning rate 0.002, BatchNorm frozen": "--learning_rate=0.002 "
