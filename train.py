@@ -386,6 +386,7 @@ def make_callbacks(config: configs.TrainConfig, workdir: str, run) -> list:
     panels = [(image[0].numpy(), label[0].numpy()) for image, label in examples]
     logs = os.path.join(workdir, "logs")
     meter = RunMeter(config, run.step, runs.validation_epochs(config))
+    is_chief = run.output == run.workdir
     return [
         *count_skipped(config),
         meter,
@@ -394,7 +395,7 @@ def make_callbacks(config: configs.TrainConfig, workdir: str, run) -> list:
         AveragedEvaluation(),  # behind the run, which saves the weights of training
         watching.Scalars(logs, meter),
         watching.ImagePanels(os.path.join(logs, "images"), panels, config, meter),
-        watching.Progress(meter),
+        *([watching.Progress(meter)] if is_chief else []),
     ]
 
 
