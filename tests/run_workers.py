@@ -81,6 +81,7 @@ def main(data_dir, folder, addresses, index):
     if not workers.is_chief:
         stop_this_worker(STOP_STEP)
     stopped, _ = train_tiny(data_dir, folder, strategy)
+    strategies.wait_for_workers(strategy)  # the chief may still be saving
     saved = os.listdir(os.path.join(folder, "checkpoints"))
     _, output = train_tiny(data_dir, folder, strategy)
     print(json.dumps({"stopped": stopped, "saved": saved, "output": output}))
