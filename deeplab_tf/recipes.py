@@ -104,8 +104,8 @@ RECIPES = {
         what="Its second stage: output stride 8, BatchNorm frozen.",
         paper="none",
         needs="the run of camvid_stage1; 18 minutes, two busy cores",
-        measured="54.3 at output stride 16, 54.5 at 8; one stage of as many steps: 56.7 "
-        "and 56.8 (python -m benchmarks.two_stages)",
+        measured="54.3 at output stride 16, 54.5 at 8; one stage of as many steps: "
+        "56.7 and 56.8 (python -m benchmarks.two_stages)",
     ),
     "finetune_resnet50": Recipe(
         TrainConfig(
