@@ -37,7 +37,7 @@ def count_pixels(
         data_dir: folder of the records.
         split: name of the split, such as "train".
         good_frames: leaves out the bad records of damaged shards; from
-            `datasets.bad_records.good_frames`.
+            `datasets.bad_records.scan_split`.
 
     Returns:
         int64 [records, 256]: pixels by record and label value. Records are in the order

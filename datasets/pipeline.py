@@ -14,6 +14,7 @@ from datasets.augment import augment
 from datasets.policies import find_policy
 from datasets.tfrecord import (
     GoodFrames,
+    count_records,
     parse_example,
     read_shards,
     shard_paths,
@@ -34,19 +35,6 @@ def _options() -> tf.data.Options:
         tf.data.experimental.AutoShardPolicy.DATA
     )
     return options
-
-
-def count_records(paths: list[str], good_frames: GoodFrames | None = None) -> int:
-    """Counts the records of TFRecord files by reading them, without decoding.
-
-    Those of damaged shards, see `datasets.tfrecord.shard_reader`, are counted already.
-    """
-    damaged = good_frames or {}
-    counted = sum(len(damaged[path]) for path in paths if path in damaged)
-    whole = tf.constant([path for path in paths if path not in damaged], tf.string)
-    records = tf.data.TFRecordDataset(whole, num_parallel_reads=tf.data.AUTOTUNE)
-    zero = tf.constant(0, tf.int64)
-    return counted + int(records.reduce(zero, lambda count, _: count + 1))
 
 
 def count_examples(
@@ -190,7 +178,7 @@ def make_train_dataset(
             has as many examples as their sum. Serialized records are repeated, before
             they are shuffled; each copy gets an augmentation of its own.
         good_frames: leaves out the bad records of damaged shards; from
-            `datasets.bad_records.good_frames`.
+            `datasets.bad_records.scan_split`.
         num_replicas: devices of all workers together that share a batch; each takes
             `batch_size / num_replicas` examples of it, in their order.
         num_workers: processes that share the replicas equally. Each reads all of the
@@ -322,7 +310,7 @@ def make_eval_dataset(
             is padded; with 1 the examples come in the order of the records.
         with_filename: whether the third element, string [B], is there.
         good_frames: leaves out the bad records of damaged shards; from
-            `datasets.bad_records.good_frames`.
+            `datasets.bad_records.scan_split`.
 
     Returns:
         (image uint8 [B, h, w, 3], RGB; label int32 [B, h, w], class ids or the ignore
