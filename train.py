@@ -219,9 +219,44 @@ def train(
       ValueError: the replicas cannot share a batch, or the workers do not agree.
     """
     print(strategies.describe(strategy, config.batch_size))
+    model, run = begin_or_resume(config, workdir, strategy, output)
     epoch_steps = steps_per_epoch(config)
 
-    # The model, on every replica.
+    # The loop is Keras'. Batch k depends on the seed and k alone, so that a resumed run
+    # sees what it would have seen.
+    validation = make_validation_data(config, strategy, model)
+    callbacks = make_callbacks(config, run.output, run)
+    logs = {}
+    with runs.stop_on_signals(run):
+        done = run.step == config.steps
+        if run.epochs < (config.epochs if done else run.step // epoch_steps):
+            logs = validate_epoch(model, config, validation, callbacks, run)
+        for step, epoch, last_epoch, steps in runs.epoch_spans(
+            config.steps, epoch_steps, run.step
+        ):
+            history = model.fit(
+                data_for_fit(strategy, model, make_train_data, config, step),
+                initial_epoch=epoch,
+                epochs=last_epoch,
+                steps_per_epoch=steps,
+                shuffle=False,
+                validation_data=validation[0],
+                validation_steps=validation[1],
+                validation_freq=runs.validation_epochs(config),
+                callbacks=callbacks,
+                verbose=0,  # watching.Progress prints
+            ).history
+            logs = {name: values[-1] for name, values in history.items()}
+    strategies.wait_for_workers(strategy)
+    return run_callbacks.validation_score(logs)
+
+
+def begin_or_resume(config: configs.TrainConfig, workdir: str, strategy, output):
+    """Makes the model on every replica, with its first weights or those of the workdir.
+
+    Returns:
+      (compiled model, `callbacks.ResumableRun`). Arguments and errors as of `train`.
+    """
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), precision_policy(config.precision):
         replicas = strategy.num_replicas_in_sync
@@ -252,34 +287,7 @@ def train(
         f"{config.model} on {config.backbone}, {model.count_params():,} parameters, "
         f"{config.steps} steps of {config.batch_size} images."
     )
-
-    # The loop is Keras'. Batch k depends on the seed and k alone, so that a resumed run
-    # sees what it would have seen.
-    validation = make_validation_data(config, strategy, model)
-    callbacks = make_callbacks(config, run.output, run)
-    logs = {}
-    with runs.stop_on_signals(run):
-        done = run.step == config.steps
-        if run.epochs < (config.epochs if done else run.step // epoch_steps):
-            logs = validate_epoch(model, config, validation, callbacks, run)
-        for step, epoch, last_epoch, steps in runs.epoch_spans(
-            config.steps, epoch_steps, run.step
-        ):
-            history = model.fit(
-                data_for_fit(strategy, model, make_train_data, config, step),
-                initial_epoch=epoch,
-                epochs=last_epoch,
-                steps_per_epoch=steps,
-                shuffle=False,
-                validation_data=validation[0],
-                validation_steps=validation[1],
-                validation_freq=runs.validation_epochs(config),
-                callbacks=callbacks,
-                verbose=0,  # watching.Progress prints
-            ).history
-            logs = {name: values[-1] for name, values in history.items()}
-    strategies.wait_for_workers(strategy)
-    return run_callbacks.validation_score(logs)
+    return model, run
 
 
 def name_bad_records(config: configs.TrainConfig, workdir: str):

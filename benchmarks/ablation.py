@@ -21,6 +21,8 @@ import statistics
 import subprocess
 import sys
 
+from deeplab_tf.files import atomic_write
+
 # What all runs share: MobileNetV2 of the recipe, smaller crops, validated once.
 SHARED = (
     "--recipe=camvid_mobilenet_v2 --crop_size=225 --set=validate_every=1000 "
@@ -129,9 +131,8 @@ def replace_table(path: str, name: str, lines: list[str]) -> None:
     if not found or end not in rest:
         sys.exit(f"{path} has no place for the table: expected {begin} and {end}.")
     tail = rest.partition(end)[2]
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+    with atomic_write(path) as file:
         file.write("\n".join([head + begin, *lines, end]) + tail)
-    os.replace(f"{path}.tmp", path)
 
 
 def main():

@@ -11,6 +11,7 @@ from tensorflow import keras
 
 from deeplab_tf.checkpoints import CheckpointFolder
 from deeplab_tf.optimizers import averaged_weights, build_optimizer
+from deeplab_tf.report import plain_names
 from deeplab_tf.weight_files import save_weights
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
 
@@ -132,17 +133,10 @@ class ResumableRun(keras.callbacks.Callback):
     def _stop(self):
         raise RunStopped(
             f"Stopped by {self._stop_reason or 'a signal to another worker'} after "
-            f"step {self.step}. All of it is "
-            "saved: the same command resumes."
+            f"step {self.step}. All of it is saved: the same command resumes."
         )
 
 
 def validation_score(logs: dict | None) -> float | None:
-    """The validation mean IoU in the logs of an epoch; None where there was none.
-
-    Keras calls it val_mean_iou, or with a prefix where a model has several outputs.
-    """
-    for name, value in (logs or {}).items():
-        if name.startswith("val_") and name.endswith("mean_iou"):
-            return value
-    return None
+    """The validation mean IoU in the logs of an epoch; None where there was none."""
+    return plain_names(logs or {}).get("val_mean_iou")

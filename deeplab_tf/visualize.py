@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_tf.files import atomic_write
+
 IGNORE_COLOR = (224, 224, 192)  # VOC's void: not the colour of any of its classes
 _LEGEND_TEXT = (20, 20, 20)
 
@@ -210,9 +212,8 @@ def save_png(path: str | os.PathLike, picture) -> None:
     """
     if not isinstance(picture, Image.Image):
         picture = Image.fromarray(picture)
-    temporary = f"{os.fspath(path)}.tmp"
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with atomic_write(path, "wb") as file:
+        picture.save(file, format="PNG")
 
 
 def _check_names(colormap, class_names):
