@@ -18,7 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
 
-from deeplab_tf.serving import Labels, export_model
+from deeplab_tf.labels import Labels
+from deeplab_tf.serving import export_model
 from deeplab_tf.workdir import load_workdir
 
 FLAGS = flags.FLAGS

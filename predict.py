@@ -29,15 +29,11 @@ from tqdm import tqdm
 
 from deeplab_tf import visualize
 from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf
+from deeplab_tf.images import decode_image
 from deeplab_tf.inference import Segmenter
+from deeplab_tf.labels import Labels
 from deeplab_tf.models import MIN_IMAGE_SIZE
-from deeplab_tf.serving import (
-    Labels,
-    decode_image,
-    find_version,
-    load_saved_model,
-    read_labels,
-)
+from deeplab_tf.saved_models import find_version, load_saved_model, read_labels
 from deeplab_tf.workdir import load_workdir
 
 FLAGS = flags.FLAGS

@@ -1,8 +1,43 @@
-"""Names and colours of the classes that published weights were trained on."""
+"""What class ids mean: names and colours, also of published data sets."""
 
 from __future__ import annotations
 
 import colorsys
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What the class ids mean.
+
+    Attributes:
+      class_names: one name per class.
+      colormap: one RGB triple (0..255) per class.
+      ignore_label: id of void pixels in labels; predictions do not hold it.
+    """
+
+    class_names: tuple[str, ...]
+    colormap: tuple[tuple[int, int, int], ...]
+    ignore_label: int = 255
+
+    @classmethod
+    def from_config(cls, config) -> Labels:
+        """Takes them from a `TrainConfig`."""
+        return cls(config.class_names, config.colormap, config.ignore_label)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Labels:
+        values = json.loads(text)
+        return cls(
+            class_names=tuple(values["class_names"]),
+            colormap=tuple(map(tuple, values["colormap"])),
+            ignore_label=values["ignore_label"],
+        )
+
 
 VOC2012 = {
     "background": (0, 0, 0),

@@ -13,8 +13,6 @@ and colormap travel in `assets/labels.json`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import logging
 import os
 import shutil
@@ -22,65 +20,15 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-from absl import logging as absl_logging
 
+from deeplab_tf.images import decode_image
+from deeplab_tf.labels import Labels
 from deeplab_tf.models import MIN_IMAGE_SIZE, inference_model
+from deeplab_tf.saved_models import LABELS_FILE, load_saved_model, next_version
 
-LABELS_FILE = "labels.json"
 # Rounding between the export and the Keras model, as a share of the largest logit:
 # 1e-6 is usual in float32, a GPU computes convolutions in TF32, which rounds at 1e-3.
 _ROUNDING = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Labels:
-    """What the class ids mean.
-
-    Attributes:
-      class_names: one name per class.
-      colormap: one RGB triple (0..255) per class.
-      ignore_label: id of void pixels in labels; predictions do not hold it.
-    """
-
-    class_names: tuple[str, ...]
-    colormap: tuple[tuple[int, int, int], ...]
-    ignore_label: int = 255
-
-    @classmethod
-    def from_config(cls, config) -> Labels:
-        """Takes them from a `TrainConfig`."""
-        return cls(config.class_names, config.colormap, config.ignore_label)
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Labels:
-        values = json.loads(text)
-        return cls(
-            class_names=tuple(values["class_names"]),
-            colormap=tuple(map(tuple, values["colormap"])),
-            ignore_label=values["ignore_label"],
-        )
-
-
-def decode_image(image_bytes) -> tf.Tensor:
-    """Decodes an image as the records, predict.py and the exported model all do.
-
-    The stored pixels count: an EXIF orientation is not applied, as it is not when the
-    network is trained. Greyscale and palettes become RGB, transparency is dropped.
-
-    Args:
-      image_bytes: string [], a JPEG or PNG (BMP and a GIF's first frame work too).
-
-    Returns:
-      uint8 [height, width, 3].
-
-    Raises:
-      tf.errors.InvalidArgumentError: another kind of file, or a damaged one.
-    """
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
 
 
 def export_model(
@@ -120,53 +68,6 @@ def export_model(
         compare_with_model(temporary, model, example_images())
         os.rename(temporary, path)
     return path
-
-
-def next_version(output_dir: str | os.PathLike) -> int:
-    """Returns one more than the highest version in a folder; 1 where there is none."""
-    return max(_versions(output_dir), default=0) + 1
-
-
-def find_version(path: str | os.PathLike) -> str:
-    """Returns the folder of a SavedModel: `path` or the highest version inside it.
-
-    Raises:
-      FileNotFoundError: there is no SavedModel.
-    """
-    path = os.fspath(path)
-    versions = [os.path.join(path, str(number)) for number in _versions(path)]
-    for folder in [path, *reversed(versions)]:
-        if os.path.isfile(os.path.join(folder, "saved_model.pb")):
-            return folder
-    raise FileNotFoundError(
-        f"{path} holds no exported model. "
-        "Run: python export.py --workdir=... --output_dir=..."
-    )
-
-
-def read_labels(saved_model: str | os.PathLike) -> Labels:
-    """Reads the labels out of the folder of a SavedModel of `export_model`.
-
-    Raises:
-      FileNotFoundError: the SavedModel was not written by `export_model`.
-    """
-    path = os.path.join(saved_model, "assets", LABELS_FILE)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path} is missing: expected a SavedModel written by export.py."
-        )
-    with open(path, encoding="utf-8") as file:
-        return Labels.from_json(file.read())
-
-
-def load_saved_model(path: str | os.PathLike):
-    """`tf.saved_model.load`, without its warning that there are no gradients."""
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        return tf.saved_model.load(os.fspath(path))
-    finally:
-        absl_logging.set_verbosity(verbosity)
 
 
 def compare_with_model(saved_model: str | os.PathLike, model, images) -> None:
@@ -305,11 +206,6 @@ def _temporary_folder(output_dir, version: int):
         shutil.rmtree(temporary, ignore_errors=True)
         if made and not os.listdir(output_dir):
             os.rmdir(output_dir)
-
-
-def _versions(folder: str | os.PathLike) -> list[int]:
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _check_labels(labels: Labels, num_classes: int) -> None:

@@ -29,8 +29,10 @@ FLOORS = {
     "deeplab_tf.models": {"blocks", "backbones", "heads", "weight_files"},
     "deeplab_tf.optimizers": {"layers"},
     "deeplab_tf.workdir": {"config", "models", "weight_files"},
-    "deeplab_tf.inference": {"models", "workdir"},
-    "deeplab_tf.serving": {"models", "inference"},
+    "deeplab_tf.images": {"files"},
+    "deeplab_tf.saved_models": {"labels"},
+    "deeplab_tf.inference": {"crf", "labels", "models", "saved_models", "workdir"},
+    "deeplab_tf.serving": {"images", "inference", "labels", "models", "saved_models"},
     "deeplab_tf.weight_sources": {"backbones"},
     "deeplab_tf.weights": {
         "config",

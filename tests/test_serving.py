@@ -15,13 +15,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import export
 import predict
-from deeplab_tf import serving
+from deeplab_tf import saved_models, serving
 from deeplab_tf.inference import Segmenter
+from deeplab_tf.labels import Labels
 from deeplab_tf.layers import native_atrous_convolution_works
 from deeplab_tf.models import DeepLabV3
 from deeplab_tf.workdir import load_workdir
 
-LABELS = serving.Labels(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
+LABELS = Labels(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
 InvalidArgument = tf.errors.InvalidArgumentError
 
 
@@ -158,7 +159,7 @@ def test_bad_input_is_an_invalid_argument_with_a_sentence(ask, photos):
 
 def test_labels_travel_as_an_asset(exported, workdir):
     config = load_workdir(workdir)[1]
-    labels = serving.read_labels(exported)
+    labels = saved_models.read_labels(exported)
     assert labels.class_names == config.class_names
     assert labels.colormap == config.colormap
     assert labels.ignore_label == config.ignore_label
@@ -200,18 +201,18 @@ def test_c_library_answers_as_predict_does(exported, workdir, photos, tmp_path):
 def test_versions_count_up_and_are_never_replaced(exported, model, tmp_path):
     for name in ("2", "10", "assets", ".export-99-1"):
         (tmp_path / name).mkdir()
-    assert serving.next_version(tmp_path) == 11
-    assert serving.next_version(tmp_path / "new") == 1
+    assert saved_models.next_version(tmp_path) == 11
+    assert saved_models.next_version(tmp_path / "new") == 1
     with pytest.raises(FileExistsError, match="10 exists. Give another --version"):
         serving.export_model(model, labels_of(4), tmp_path, version=10)
     with pytest.raises(ValueError, match="positive integer. Received: 0"):
         serving.export_model(model, labels_of(4), tmp_path, version=0)
-    assert serving.find_version(exported.parent) == str(exported)
+    assert saved_models.find_version(exported.parent) == str(exported)
     assert os.listdir(exported.parent) == ["1"]
 
 
 def labels_of(count):
-    return serving.Labels(("name",) * count, ((0, 0, 0),) * count)
+    return Labels(("name",) * count, ((0, 0, 0),) * count)
 
 
 def test_labels_must_fit_the_model(model, tmp_path):

@@ -1,0 +1,64 @@
+"""SavedModels on disk: the version TF Serving would take, its labels, loading it."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+from absl import logging as absl_logging
+
+from deeplab_tf.labels import Labels
+
+LABELS_FILE = "labels.json"
+
+
+def next_version(output_dir: str | os.PathLike) -> int:
+    """Returns one more than the highest version in a folder; 1 where there is none."""
+    return max(_versions(output_dir), default=0) + 1
+
+
+def find_version(path: str | os.PathLike) -> str:
+    """Returns the folder of a SavedModel: `path` or the highest version inside it.
+
+    Raises:
+      FileNotFoundError: there is no SavedModel.
+    """
+    path = os.fspath(path)
+    versions = [os.path.join(path, str(number)) for number in _versions(path)]
+    for folder in [path, *reversed(versions)]:
+        if os.path.isfile(os.path.join(folder, "saved_model.pb")):
+            return folder
+    raise FileNotFoundError(
+        f"{path} holds no exported model. "
+        "Run: python export.py --workdir=... --output_dir=..."
+    )
+
+
+def read_labels(saved_model: str | os.PathLike) -> Labels:
+    """Reads the labels out of the folder of a SavedModel of `export_model`.
+
+    Raises:
+      FileNotFoundError: the SavedModel was not written by `export_model`.
+    """
+    path = os.path.join(saved_model, "assets", LABELS_FILE)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path} is missing: expected a SavedModel written by export.py."
+        )
+    with open(path, encoding="utf-8") as file:
+        return Labels.from_json(file.read())
+
+
+def load_saved_model(path: str | os.PathLike):
+    """`tf.saved_model.load`, without its warning that there are no gradients."""
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        return tf.saved_model.load(os.fspath(path))
+    finally:
+        absl_logging.set_verbosity(verbosity)
+
+
+def _versions(folder: str | os.PathLike) -> list[int]:
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(int(name) for name in names if name.isdecimal())
