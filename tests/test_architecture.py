@@ -31,7 +31,15 @@ FLOORS = {
     "deeplab_tf.workdir": {"config", "models", "weight_files"},
     "deeplab_tf.images": {"files"},
     "deeplab_tf.saved_models": {"labels"},
-    "deeplab_tf.inference": {"crf", "labels", "models", "saved_models", "workdir"},
+    "deeplab_tf.windows": set(),
+    "deeplab_tf.inference": {
+        "crf",
+        "labels",
+        "models",
+        "saved_models",
+        "windows",
+        "workdir",
+    },
     "deeplab_tf.serving": {"images", "inference", "labels", "models", "saved_models"},
     "deeplab_tf.weight_sources": {"backbones"},
     "deeplab_tf.weights": {

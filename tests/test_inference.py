@@ -1,0 +1,244 @@
+"""Segmenter: what it runs, and that every way to run it gives the same classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf.crf import CRFParameters, dense_crf
+from deeplab_tf.inference import PAPER_SCALES, Segmenter
+from deeplab_tf.workdir import load_workdir
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return load_workdir(workdir)[0]
+
+
+def image_of(height, width, seed=0):
+    coarse = np.random.default_rng(seed).uniform(0, 255, [6, 8, 3])
+    return tf.image.resize(coarse, [height, width], "bicubic").numpy()
+
+
+def pixelwise(images):
+    """A network of three classes without neighbours: its answer is known."""
+    return tf.stack([images[..., 0], images[..., 1], 255 - images[..., 2]], -1) / 40
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def test_a_plain_function_is_a_model():
+    image = image_of(40, 50)
+    segmenter = Segmenter(pixelwise)
+    logits = pixelwise(image).numpy()
+    classes = segmenter.predict(image)
+    assert classes.dtype == np.uint8
+    np.testing.assert_array_equal(classes, logits.argmax(-1))
+    np.testing.assert_allclose(
+        segmenter.probabilities(image[None])[0], softmax(logits), atol=1e-6
+    )
+
+
+def test_probabilities_are_the_mean_of_the_softmax_over_scales_and_flips(model):
+    """Against the sentence of the paper, run step by step without the class."""
+    image = image_of(75, 90)[None]
+    runs = []
+    for scale in PAPER_SCALES:
+        size = [int(np.round(75 * scale)), int(np.round(90 * scale))]
+        scaled = tf.image.resize(image, size)
+        for mirror in (False, True):
+            one = tf.reverse(scaled, [2]) if mirror else scaled
+            logits = model(one, training=False)
+            logits = tf.reverse(logits, [2]) if mirror else logits
+            runs.append(softmax(tf.image.resize(logits, [75, 90]).numpy()))
+    segmenter = Segmenter(model, PAPER_SCALES, flip=True)
+    expected = np.mean(runs, 0)
+    np.testing.assert_allclose(segmenter.probabilities(image), expected, atol=1e-5)
+    np.testing.assert_array_equal(
+        segmenter.predict(image[0]), segmenter.probabilities(image)[0].argmax(-1)
+    )
+
+
+def test_a_flip_averages_left_and_right():
+    """The mirrored image has the mirrored result, pixel for pixel."""
+    segmenter = Segmenter(lambda images: tf.cumsum(pixelwise(images), 2), flip=True)
+    image = image_of(33, 40)[None]
+    mirrored = segmenter.probabilities(image[:, :, ::-1])
+    np.testing.assert_allclose(
+        mirrored[:, :, ::-1], segmenter.probabilities(image), atol=1e-6
+    )
+
+
+def test_a_small_scale_of_a_small_image_stays_large_enough(model):
+    image = image_of(40, 33)
+    assert Segmenter(model, [0.25]).predict(image).shape == (40, 33)
+
+
+def test_workdir_and_saved_model_answer_alike(workdir, exported):
+    ours = Segmenter.from_workdir(workdir)
+    theirs = Segmenter.from_saved_model(exported.parent)
+    assert theirs.labels == ours.labels
+    assert ours.labels.class_names == ("background", "cat", "dog", "horse")
+    images = np.stack([image_of(65, 80, seed).astype(np.uint8) for seed in (0, 1)])
+    np.testing.assert_array_equal(
+        theirs.predict_batch(images), ours.predict_batch(images)
+    )
+    np.testing.assert_allclose(
+        theirs.probabilities(images), ours.probabilities(images), atol=1e-5
+    )
+
+
+def test_a_saved_model_can_be_run_at_scales_and_mirrored(workdir, exported):
+    options = {"scales": (0.75, 1.0), "flip": True}
+    image = image_of(65, 80).astype(np.uint8)[None]
+    ours = Segmenter.from_workdir(workdir, **options).probabilities(image)
+    theirs = Segmenter.from_saved_model(exported, **options).probabilities(image)
+    # The scaled image is rounded to whole numbers.
+    np.testing.assert_allclose(theirs, ours, atol=0.05)
+    assert np.abs(theirs - ours).mean() < 4e-3
+
+
+def test_another_output_stride_than_trained(workdir):
+    image = image_of(65, 80)
+    fine = Segmenter.from_workdir(workdir, output_stride=8)
+    coarse = Segmenter.from_workdir(workdir)
+    model, _ = load_workdir(workdir, 8)
+    expected = model(image[None], training=False).numpy()[0].argmax(-1)
+    np.testing.assert_array_equal(fine.predict(image), expected)
+    assert (fine.predict(image) != coarse.predict(image)).any()
+
+
+def test_any_size_and_batch_is_traced_once(model):
+    traces = []
+
+    def counted(images):
+        traces.append(images.shape)
+        return pixelwise(images)
+
+    segmenter = Segmenter(counted)
+    for batch, height, width in ((1, 40, 50), (2, 33, 64), (3, 100, 32), (1, 41, 51)):
+        segmenter.predict_batch(np.zeros([batch, height, width, 3], np.uint8))
+    assert len(traces) == 1
+
+
+def test_windows_equal_the_whole_image_for_convolutions_alone():
+    """Three 3x3 convolutions, one dilated: they reach 4 pixels."""
+    rng = np.random.default_rng(0)
+    kernels = [
+        rng.normal(0, 0.3, shape).astype(np.float32)
+        for shape in ((3, 3, 3, 6), (3, 3, 6, 6), (3, 3, 6, 4))
+    ]
+
+    def network(images):
+        x = images / 100
+        for kernel, rate in zip(kernels, (1, 2, 1)):
+            x = tf.nn.conv2d(tf.nn.relu(x), kernel, 1, "SAME", dilations=rate)
+        return x
+
+    image = image_of(150, 190)
+    whole = Segmenter(network)
+    pieces = Segmenter(network, window=64, overlap=16, window_batch=3)
+    expected = whole.probabilities(image[None])
+    np.testing.assert_allclose(
+        pieces.probabilities(image[None]), expected, atol=1e-5, rtol=1e-4
+    )
+    agreement = (pieces.predict(image) == whole.predict(image)).mean()
+    assert agreement > 0.9999  # but for ties
+
+
+def test_windows_of_a_strided_network_agree_where_they_meet_its_grid():
+    """Stride 8: windows of 8k + 1 pixels that begin at multiples of 8."""
+    kernels = [
+        np.random.default_rng(seed).normal(0, 0.3, [3, 3, 4, 4]).astype(np.float32)
+        for seed in range(3)
+    ]
+
+    def network(images):
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        x = tf.concat([images, images[..., :1]], -1) / 100
+        for kernel in kernels:
+            # Centred on every second pixel from the first on, whatever the size.
+            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+            x = tf.nn.relu(tf.nn.conv2d(x, kernel, 2, "VALID"))
+        x = tf.repeat(tf.repeat(x, 8, 1), 8, 2)
+        return x[:, :height, :width]
+
+    # 65 + 3 * 40 = 185: windows begin at 0, 40, 80 and 120.
+    image = image_of(185, 185)
+    whole = Segmenter(network).probabilities(image[None])
+    # Reach: 1 + 2 + 4 pixels, and 7 to the middle of the cell.
+    pieces = Segmenter(network, window=65, overlap=25).probabilities(image[None])
+    valid = np.abs(pieces - whole).max(-1)[0]
+    assert np.median(valid) < 1e-6
+    assert (valid < 1e-5).mean() > 0.7
+    wide = Segmenter(network, window=129, overlap=57)  # begins at 0 and 56
+    np.testing.assert_allclose(wide.probabilities(image[None]), whole, atol=1e-5)
+
+
+def test_an_image_that_fits_the_window_is_run_whole(model):
+    image = image_of(64, 64)
+    np.testing.assert_array_equal(
+        Segmenter(model, window=64).predict(image), Segmenter(model).predict(image)
+    )
+
+
+def test_windows_of_a_batch_and_of_a_file(model, tmp_path):
+    images = np.stack([image_of(100, 70, seed) for seed in (0, 1)]).astype(np.uint8)
+    segmenter = Segmenter(model, window=48)
+    batch = segmenter.predict_batch(images)
+    np.save(tmp_path / "image.npy", images[1])
+    out = np.memmap(tmp_path / "out", np.uint8, "w+", shape=(100, 70))
+    result = segmenter.predict(np.load(tmp_path / "image.npy", mmap_mode="r"), out)
+    assert result is out
+    np.testing.assert_array_equal(out, batch[1])
+    sums = segmenter.probabilities(images).sum(-1)
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+
+
+def test_the_crf_sees_image_and_probabilities(model):
+    parameters = CRFParameters(iterations=2)
+    image = image_of(40, 48).astype(np.uint8)
+    plain = Segmenter(model).probabilities(image[None])[0]
+    sharpened = Segmenter(model, crf=parameters)
+    expected = dense_crf(image, plain, parameters)
+    np.testing.assert_allclose(
+        sharpened.probabilities(image[None])[0], expected, atol=1e-6
+    )
+    np.testing.assert_array_equal(sharpened.predict(image), expected.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"scales": ()}, "scales must be positive. Received: \\(\\)"),
+        ({"scales": (1, -1)}, "scales must be positive"),
+        ({"scales": (float("nan"),)}, "scales must be positive"),
+        ({"window": 31}, "window must be at least 32 pixels. Received: 31"),
+        ({"window": 64, "overlap": 33}, "half of the window"),
+        ({"overlap": 8}, "overlap needs a window"),
+        ({"window": 64, "crf": CRFParameters()}, "cannot be used with windows"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Segmenter(pixelwise, **options)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 4), (2, 40, 40, 3)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="Expected RGB images"):
+        Segmenter(pixelwise).predict(np.zeros(shape))
+
+
+def test_images_that_are_too_small_are_refused():
+    with pytest.raises(ValueError, match="32 pixels a side. Received: 40x31"):
+        Segmenter(pixelwise).predict(np.zeros((40, 31, 3)))
+
+
+def test_out_must_fit():
+    with pytest.raises(ValueError, match=r"out of shape \(40, 41\)"):
+        Segmenter(pixelwise).predict(np.zeros((40, 41, 3)), np.zeros((1, 41), np.uint8))
