@@ -230,8 +230,9 @@ class Segmenter:
             if scale != 1.0:
                 scaled = tf.image.resize(images, _scaled_size(size, scale))
             for mirrored in (False, True)[: 1 + self.flip]:
-                logits = self._logits(scaled[:, :, ::-1] if mirrored else scaled)
-                logits = logits[:, :, ::-1] if mirrored else logits
+                # Not `[:, :, ::-1]`, which takes ten times as long.
+                logits = self._logits(tf.reverse(scaled, [2]) if mirrored else scaled)
+                logits = tf.reverse(logits, [2]) if mirrored else logits
                 if scale != 1.0:
                     logits = tf.image.resize(logits, size)
                 total += tf.nn.softmax(logits)
