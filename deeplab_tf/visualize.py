@@ -6,15 +6,16 @@ A colormap is one RGB triple (0..255) per class, in the order of the class ids.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_tf.files import atomic_write
+from deeplab_tf.labels import IGNORE_COLOR
 
-IGNORE_COLOR = (224, 224, 192)  # VOC's void: not the colour of any of its classes
 _LEGEND_TEXT = (20, 20, 20)
+_BLOCK = 2**18  # values that are worked on at once, so that large images fit
 
 
 def colorize(classes, colormap, ignore_label: int = 255) -> np.ndarray:
@@ -33,15 +34,9 @@ def colorize(classes, colormap, ignore_label: int = 255) -> np.ndarray:
     """
     classes = np.asarray(classes)
     colors = np.asarray(colormap, np.uint8).reshape(-1, 3)
-    ignored = classes == ignore_label
-    known = (classes >= 0) & (classes < len(colors))
-    if not (ignored | known).all():
-        raise ValueError(
-            f"classes must hold ids in [0, {len(colors)}), one per colour, or the "
-            f"ignore label {ignore_label}. Received: {classes[~(ignored | known)][0]}"
-        )
+    _check_classes(classes, len(colors), ignore_label)
     palette = np.concatenate([colors, [IGNORE_COLOR]]).astype(np.uint8)
-    return palette[np.where(ignored, len(colors), classes)]
+    return palette[np.where(classes == ignore_label, len(colors), classes)]
 
 
 def overlay(
@@ -70,9 +65,62 @@ def overlay(
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1]. Received: {alpha}")
-    weight = np.where(classes == ignore_label, 0, np.float32(alpha))[..., None]
-    colors = colorize(classes, colormap, ignore_label)
-    return _as_uint8(image * (1 - weight) + colors * weight)
+    picture = np.empty(image.shape, np.uint8)
+    for rows in row_blocks(classes.shape):
+        ignored = classes[rows] == ignore_label
+        weight = np.where(ignored, np.float32(0), np.float32(alpha))[..., None]
+        colors = colorize(classes[rows], colormap, ignore_label)
+        picture[rows] = _as_uint8(image[rows] * (1 - weight) + colors * weight)
+    return picture
+
+
+def shrink(image, classes, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Makes an image and its classes smaller by a whole number, where they are large.
+
+    Args:
+      image: uint8 [height, width, 3].
+      classes: integers [height, width].
+      max_pixels: most pixels of the result.
+
+    Returns:
+      (uint8 [height / k, width / k, 3], integers [height / k, width / k]), rounded
+      down: means of k x k pixels, and the class in the middle of each; as given for
+      k = 1.
+    """
+    factor = int(np.ceil(np.sqrt(classes.size / max_pixels)))
+    if factor <= 1:
+        return image, classes
+    height, width = (side // factor for side in classes.shape)
+    smaller = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        strip = image[row * factor : (row + 1) * factor, : width * factor]
+        cells = strip.reshape(factor, width, factor, 3)
+        smaller[row] = _as_uint8(cells.mean((0, 2), dtype=np.float32))
+    middle = classes[factor // 2 :: factor, factor // 2 :: factor]
+    return smaller, middle[:height, :width]
+
+
+def class_counts(classes) -> np.ndarray:
+    """Counts the pixels of each id.
+
+    Args:
+      classes: integers [height, width] in 0..255.
+
+    Returns:
+      int64 [256].
+    """
+    classes = np.asarray(classes)
+    counts = np.zeros(256, np.int64)
+    for rows in row_blocks(classes.shape):
+        counts += np.bincount(classes[rows].ravel(), minlength=256)
+    return counts
+
+
+def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Yields slices of the first axis, of about 2**18 values each."""
+    step = max(1, _BLOCK // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
 
 
 def panel(image, label, prediction, colormap, ignore_label: int = 255) -> np.ndarray:
@@ -165,11 +213,16 @@ def overlay_with_legend(
     """
     picture = overlay(image, classes, colormap, alpha, ignore_label)
     _check_names(colormap, class_names)
+    present = [int(i) for i in np.flatnonzero(class_counts(classes))]
+    present = [i for i in present if i != ignore_label]
+    names = [class_names[i] for i in present]
+    strip = legend([colormap[i] for i in present], names, picture.shape[1])
+    return above(picture, strip)
+
+
+def above(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
+    """Sets a picture above a strip, on white; both uint8 [height, width, 3]."""
     height, width = picture.shape[:2]
-    present = [int(i) for i in np.unique(classes) if i != ignore_label]
-    strip = legend(
-        [colormap[i] for i in present], [class_names[i] for i in present], width
-    )
     shape = (height + strip.shape[0], max(width, strip.shape[1]), 3)
     canvas = np.full(shape, 255, np.uint8)
     canvas[:height, :width] = picture
@@ -195,11 +248,11 @@ def save_palette_png(
       ValueError: an id without a colour.
     """
     classes = np.asarray(classes)
-    colorize(classes, colormap, ignore_label)  # refuses what has no colour
+    _check_classes(classes, len(colormap), ignore_label)
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(colormap)] = colormap
     palette[ignore_label] = IGNORE_COLOR
-    picture = Image.fromarray(classes.astype(np.uint8))
+    picture = Image.fromarray(classes.astype(np.uint8, copy=False))
     picture.putpalette(palette.tobytes())
     save_png(path, picture)
 
@@ -214,6 +267,17 @@ def save_png(path: str | os.PathLike, picture) -> None:
         picture = Image.fromarray(picture)
     with atomic_write(path, "wb") as file:
         picture.save(file, format="PNG")
+
+
+def _check_classes(classes, num_classes, ignore_label):
+    for rows in row_blocks(classes.shape):
+        block = classes[rows]
+        known = (block >= 0) & (block < num_classes) | (block == ignore_label)
+        if not known.all():
+            raise ValueError(
+                f"classes must hold ids in [0, {num_classes}), one per colour, or the "
+                f"ignore label {ignore_label}. Received: {block[~known][0]}"
+            )
 
 
 def _check_names(colormap, class_names):
