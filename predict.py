@@ -369,12 +369,13 @@ def predict_video(
 
     Raises:
       OSError: it cannot be written.
-      ValueError: not a video, or an output that videos have not.
+      ValueError: not a video, or an output that videos have not; or it ends long
+        before its end, when the frames until there are written.
     """
     if not set(paths) <= {"classes", "overlay"}:
         raise ValueError("a video, of which only classes and overlay can be saved")
     labels = segmenter.labels
-    counts, shape = np.zeros(256, np.int64), None
+    counts, num_frames = np.zeros(256, np.int64), 0
     for each in paths.values():
         os.makedirs(os.path.dirname(each), exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -385,19 +386,22 @@ def predict_video(
         frames = tqdm(
             video.frames, total=total, unit="frame", leave=False, disable=None
         )
-        for index, frame in enumerate(frames):
+        for num_frames, frame in enumerate(frames, start=1):
             _check_frame(frame)
-            classes, shape = segment(segmenter, frame)[0], frame.shape[:2]
+            classes, _ = segment(segmenter, frame)
             counts += visualize.class_counts(classes)
             if "classes" in paths:
                 os.makedirs(paths["classes"], exist_ok=True)
-                file = os.path.join(paths["classes"], f"{index:06d}.png")
+                file = os.path.join(paths["classes"], f"{num_frames - 1:06d}.png")
                 save_classes(file, classes, labels)
             if "overlay" in paths:
                 write(draw_frame(frame, classes, labels, output.alpha))
-        if shape is None:
+        if not num_frames:
             raise ValueError("a video without frames")
-    return shares_row(path, shape, counts, labels)
+    # Some files only estimate how many they have.
+    if num_frames < 0.9 * (total or 0):
+        raise ValueError(f"a truncated video, of which {num_frames} frames are done")
+    return shares_row(path, classes.shape, counts, labels)
 
 
 def draw_frame(

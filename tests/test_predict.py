@@ -366,6 +366,26 @@ def test_what_is_no_video_is_named(backend, tmp_path):
     assert os.listdir(out / "overlay") == []
 
 
+def test_a_truncated_video_is_named_and_its_frames_are_kept(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "cut.avi"
+    code = cv2.VideoWriter_fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(path), code, 10, (66, 48))
+    for frame in moving_square(40, 48):
+        writer.write(frame)
+    writer.release()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    out = tmp_path / "out"
+    (failure,) = predict.predict_files(
+        Brightness(), [str(path)], predict.Output(str(out))
+    )
+    done = len(os.listdir(out / "classes" / "cut"))
+    assert 10 < done < 40
+    assert failure == f"{path}: a truncated video, of which {done} frames are done."
+    assert os.listdir(out / "overlay") == ["cut.mp4"]
+
+
 def test_a_video_without_opencv_and_ffmpeg_is_one_sentence(
     movie, tmp_path, monkeypatch
 ):
