@@ -190,14 +190,14 @@ def _check_header(header: _Header, min_size: int, max_pixels: int) -> None:
 
 
 def _decode(file: IO[bytes], header: _Header) -> np.ndarray:
-    if header.width * header.height > _TENSORFLOW_PIXELS.get(header.format, 0):
-        with _pillow(header.format) as open_image:
-            pixels = _pillow_pixels(open_image(file))
-    else:
-        pixels = _tensorflow_pixels(file.read(), header.format)
-    if header.format in ("JPEG", "MPO") and _ends_early(file):
+    # Before TensorFlow sees it, which writes to the terminal about damaged JPEGs.
+    if header.format in ("JPEG", "MPO") and _ends_early(file.read()):
         raise ValueError(_damaged(header.format))
-    return pixels
+    file.seek(0)
+    if header.width * header.height <= _TENSORFLOW_PIXELS.get(header.format, 0):
+        return _tensorflow_pixels(file.read(), header.format)
+    with _pillow(header.format) as open_image:
+        return _pillow_pixels(open_image(file))
 
 
 def _tensorflow_pixels(data: bytes, found: str) -> np.ndarray:
@@ -210,15 +210,16 @@ def _tensorflow_pixels(data: bytes, found: str) -> np.ndarray:
         raise ValueError(_damaged(found)) from error
 
 
-def _ends_early(file: IO[bytes]) -> bool:
+def _ends_early(data: bytes) -> bool:
     """Whether a JPEG's end marker comes before all of its pixels.
 
     libjpeg then repeats the last colour down to the corner and reports nothing. What
     stands before the end marker of a whole image is skipped; a cut one takes it for
     pixels.
+
+    Raises:
+      ValueError: there is no end marker, or the image is damaged otherwise.
     """
-    file.seek(0)
-    data = file.read()
     end = data.rfind(b"\xff\xd9")
     filled = data[:end] + _NO_PIXELS + data[end:]
     return not np.array_equal(_eighth(data), _eighth(filled))

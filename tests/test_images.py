@@ -241,6 +241,16 @@ def test_a_truncated_image_is_refused_or_whole(kind):
             np.testing.assert_array_equal(image, whole)
 
 
+def test_damaged_jpegs_leave_the_terminal_to_our_sentence(capfd):
+    data = encoded(smooth_picture(), "JPEG")
+    for part in range(1, 10):
+        cut = data[: len(data) * part // 10]
+        for bad in (cut, cut + b"\xff\xd9", cut + bytes(500)):
+            with pytest.raises(ValueError):
+                read_image(bad)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_cut_jpeg_with_an_end_marker_is_not_half_grey(mode, options):
