@@ -42,6 +42,7 @@ FLOORS = {
         "windows",
         "workdir",
     },
+    "deeplab_tf.page": {"images", "models", "visualize"},
     "deeplab_tf.serving": {"images", "inference", "labels", "models", "saved_models"},
     "deeplab_tf.weight_sources": {"backbones"},
     "deeplab_tf.weights": {
