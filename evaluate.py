@@ -1,20 +1,27 @@
-"""Evaluates a run: mean IoU by one confusion matrix, each image at its own size.
+"""Evaluates a model: mean IoU by one confusion matrix, each image at its own size.
 
     python evaluate.py --workdir=runs/demo
     python evaluate.py --workdir=runs/demo --output_stride=8 --flip \\
         --scales=0.5,0.75,1,1.25,1.5,1.75
     python evaluate.py --workdir=runs/demo --crf --crf_parameters=4,67,3
+    python evaluate.py --workdir=runs/new --compare=runs/demo/evaluation/val.json
+    python evaluate.py --saved_model=exported --data_dir=runs/data/voc --output=scores
 
-Prints a table per class and writes <workdir>/evaluation/<split>.json.
+Prints a table per class and writes into <workdir>/evaluation, or --output:
+    <split>.json   all scores, also for each image, and how they were made
+    <split>.csv    those of the classes
+    <split>.html   a page with both, the confusion matrix, and the best and worst images
+docs/evaluation.md says what each number is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import re
 import sys
 import time
+from collections.abc import Iterable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -25,162 +32,323 @@ from tqdm import tqdm
 from datasets.bad_records import DATA_ERRORS, bad_records_named
 from datasets.info import read_info
 from datasets.pipeline import make_eval_dataset
-from deeplab_tf import metrics
-from deeplab_tf.config import TrainConfig
-from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf
-from deeplab_tf.files import atomic_write
+from deeplab_tf.config import read_config
+from deeplab_tf.crf import parse_crf
+from deeplab_tf.evaluation import (
+    Evaluation,
+    check_comparable,
+    compare,
+    comparison_table,
+    read_summary,
+    table,
+    write_summary,
+    write_table,
+)
+from deeplab_tf.evaluation_report import BestAndWorst, write_report
 from deeplab_tf.inference import Segmenter
-from deeplab_tf.workdir import load_workdir, workdir_weights
+from deeplab_tf.labels import Labels
+from deeplab_tf.saved_models import find_version
+from deeplab_tf.workdir import workdir_weights
 
 FLAGS = flags.FLAGS
+WHOLE = (1, 1)  # the first part of one
 
 
 def define_flags():
     """Called by the script alone, so that tests can import several scripts."""
-    flags.DEFINE_string("workdir", None, "Folder of a run of train.py.", required=True)
-    flags.DEFINE_string("split", None, "Split to evaluate [the run's eval_split].")
+    flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
+    flags.DEFINE_string("saved_model", None, "Folder written by export.py, instead.")
+    flags.DEFINE_string("split", None, "Split to evaluate [the run's, or val].")
     flags.DEFINE_string("data_dir", None, "Records [those of the run].")
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
     flags.DEFINE_list("scales", ["1"], "Image scales to average over.")
     flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
+    flags.DEFINE_integer("window", None, "Larger images are run in windows this wide.")
+    flags.DEFINE_integer("overlap", None, "Of neighbouring windows [a quarter].")
     flags.DEFINE_bool("crf", False, "Sharpen with the dense CRF of DeepLabV1 and V2.")
     flags.DEFINE_list("crf_parameters", None, "Its w1,sigma_alpha,sigma_beta [4,67,3].")
+    flags.DEFINE_integer("batch_size", 1, "Images of equal size run together.", 1)
+    flags.DEFINE_string("part", None, "Such as 1/2: the first of every two images.")
+    flags.DEFINE_string("output", None, "Folder to write to [<workdir>/evaluation].")
+    flags.DEFINE_string("compare", None, "JSON of another evaluation of these images.")
+    flags.DEFINE_bool("report", True, "Write the HTML page.")
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+    """Reads --part: "2/3" -> (2, 3), the second of every three images.
+
+    Raises:
+      ValueError: something else, or a part that is not there.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    part = tuple(map(int, match.groups())) if match else (0, 0)
+    if not 1 <= part[0] <= part[1]:
+        raise ValueError(f"Expected --part=1/2 or 2/2, for example. Received: {text}")
+    return part
+
+
+def load_segmenter(
+    workdir: str | None,
+    saved_model: str | None,
+    output_stride: int | None = None,
+    **options,
+) -> Segmenter:
+    """Loads a run, or else an exported model.
+
+    Args:
+      workdir: folder of a run, or None.
+      saved_model: folder of an exported model, where there is no run.
+      output_stride: 8, 16 or 32 instead of the run's.
+      **options: of `Segmenter`.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: an output stride for an exported model, or wrong options.
+    """
+    if workdir:
+        return Segmenter.from_workdir(workdir, output_stride, **options)
+    if output_stride:
+        raise ValueError("--output_stride needs --workdir: an exported model is fixed.")
+    return Segmenter.from_saved_model(saved_model, **options)
 
 
 def evaluate(
     segmenter: Segmenter,
-    config: TrainConfig,
+    labels: Labels,
     data_dir: str,
     split: str,
-    crf: CRFParameters | None = None,
-) -> tuple[np.ndarray, int]:
-    """Counts a whole split, after the dense CRF where its parameters are given.
+    part: tuple[int, int] = WHOLE,
+    batch_size: int = 1,
+    pictures: BestAndWorst | None = None,
+) -> tuple[Evaluation, dict[str, float]]:
+    """Evaluates a split, or every n-th of its images.
+
+    Args:
+      segmenter: predicts the classes.
+      labels: what its classes are called, and the label that is not counted.
+      data_dir: folder of the records.
+      split: name of the split, such as "val".
+      part: (k, n) takes the k-th of every n images, in the order of the records.
+      batch_size: largest number of images of equal size that are run together.
+      pictures: is given each image, if not None.
 
     Returns:
-      (confusion matrix int64 [num_classes, num_classes], number of images).
+      (the evaluation; "seconds", "prediction_seconds" of them, "images_per_second").
 
     Raises:
       FileNotFoundError: no such records, or shards are missing.
       ValueError: records of another number of classes, or bad ones, which it names.
     """
     info = read_info(data_dir)
-    if info.num_classes != config.num_classes:
+    if info.num_classes != len(labels.class_names):
         raise ValueError(
-            f"The model knows {config.num_classes} classes, {data_dir} has "
+            f"The model knows {len(labels.class_names)} classes, {data_dir} has "
             f"{info.num_classes}. Give the --data_dir it was trained for."
         )
-    confusion = np.zeros((config.num_classes, config.num_classes), np.int64)
-    images = 0
-    dataset = make_eval_dataset(data_dir, split)
-    # A ValueError is what confusion_matrix makes of labels out of range.
+    evaluation = Evaluation(labels.class_names, labels.ignore_label)
+    index, parts = part
+    examples = make_eval_dataset(data_dir, split, with_filename=True)
+    examples = examples.shard(parts, index - 1).as_numpy_iterator()
+    total = len(range(index - 1, info.splits.get(split, 0), parts)) or None
+    begin, predicting = time.perf_counter(), 0.0
+    # A ValueError is what `add` makes of labels out of range.
     with bad_records_named(data_dir, [split], errors=(*DATA_ERRORS, ValueError)):
-        for image, label in tqdm(dataset, total=info.splits.get(split), disable=None):
-            classes = predict_classes(segmenter, image.numpy(), crf)
-            confusion += metrics.confusion_matrix(
-                label, classes, config.num_classes, config.ignore_label
-            )
-            images += len(label)
-    return confusion, images
-
-
-def predict_classes(
-    segmenter: Segmenter, images: np.ndarray, crf: CRFParameters | None
-) -> np.ndarray:
-    """Returns uint8 [B, height, width] for images uint8 [B, height, width, 3]."""
-    if crf is None:
-        return segmenter.predict_batch(images)
-    pairs = zip(images, segmenter.probabilities(images))
-    refined = [dense_crf(image, probabilities, crf) for image, probabilities in pairs]
-    return np.argmax(refined, -1).astype(np.uint8)
-
-
-def summarize(confusion: np.ndarray, class_names) -> dict:
-    """Returns a confusion matrix' scores as plain numbers; None where undefined."""
-    iou = metrics.per_class_iou(confusion)
-    accuracy = metrics.per_class_accuracy(confusion)
-    return {
-        "mean_iou": _number(metrics.mean_iou(confusion)),
-        "pixel_accuracy": _number(metrics.pixel_accuracy(confusion)),
-        "per_class": {
-            name: {
-                "iou": _number(iou[index]),
-                "accuracy": _number(accuracy[index]),
-                "pixels": int(confusion[index].sum()),
-            }
-            for index, name in enumerate(class_names)
-        },
+        with tqdm(total=total, unit="image", disable=None) as progress:
+            for batch in same_size_batches(examples, batch_size):
+                start = time.perf_counter()
+                predictions = segmenter.predict_batch(np.stack([b[0] for b in batch]))
+                predicting += time.perf_counter() - start
+                for (image, label, name), classes in zip(batch, predictions):
+                    score = evaluation.add(name, label, classes)
+                    if pictures:
+                        pictures.add(score, name, image, label, classes)
+                progress.update(len(batch))
+    if not evaluation.names:
+        raise ValueError(f"Part {index}/{parts} of split {split} holds no image.")
+    seconds = time.perf_counter() - begin
+    return evaluation, {
+        "seconds": seconds,
+        "prediction_seconds": predicting,
+        "images_per_second": len(evaluation.names) / seconds,
     }
 
 
-def table(summary: dict) -> str:
-    """Formats the scores for a terminal, in per cent."""
-    width = max(map(len, [*summary["per_class"], "pixel accuracy"]))
-    lines = [f"{'class':{width}}    IoU  accuracy       pixels"]
-    for name, row in summary["per_class"].items():
-        lines.append(
-            f"{name:{width}} {_percent(row['iou'])} {_percent(row['accuracy']):>9}"
-            f" {row['pixels']:>12,}"
+def same_size_batches(examples: Iterable, batch_size: int) -> Iterator[list[tuple]]:
+    """Collects images of equal size; what is left over comes last.
+
+    Here and not in the pipeline, so that --part takes the same images at any batch.
+
+    Args:
+      examples: (image [1, h, w, 3], label [1, h, w], filename bytes [1]).
+      batch_size: largest batch.
+
+    Yields:
+      Batches: (image [h, w, 3], label [h, w], name str) each.
+    """
+    waiting = {}
+    for image, label, filename in examples:
+        size = label.shape
+        batch = waiting.setdefault(size, [])
+        name = filename[0].decode("utf-8", "replace")
+        batch.append((image[0], label[0], name))
+        if len(batch) == batch_size:
+            yield waiting.pop(size)
+    yield from waiting.values()
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where an evaluation reads and writes.
+
+    Attributes:
+      data_dir, split: of the records.
+      output: folder to write to.
+      weights: path of the run's weights, or of the exported model's version.
+      output_stride: of the run; None for an exported model, which does not tell.
+    """
+
+    data_dir: str
+    split: str
+    output: str
+    weights: str
+    output_stride: int | None
+
+
+def find_places(
+    workdir: str | None,
+    saved_model: str | None,
+    data_dir: str | None,
+    split: str | None,
+    output: str | None,
+) -> Places:
+    """Completes what the command line says by what the run says.
+
+    Raises:
+      FileNotFoundError: no run there, or one without weights, or no exported model.
+      ValueError: arguments that contradict each other, or too few.
+    """
+    if bool(workdir) == bool(saved_model):
+        raise ValueError("Give either --workdir or --saved_model.")
+    if workdir:
+        config = read_config(workdir)
+        return Places(
+            data_dir or config.data_dir,
+            split or config.eval_split,
+            output or os.path.join(workdir, "evaluation"),
+            workdir_weights(workdir),
+            config.output_stride,
         )
-    lines.append(f"{'mean IoU':{width}} {_percent(summary['mean_iou'])}")
-    lines.append(f"{'pixel accuracy':{width}} {_percent(summary['pixel_accuracy'])}")
-    absent = [n for n, row in summary["per_class"].items() if row["iou"] is None]
-    if absent:
-        lines.append(f"Left out of the mean, as they never occur: {', '.join(absent)}")
-    return "\n".join(lines)
+    if not data_dir or not output:
+        raise ValueError(
+            "--saved_model needs --data_dir, the folder of the records, and --output, "
+            "the folder to write to."
+        )
+    return Places(data_dir, split or "val", output, find_version(saved_model), None)
 
 
-def write_summary(summary: dict, workdir: str, split: str) -> str:
-    """Writes <workdir>/evaluation/<split>.json atomically; returns its path."""
-    path = os.path.join(workdir, "evaluation", f"{split}.json")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with atomic_write(path) as file:
-        json.dump(summary, file, indent=2)
-        file.write("\n")
-    return path
+def describe(segmenter: Segmenter) -> dict:
+    """Returns how a segmenter predicts, for JSON."""
+    return {
+        "scales": segmenter.scales,
+        "flip": segmenter.flip,
+        "window": segmenter.window,
+        "overlap": segmenter.overlap,
+        "crf": dataclasses.asdict(segmenter.crf) if segmenter.crf else None,
+    }
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def speed(results: dict) -> str:
+    """Says how long an evaluation took."""
+    predicting = results["images"] / results["prediction_seconds"]
+    return (
+        f"{results['images']} images of {results['split']} in "
+        f"{results['seconds']:.0f} s, {results['images_per_second']:.2f} a second; "
+        f"prediction alone {predicting:.2f} a second."
+    )
 
 
-def _percent(value: float | None) -> str:
-    return "     -" if value is None else f"{100 * value:6.2f}"
+def write_all(
+    results: dict,
+    labels: Labels,
+    pictures: BestAndWorst | None,
+    folder: str,
+    name: str,
+) -> None:
+    """Writes <folder>/<name>.json, .csv and, with pictures, .html; prints their paths.
+
+    Raises:
+      OSError: one cannot be written.
+    """
+    os.makedirs(folder, exist_ok=True)
+    base = os.path.join(folder, name)
+    write_summary(results, f"{base}.json")
+    write_table(results, f"{base}.csv")
+    written = [".json", ".csv"]
+    if pictures:
+        write_report(results, labels, pictures, f"{base}.html")
+        written.append(".html")
+    print(f"Written: {', '.join(base + ending for ending in written)}")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     try:
-        scales = [float(scale) for scale in FLAGS.scales]
-        crf = parse_crf(FLAGS.crf, FLAGS.crf_parameters)
-        model, config = load_workdir(FLAGS.workdir, FLAGS.output_stride)
-        data_dir = FLAGS.data_dir or config.data_dir
-        split = FLAGS.split or config.eval_split
-        segmenter = Segmenter(model, scales, FLAGS.flip)
-        start = time.perf_counter()
-        confusion, images = evaluate(segmenter, config, data_dir, split, crf)
-    except (FileNotFoundError, ValueError) as error:
+        run()
+    except (OSError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
-    seconds = time.perf_counter() - start
-    summary = {
-        **summarize(confusion, config.class_names),
-        "images": images,
-        "images_per_second": images / seconds,
-        "weights": workdir_weights(FLAGS.workdir),
-        "data_dir": data_dir,
-        "split": split,
-        "output_stride": FLAGS.output_stride or config.output_stride,
-        "scales": scales,
-        "flip": FLAGS.flip,
-        "crf": dataclasses.asdict(crf) if crf else None,
-        "confusion_matrix": confusion.tolist(),
+
+
+def run():
+    """What `main` does; what a user can mend is raised as OSError or ValueError."""
+    part = parse_part(FLAGS.part)
+    model = (FLAGS.workdir, FLAGS.saved_model)
+    places = find_places(*model, FLAGS.data_dir, FLAGS.split, FLAGS.output)
+    other = None if FLAGS.compare is None else read_summary(FLAGS.compare)
+    segmenter = load_segmenter(
+        *model,
+        FLAGS.output_stride,
+        scales=[float(scale) for scale in FLAGS.scales],
+        flip=FLAGS.flip,
+        window=FLAGS.window,
+        overlap=FLAGS.overlap,
+        crf=parse_crf(FLAGS.crf, FLAGS.crf_parameters),
+    )
+    labels = segmenter.labels
+    if other is not None:
+        check_comparable(other, labels.class_names)
+    pictures = BestAndWorst() if FLAGS.report else None
+    evaluation, times = evaluate(
+        segmenter,
+        labels,
+        places.data_dir,
+        places.split,
+        part,
+        FLAGS.batch_size,
+        pictures,
+    )
+    results = {
+        **evaluation.results(),
+        "weights": places.weights,
+        "data_dir": places.data_dir,
+        "split": places.split,
+        "part": "{}/{}".format(*part),
+        "batch_size": FLAGS.batch_size,
+        "output_stride": FLAGS.output_stride or places.output_stride,
+        **describe(segmenter),
+        **times,
     }
-    print(table(summary))
-    print(f"{images} images of {split} in {seconds:.0f} s.")
+    print(table(results))
+    print(speed(results))
+    name = places.split
+    if part != WHOLE:
+        name += "-{}-of-{}".format(*part)
     try:
-        print(f"Written: {write_summary(summary, FLAGS.workdir, split)}")
-    except OSError as error:
-        sys.exit(f"evaluate.py: {error}")
+        if other is not None:
+            results["comparison"] = {**compare(results, other), "with": FLAGS.compare}
+            print(comparison_table(results["comparison"]))
+    finally:  # an evaluation that cannot be compared is still one
+        write_all(results, labels, pictures, places.output, name)
 
 
 if __name__ == "__main__":

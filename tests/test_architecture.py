@@ -17,6 +17,8 @@ FLOORS = {
     "deeplab_tf.layers": set(),
     "deeplab_tf.losses": set(),
     "deeplab_tf.metrics": set(),
+    "deeplab_tf.evaluation": {"files", "metrics"},
+    "deeplab_tf.evaluation_report": {"evaluation", "files", "labels", "visualize"},
     "deeplab_tf.visualize": {"files", "labels"},
     "deeplab_tf.torch_files": set(),
     "deeplab_tf.weight_files": {"files"},

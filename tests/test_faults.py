@@ -27,6 +27,8 @@ from deeplab_tf import callbacks
 from deeplab_tf.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.config import TrainConfig, read_config, write_config
 from deeplab_tf.files import atomic_write
+from deeplab_tf.inference import Segmenter
+from deeplab_tf.labels import Labels
 from deeplab_tf.watching import EpochLog
 from deeplab_tf.weight_files import read_weights, save_weights
 from deeplab_tf.workdir import LAST_WEIGHTS
@@ -238,15 +240,26 @@ def test_damaged_records_without_any_good_one_are_refused(run_train, tmp_path):
     assert message.endswith("  and 2 more\nNone is left. Build the data set again.")
 
 
+def evaluate_tiny_model(monkeypatch, folder, **changes):
+    """Lets evaluate.py find a run with `build_tiny_model` and folder / "data"."""
+    config = TrainConfig(
+        num_classes=NUM_CLASSES,
+        class_names=tuple("abcd"),
+        colormap=((0, 0, 0),) * NUM_CLASSES,
+        data_dir=str(folder / "data"),
+        **changes,
+    )
+    segmenter = Segmenter(build_tiny_model(), labels=Labels.from_config(config))
+    monkeypatch.setattr(evaluate, "read_config", lambda _: config)
+    monkeypatch.setattr(evaluate, "workdir_weights", lambda _: "best.npz")
+    monkeypatch.setattr(evaluate, "load_segmenter", lambda *_, **__: segmenter)
+    flags = Flags(workdir=str(folder), scales=["1"], flip=False, batch_size=1)
+    monkeypatch.setattr(evaluate, "FLAGS", flags)
+
+
 def test_evaluation_names_bad_records(tmp_path, monkeypatch):
     """An image that cannot be read, and labels that only the count refuses."""
-    config = TrainConfig(
-        num_classes=NUM_CLASSES, data_dir=str(tmp_path / "data"), eval_split="train"
-    )
-    model = build_tiny_model()
-    monkeypatch.setattr(evaluate, "load_workdir", lambda *_: (model, config))
-    flags = Flags(workdir=str(tmp_path), scales=["1"], flip=False, crf=False)
-    monkeypatch.setattr(evaluate, "FLAGS", flags)
+    evaluate_tiny_model(monkeypatch, tmp_path, eval_split="train")
     for fault in ("image damaged", "ids out of range"):
         change, problem = CONTENT_FAULTS[fault]
         folder = write_data(tmp_path / "data", {4: change})
@@ -296,8 +309,8 @@ WRITERS = {
     "last.npz": lambda workdir, size=1: save_weights(
         dense_model(size), workdir / "last.npz"
     ),
-    "evaluation/val.json": lambda workdir, size=1: evaluate.write_summary(
-        {"mean_iou": [0.5] * size}, str(workdir), "val"
+    "val.json": lambda workdir, size=1: evaluate.write_summary(
+        {"mean_iou": [0.5] * size}, workdir / "val.json"
     ),
     "checkpoints": write_checkpoint,
 }
@@ -403,16 +416,8 @@ def test_a_full_disk_ends_training_and_costs_nothing(run_train, tmp_path, small_
 
 
 def test_an_evaluation_that_cannot_be_written_says_so(tmp_path, monkeypatch):
-    config = TrainConfig(
-        num_classes=NUM_CLASSES,
-        class_names=tuple("abcd"),
-        data_dir=write_data(tmp_path / "data"),
-    )
-    model = build_tiny_model()
-    monkeypatch.setattr(evaluate, "load_workdir", lambda *_: (model, config))
-    monkeypatch.setattr(evaluate, "workdir_weights", lambda *_: "best.npz")
-    flags = Flags(workdir=str(tmp_path), scales=["1"], flip=False, crf=False)
-    monkeypatch.setattr(evaluate, "FLAGS", flags)
+    evaluate_tiny_model(monkeypatch, tmp_path)
+    write_data(tmp_path / "data")
     evaluate.main(["evaluate.py"])
     before = contents(tmp_path)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

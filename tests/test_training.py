@@ -190,19 +190,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_p
 def test_evaluation_counts_every_pixel_of_a_trained_workdir(tiny, tmp_path):
     write_config(tiny, tmp_path)
     save_weights(randomize(build_model(tiny)), tmp_path / BEST_WEIGHTS)
-    model, config = load_workdir(tmp_path)
-    segmenter = evaluate.Segmenter(model)
-    confusion, images = evaluate.evaluate(segmenter, config, config.data_dir, "val")
-    info = train.read_info(config.data_dir)
-    assert images == info.splits["val"]
+    segmenter = evaluate.Segmenter.from_workdir(tmp_path)
+    labels = segmenter.labels
+    evaluation, _ = evaluate.evaluate(segmenter, labels, tiny.data_dir, "val")
+    info = train.read_info(tiny.data_dir)
+    assert len(evaluation.names) == info.splits["val"]
+    confusion = evaluation.confusion
     np.testing.assert_array_equal(confusion.sum(1), info.pixel_counts["val"])
     assert (confusion.sum(0) > 0).sum() > 1  # the random network sees several classes
-    summary = evaluate.summarize(confusion, config.class_names)
-    path = evaluate.write_summary(summary, str(tmp_path), "val")
-    assert json.loads(Path(path).read_text()) == summary
-    row = evaluate.table(summary).splitlines()[1]
-    first = summary["per_class"][config.class_names[0]]
-    assert row.split()[:2] == [config.class_names[0], f"{100 * first['iou']:.2f}"]
+    results = evaluation.results()
+    evaluate.write_summary(results, tmp_path / "val.json")
+    assert evaluate.read_summary(tmp_path / "val.json") == results
+    row = evaluate.table(results).splitlines()[1]
+    first = results["per_class"][tiny.class_names[0]]
+    assert row.split()[:2] == [tiny.class_names[0], f"{100 * first['iou']:.2f}"]
 
 
 def test_weights_start_another_run_without_the_classifier(tiny, tmp_path):

@@ -207,8 +207,9 @@ def test_class_iou_in_the_log_is_that_of_evaluate_py(run):
     workdir, config, _ = run
     row = report.read_log(os.path.join(workdir, "log.csv"))[-1]
     segmenter = Segmenter.from_workdir(workdir)
-    confusion, _ = evaluate.evaluate(segmenter, config, config.data_dir, "val")
-    expected = per_class_iou(confusion)
+    labels = segmenter.labels
+    evaluation, _ = evaluate.evaluate(segmenter, labels, config.data_dir, "val")
+    expected = per_class_iou(evaluation.confusion)
     logged = [row.get(f"val_iou/{name}", np.nan) for name in config.class_names]
     np.testing.assert_allclose(logged, expected, atol=2e-3)
     assert np.nansum(expected > 0) > 1

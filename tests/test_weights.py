@@ -322,10 +322,10 @@ def voc_records(shared_data, tmp_path_factory):
 
 
 def test_workdir_is_evaluated(real_workdir, voc_records):
-    model, config = load_workdir(real_workdir)
-    confusion, images = evaluate.evaluate(Segmenter(model), config, voc_records, "val")
-    assert images == len(PHOTOS)
-    assert np.trace(confusion) / confusion.sum() > 0.85
+    segmenter = Segmenter.from_workdir(real_workdir)
+    evaluation, _ = evaluate.evaluate(segmenter, segmenter.labels, voc_records, "val")
+    assert len(evaluation.names) == len(PHOTOS)
+    assert evaluation.results()["pixel_accuracy"] > 0.85
 
 
 def test_workdir_predicts(real_workdir, shared_data):
