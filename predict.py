@@ -143,21 +143,23 @@ def find_inputs(
       recursive: also look into folders inside folders, but not through links.
       output_dir: what an earlier run wrote there is not taken for input then.
 
+    Returns:
+      Paths, each once. What stands for nothing, among others that do, is one of them,
+      to be named when it cannot be read.
+
     Raises:
       FileNotFoundError: there are none.
     """
     # A name that holds a comma is taken as it is.
     parts = [inputs] if os.path.lexists(inputs) else inputs.split(",")
-    paths = {}
-    for part in filter(None, parts):
-        found = _find(part, recursive, output_dir)
-        if not found:
-            raise FileNotFoundError(
-                f"No images at {part}. Expected an image or a video, a folder of "
-                "them, or a pattern such as 'photos/*.jpg'."
-            )
-        paths.update((os.path.abspath(path), path) for path in found)
-    return sorted(paths.values())
+    found = {part: _find(part, recursive, output_dir) for part in parts if part}
+    if not any(found.values()):
+        raise FileNotFoundError(
+            f"No images at {inputs}. Expected an image or a video, a folder of them, "
+            "or a pattern such as 'photos/*.jpg'."
+        )
+    paths = [path for part, matches in found.items() for path in matches or [part]]
+    return sorted({os.path.abspath(path): path for path in paths}.values())
 
 
 def _find(part: str, recursive: bool, output_dir: str) -> list[str]:

@@ -79,6 +79,21 @@ def test_inputs_are_joined_by_commas_and_each_counts_once(photos):
     assert len(predict.find_inputs(f"{folder},{jpeg},{photos}/*")) == 4
 
 
+def test_what_stands_for_nothing_among_others_is_named(segmenter, photos, tmp_path):
+    jpeg, gone = str(photos / "drawn.jpg"), str(tmp_path / "gone.jpg")
+    pattern = f"{tmp_path}/*.bmp"
+    paths = predict.find_inputs(f"{gone},{jpeg},{pattern},{tmp_path}")
+    assert sorted(paths) == sorted([gone, jpeg, pattern, str(tmp_path)])
+    output = predict.Output(str(tmp_path / "out"), ("classes",))
+    assert sorted(predict.predict_files(segmenter, paths, output)) == sorted(
+        [
+            f"{gone}: No such file or directory.",
+            f"{pattern}: No such file or directory.",
+            f"{tmp_path}: a folder, not an image file.",
+        ]
+    )
+
+
 def test_folders_inside_folders_but_not_what_was_written(photos, tmp_path):
     for place in ("a.jpg", "deep/er/b.jpg", "out/overlay/c.png", "out/d.png"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
@@ -93,12 +108,9 @@ def test_folders_inside_folders_but_not_what_was_written(photos, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("inputs", ["*.jpg", "drawn.jpg,gone.jpg", "."])
-def test_no_images_is_one_sentence(inputs, photos, tmp_path, monkeypatch):
-    shutil.copy(photos / "drawn.jpg", tmp_path / "drawn.jpg")
+@pytest.mark.parametrize("inputs", ["*.jpg", "gone.jpg,also_gone.png", ".", ","])
+def test_no_images_is_one_sentence(inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if inputs != "drawn.jpg,gone.jpg":
-        os.remove("drawn.jpg")
     with pytest.raises(FileNotFoundError, match="No images at .*Expected an image or"):
         predict.find_inputs(inputs)
 
