@@ -45,7 +45,7 @@ from deeplab_tf.evaluation import (
     write_table,
 )
 from deeplab_tf.evaluation_report import BestAndWorst, write_report
-from deeplab_tf.inference import Segmenter
+from deeplab_tf.inference import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.saved_models import find_version
 from deeplab_tf.workdir import workdir_weights
@@ -85,31 +85,6 @@ def parse_part(text: str | None) -> tuple[int, int]:
     if not 1 <= part[0] <= part[1]:
         raise ValueError(f"Expected --part=1/2 or 2/2, for example. Received: {text}")
     return part
-
-
-def load_segmenter(
-    workdir: str | None,
-    saved_model: str | None,
-    output_stride: int | None = None,
-    **options,
-) -> Segmenter:
-    """Loads a run, or else an exported model.
-
-    Args:
-      workdir: folder of a run, or None.
-      saved_model: folder of an exported model, where there is no run.
-      output_stride: 8, 16 or 32 instead of the run's.
-      **options: of `Segmenter`.
-
-    Raises:
-      FileNotFoundError: it is not there.
-      ValueError: an output stride for an exported model, or wrong options.
-    """
-    if workdir:
-        return Segmenter.from_workdir(workdir, output_stride, **options)
-    if output_stride:
-        raise ValueError("--output_stride needs --workdir: an exported model is fixed.")
-    return Segmenter.from_saved_model(saved_model, **options)
 
 
 def evaluate(

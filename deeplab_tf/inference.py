@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 
@@ -45,6 +46,9 @@ class Segmenter:
 
     Attributes:
       labels: as given, or those of the run or the exported model.
+      probabilities_of: `tf.function` of scales and flip, without windows or CRF: image
+        float32 [B, h, w, 3] -> probabilities float32 [B, h, w, classes].
+      classes_of: the same, -> classes uint8 [B, h, w].
 
     Raises:
       ValueError: no scale, or one that is not positive; windows that cannot be, or
@@ -76,8 +80,8 @@ class Segmenter:
         else:
             self._logits = model
         images = tf.TensorSpec([None, None, None, 3], tf.float32)
-        self._probabilities = tf.function(self._probabilities, input_signature=[images])
-        self._classes = tf.function(self._classes, input_signature=[images])
+        self.probabilities_of = tf.function(self._mean, input_signature=[images])
+        self.classes_of = tf.function(self._best, input_signature=[images])
 
     @classmethod
     def from_workdir(
@@ -125,6 +129,16 @@ class Segmenter:
         segmenter._arg_max = serve["serve_images"]
         return segmenter
 
+    def with_window(self, window: int, overlap: int | None = None) -> Segmenter:
+        """Returns a segmenter of the same network, that runs large images in windows.
+
+        Raises:
+          ValueError: windows that cannot be; see `Segmenter`.
+        """
+        other = copy.copy(self)
+        other.window, other.overlap = _checked_window(window, overlap, self.crf)
+        return other
+
     def predict(self, image, out: np.ndarray | None = None) -> np.ndarray:
         """Returns the class of every pixel of one image.
 
@@ -149,7 +163,7 @@ class Segmenter:
             for rows, columns, block in self._blocks(image):
                 out[rows, columns] = block.argmax(-1)
         else:
-            out[...] = self._classes_of(np.asarray(image)[None])[0]
+            out[...] = self._predict_whole(np.asarray(image)[None])[0]
         return out
 
     def predict_batch(self, images) -> np.ndarray:
@@ -157,7 +171,7 @@ class Segmenter:
         _check_images(np.shape(images))
         if len(images) and self._in_windows(images[0]):
             return np.stack([self.predict(image) for image in images])
-        return self._classes_of(images)
+        return self._predict_whole(images)
 
     def probabilities(self, images) -> np.ndarray:
         """Returns float32 [B, height, width, num_classes] that sum to one.
@@ -171,7 +185,7 @@ class Segmenter:
         _check_images(np.shape(images))
         if len(images) and self._in_windows(images[0]):
             return np.stack([self._whole(image) for image in images])
-        probabilities = self._probabilities(_as_float(images)).numpy()
+        probabilities = self.probabilities_of(_as_float(images)).numpy()
         if self.crf is None:
             return probabilities
         return np.stack(
@@ -181,9 +195,9 @@ class Segmenter:
             ]
         )
 
-    def _classes_of(self, images) -> np.ndarray:
+    def _predict_whole(self, images) -> np.ndarray:
         if self.crf is None:
-            return self._classes(_as_float(images)).numpy()
+            return self.classes_of(_as_float(images)).numpy()
         return self.probabilities(images).argmax(-1).astype(np.uint8)
 
     def _in_windows(self, image) -> bool:
@@ -193,7 +207,7 @@ class Segmenter:
         """Yields (rows, columns, probabilities) that cover the image."""
 
         def predict(tiles):
-            return self._probabilities(_as_float(tiles)).numpy()
+            return self.probabilities_of(_as_float(tiles)).numpy()
 
         blocks = blend_windows(
             predict, image, self.window, self.overlap, self.window_batch
@@ -213,15 +227,15 @@ class Segmenter:
     def _arg_max(self, images):
         return tf.argmax(self._logits(images), -1, output_type=tf.int32)
 
-    def _classes(self, images):
+    def _best(self, images):
         if self.scales == (1.0,) and not self.flip:
             classes = self._arg_max(images)
         else:
-            scores = self._probabilities(images)
+            scores = self.probabilities_of(images)
             classes = tf.argmax(scores, -1, output_type=tf.int32)
         return tf.cast(classes, tf.uint8)
 
-    def _probabilities(self, images):
+    def _mean(self, images):
         """Mean of the softmax over scales and flips."""
         size = tf.shape(images)[1:3]
         total, runs = 0.0, 0
@@ -238,6 +252,36 @@ class Segmenter:
                 total += tf.nn.softmax(logits)
                 runs += 1
         return total / runs
+
+
+def load_segmenter(
+    workdir: str | os.PathLike | None = None,
+    saved_model: str | os.PathLike | None = None,
+    output_stride: int | None = None,
+    **options,
+) -> Segmenter:
+    """Chooses between a run and an exported model, as the scripts' flags do.
+
+    Args:
+      workdir: of train.py.
+      saved_model: folder written by export.py, instead.
+      output_stride: 8, 16 or 32 instead of that of the run.
+      **options: those of `Segmenter`.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: both or neither, an output stride for an exported model, or options
+        that cannot be.
+    """
+    if bool(workdir) == bool(saved_model):
+        raise ValueError("Give either --workdir or --saved_model.")
+    if workdir:
+        return Segmenter.from_workdir(workdir, output_stride, **options)
+    if output_stride:
+        raise ValueError(
+            "--output_stride needs --workdir: an exported model keeps its own."
+        )
+    return Segmenter.from_saved_model(saved_model, **options)
 
 
 def _scaled_size(size: tf.Tensor, scale: float) -> tf.Tensor:

@@ -28,6 +28,7 @@ from deeplab_tf.models import MIN_IMAGE_SIZE
 from deeplab_tf.visualize import class_counts, save_palette_png
 
 HOST = "127.0.0.1"
+MAX_PIXELS = 16_000_000
 MAX_SIDE = 16384  # of a picture that browsers can paint
 _JPEG_QUALITY = 92
 _HEADERS = {
@@ -41,20 +42,27 @@ _HEADERS = {
 }
 
 
-def serve(segmenter, title: str, port: int = 8501, open_browser: bool = True) -> None:
+def serve(
+    segmenter,
+    title: str,
+    port: int = 8501,
+    max_pixels: int = MAX_PIXELS,
+    open_browser: bool = True,
+) -> None:
     """Serves the page on this machine until Ctrl-C.
 
     Args:
       segmenter: a `Segmenter` with labels.
       title: headline of the page, such as the workdir.
       port: of 127.0.0.1; 0 takes a free one.
+      max_pixels: images of more are refused.
       open_browser: also open the page in the user's browser.
 
     Raises:
       OSError: the port cannot be had.
       ValueError: the segmenter has no labels.
     """
-    server = make_server(make_app(segmenter, title), port)
+    server = make_server(make_app(segmenter, title, max_pixels=max_pixels), port)
     # Traces it, which the time of the first image would hold otherwise.
     segmenter.predict(np.zeros([MIN_IMAGE_SIZE, MIN_IMAGE_SIZE, 3], np.uint8))
     url = f"http://{HOST}:{server.port}/"
@@ -102,7 +110,7 @@ def make_app(
     segmenter,
     title: str,
     max_upload_bytes: int = 32 * 2**20,
-    max_pixels: int = 16_000_000,
+    max_pixels: int = MAX_PIXELS,
 ):
     """Builds the Flask application of the page.
 

@@ -45,7 +45,29 @@ FLOORS = {
         "workdir",
     },
     "deeplab_tf.page": {"images", "models", "visualize"},
-    "deeplab_tf.serving": {"images", "inference", "labels", "models", "saved_models"},
+    "deeplab_tf.input_files": {"videos"},
+    "deeplab_tf.predictions": {
+        "files",
+        "images",
+        "inference",
+        "input_files",
+        "labels",
+        "models",
+        "submissions",
+        "videos",
+        "visualize",
+    },
+    "deeplab_tf.frozen": {"models"},
+    "deeplab_tf.warmup": set(),
+    "deeplab_tf.serving": {"images", "inference", "models"},
+    "deeplab_tf.exporting": {
+        "frozen",
+        "inference",
+        "labels",
+        "saved_models",
+        "serving",
+        "warmup",
+    },
     "deeplab_tf.weight_sources": {"backbones"},
     "deeplab_tf.weights": {
         "config",
@@ -103,7 +125,20 @@ FLOORS = {
     "datasets.pipeline": {"augment", "policies", "tfrecord"},
 }
 # Imported where they are used, inside a function.
-HEAVY = {"keras_cv", "tensorflow_addons", "matplotlib", "grpc"}
+HEAVY = {
+    "cv2",
+    "flask",
+    "grpc",
+    "keras_cv",
+    "matplotlib",
+    "onnxruntime",
+    "selenium",
+    "sklearn",
+    "tensorflow_addons",
+    "tensorflow_serving",
+    "tf2onnx",
+    "werkzeug",
+}
 
 
 def module_name(path):

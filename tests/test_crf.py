@@ -14,12 +14,12 @@ import tensorflow as tf
 from PIL import Image
 
 import evaluate
-import predict
 from datasets.info import DatasetInfo
 from datasets.tfrecord import encode_example, shard_name
 from deeplab_tf import crf
 from deeplab_tf.crf import CRFParameters, Lattice, dense_crf, mean_field
-from deeplab_tf.inference import Segmenter
+from deeplab_tf.images import read_image
+from deeplab_tf.inference import Segmenter, load_segmenter
 
 ROOT = Path(evaluate.__file__).parent
 
@@ -310,7 +310,7 @@ def test_predict_with_the_crf_from_a_run_and_from_an_export(workdir, exported, p
     path = photos / "drawn.png"
     expected = refined_classes(workdir, read_rgb(path), parameters)
     for source in ((str(workdir), None), (None, str(exported))):
-        predictor = predict.make_predictor(*source, crf=parameters)
-        classes = predictor.predict(path.read_bytes())
+        segmenter = load_segmenter(*source, crf=parameters)
+        classes = segmenter.predict(read_image(path))
         assert classes.dtype == np.uint8
         assert (classes == expected).mean() > 0.99

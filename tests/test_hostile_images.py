@@ -17,6 +17,10 @@ import pytest
 from PIL import Image
 
 import predict
+from deeplab_tf import input_files
+from deeplab_tf.inference import load_segmenter
+from deeplab_tf.input_files import find_inputs
+from deeplab_tf.predictions import Output, predict_files
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAGIC = {
@@ -218,11 +222,9 @@ def answer(hostile, workdir, tmp_path_factory):
     """Failures, output folder and seconds of one run over all of them."""
     folder, _ = hostile
     output = tmp_path_factory.mktemp("output")
-    segmenter = predict.make_segmenter(str(workdir), None)
+    segmenter = load_segmenter(str(workdir), None)
     start = time.perf_counter()
-    failures = predict.predict_files(
-        segmenter, predict.find_inputs(str(folder)), predict.Output(str(output))
-    )
+    failures = predict_files(segmenter, find_inputs(str(folder)), Output(str(output)))
     return failures, output, time.perf_counter() - start
 
 
@@ -239,7 +241,7 @@ def test_each_bad_input_is_named_in_one_sentence(hostile, answer):
         assert reason.endswith(".") and ". " not in reason, failure
         assert "Error" not in reason and "node" not in reason, failure
         named[path] = reason
-    shown = [predict.shown(str(folder / name)) for name in bad]
+    shown = [input_files.shown(str(folder / name)) for name in bad]
     assert sorted(named) == sorted(shown)
     assert len(answer[0]) == len(bad)
 
@@ -268,9 +270,9 @@ def test_an_unreadable_file_is_named(workdir, tmp_path):
     path = tmp_path / "secret.jpg"
     path.write_bytes(GOOD["good.jpg"])
     path.chmod(0)
-    segmenter = predict.make_segmenter(str(workdir), None)
-    output = predict.Output(str(tmp_path / "out"))
-    failures = predict.predict_files(segmenter, [str(path)], output)
+    segmenter = load_segmenter(str(workdir), None)
+    output = Output(str(tmp_path / "out"))
+    failures = predict_files(segmenter, [str(path)], output)
     assert failures == [f"{path}: Permission denied."]
 
 

@@ -14,17 +14,20 @@ import pytest
 from PIL import Image
 
 import predict
-from deeplab_tf import videos
+from deeplab_tf import predictions, videos
 from deeplab_tf.crf import CRFParameters
 from deeplab_tf.images import read_image
+from deeplab_tf.inference import load_segmenter
+from deeplab_tf.input_files import find_inputs, output_names, select_listed
 from deeplab_tf.labels import Labels
+from deeplab_tf.predictions import Output, predict_files, segment
 
 ROOT = Path(predict.__file__).parent
 
 
 @pytest.fixture(scope="module")
 def segmenter(workdir):
-    return predict.make_segmenter(str(workdir), None)
+    return load_segmenter(str(workdir), None)
 
 
 def read_ids(path) -> np.ndarray:
@@ -54,38 +57,38 @@ def read_shares(folder) -> list[dict[str, str]]:
     ],
 )
 def test_each_input_has_an_output_of_its_own(paths, names):
-    assert predict.output_names(paths) == names
+    assert output_names(paths) == names
 
 
 def test_a_file_a_folder_and_a_pattern_stand_for_images(photos, tmp_path):
     drawn = [str(photos / "drawn.jpg"), str(photos / "drawn.png")]
     everything = [*drawn, str(photos / "grey.png"), str(photos / "palette.png")]
-    assert predict.find_inputs(drawn[0]) == drawn[:1]
-    assert predict.find_inputs(str(photos)) == everything
-    assert predict.find_inputs(str(photos / "dr*")) == drawn
+    assert find_inputs(drawn[0]) == drawn[:1]
+    assert find_inputs(str(photos)) == everything
+    assert find_inputs(str(photos / "dr*")) == drawn
     odd = tmp_path / "a[1],b.JPG"
     shutil.copy(drawn[0], odd)
     (tmp_path / "notes.txt").write_text("no image")
-    assert predict.find_inputs(str(odd)) == [str(odd)]
-    assert predict.find_inputs(str(tmp_path)) == [str(odd)]
+    assert find_inputs(str(odd)) == [str(odd)]
+    assert find_inputs(str(tmp_path)) == [str(odd)]
 
 
 def test_inputs_are_joined_by_commas_and_each_counts_once(photos):
     jpeg, folder = str(photos / "drawn.jpg"), f"{photos}/."
-    assert predict.find_inputs(f"{photos}/g*.png,{jpeg}") == [
+    assert find_inputs(f"{photos}/g*.png,{jpeg}") == [
         jpeg,
         str(photos / "grey.png"),
     ]
-    assert len(predict.find_inputs(f"{folder},{jpeg},{photos}/*")) == 4
+    assert len(find_inputs(f"{folder},{jpeg},{photos}/*")) == 4
 
 
 def test_what_stands_for_nothing_among_others_is_named(segmenter, photos, tmp_path):
     jpeg, gone = str(photos / "drawn.jpg"), str(tmp_path / "gone.jpg")
     pattern = f"{tmp_path}/*.bmp"
-    paths = predict.find_inputs(f"{gone},{jpeg},{pattern},{tmp_path}")
+    paths = find_inputs(f"{gone},{jpeg},{pattern},{tmp_path}")
     assert sorted(paths) == sorted([gone, jpeg, pattern, str(tmp_path)])
-    output = predict.Output(str(tmp_path / "out"), ("classes",))
-    assert sorted(predict.predict_files(segmenter, paths, output)) == sorted(
+    output = Output(str(tmp_path / "out"), ("classes",))
+    assert sorted(predict_files(segmenter, paths, output)) == sorted(
         [
             f"{gone}: No such file or directory.",
             f"{pattern}: No such file or directory.",
@@ -99,8 +102,8 @@ def test_folders_inside_folders_but_not_what_was_written(photos, tmp_path):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photos / "drawn.jpg", tmp_path / place)
     (tmp_path / "deep" / "back").symlink_to(tmp_path)  # a loop
-    assert predict.find_inputs(str(tmp_path)) == [str(tmp_path / "a.jpg")]
-    found = predict.find_inputs(str(tmp_path), True, str(tmp_path / "out"))
+    assert find_inputs(str(tmp_path)) == [str(tmp_path / "a.jpg")]
+    found = find_inputs(str(tmp_path), True, str(tmp_path / "out"))
     assert [os.path.relpath(path, tmp_path) for path in found] == [
         "a.jpg",
         os.path.join("deep", "er", "b.jpg"),
@@ -112,27 +115,27 @@ def test_folders_inside_folders_but_not_what_was_written(photos, tmp_path):
 def test_no_images_is_one_sentence(inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="No images at .*Expected an image or"):
-        predict.find_inputs(inputs)
+        find_inputs(inputs)
 
 
 def test_a_list_restricts_a_folder_and_names_what_is_missing(tmp_path):
     paths = ["in/a.jpg", "in/b.jpg", "in/c d.png", "in/e.png"]
     names = tmp_path / "val.txt"
     names.write_text("e\nc d\n\na  1\ngone -1\na\n")
-    found, missing = predict.select_listed(paths, str(names))
+    found, missing = select_listed(paths, str(names))
     assert found == ["in/e.png", "in/c d.png", "in/a.jpg"]
     assert missing == [f"gone: in {names}, but not in --input."]
     names.write_text("x\n")
     with pytest.raises(ValueError, match="val.txt names none of the images"):
-        predict.select_listed(paths, str(names))
+        select_listed(paths, str(names))
 
 
 # ---- What is written ----------------------------------------------------------------
 
 
 def test_classes_and_overlays_have_the_size_of_the_image(segmenter, photos, tmp_path):
-    paths = predict.find_inputs(str(photos))
-    assert predict.predict_files(segmenter, paths, predict.Output(str(tmp_path))) == []
+    paths = find_inputs(str(photos))
+    assert predict_files(segmenter, paths, Output(str(tmp_path))) == []
     names = ["drawn.jpg.png", "drawn.png.png", "grey.png", "palette.png"]
     assert sorted(os.listdir(tmp_path)) == ["classes", "overlay", "shares.csv"]
     assert sorted(os.listdir(tmp_path / "classes")) == names
@@ -159,8 +162,8 @@ def test_classes_and_overlays_have_the_size_of_the_image(segmenter, photos, tmp_
 
 def test_what_is_saved_can_be_chosen(segmenter, photos, tmp_path):
     path = str(photos / "drawn.jpg")
-    output = predict.Output(str(tmp_path), ("probabilities", "classes"))
-    assert predict.predict_files(segmenter, [path], output) == []
+    output = Output(str(tmp_path), ("probabilities", "classes"))
+    assert predict_files(segmenter, [path], output) == []
     assert sorted(os.listdir(tmp_path)) == ["classes", "probabilities", "shares.csv"]
     saved = np.load(tmp_path / "probabilities" / "drawn.npz")
     assert saved["class_names"].tolist() == list(segmenter.labels.class_names)
@@ -171,7 +174,7 @@ def test_what_is_saved_can_be_chosen(segmenter, photos, tmp_path):
     classes = read_ids(tmp_path / "classes" / "drawn.png")
     np.testing.assert_array_equal(classes, expected.argmax(-1))
     with pytest.raises(ValueError, match="--save takes classes, .* Received: masks"):
-        predict.Output(str(tmp_path), ("classes", "masks"))
+        Output(str(tmp_path), ("classes", "masks"))
 
 
 def test_a_phones_photo_stands_upright(segmenter, photos, tmp_path):
@@ -179,9 +182,9 @@ def test_a_phones_photo_stands_upright(segmenter, photos, tmp_path):
     exif[274] = 6  # "rotate by 90 degrees to show"
     Image.open(photos / "drawn.png").save(tmp_path / "turned.jpg", exif=exif)
     width, height = Image.open(photos / "drawn.png").size
-    output = predict.Output(str(tmp_path / "out"))
+    output = Output(str(tmp_path / "out"))
     paths = [str(tmp_path / "turned.jpg")]
-    assert predict.predict_files(segmenter, paths, output) == []
+    assert predict_files(segmenter, paths, output) == []
     stored = read_image(photos / "drawn.png")
     turned = read_image(paths[0])
     assert turned.shape == (width, height, 3)
@@ -202,10 +205,8 @@ def test_bad_images_are_named_and_the_others_done(segmenter, photos, tmp_path):
     (folder / "text.png").write_text("no image")
     Image.new("RGB", (40, 31)).save(folder / "tiny.png")
     Image.new("RGB", (400, 310)).save(folder / "x.png")
-    paths = [*predict.find_inputs(str(folder)), str(folder / "gone\n.jpg")]
-    failures = predict.predict_files(
-        segmenter, paths, predict.Output(str(output), max_pixels=100_000)
-    )
+    paths = [*find_inputs(str(folder)), str(folder / "gone\n.jpg")]
+    failures = predict_files(segmenter, paths, Output(str(output), max_pixels=100_000))
     assert failures == [
         f"{folder}/cut.jpg: a truncated or damaged JPEG image.",
         f"{folder}/text.png: not a JPEG, PNG, BMP, GIF, TIFF or WebP image, or a "
@@ -226,7 +227,7 @@ def test_an_input_is_never_overwritten(segmenter, photos, tmp_path):
     shutil.copy(photos / "drawn.png", image)
     before = image.read_bytes()
     with pytest.raises(ValueError, match="x.png would be overwritten"):
-        predict.predict_files(segmenter, [str(image)], predict.Output(str(tmp_path)))
+        predict_files(segmenter, [str(image)], Output(str(tmp_path)))
     assert image.read_bytes() == before
 
 
@@ -238,9 +239,7 @@ def test_an_image_too_large_for_memory_is_named(segmenter, photos, tmp_path):
         def predict(self, image):
             raise MemoryError
 
-    failures = predict.predict_files(
-        Full(), [str(photos / "grey.png")], predict.Output(str(tmp_path))
-    )
+    failures = predict_files(Full(), [str(photos / "grey.png")], Output(str(tmp_path)))
     assert failures == [f"{photos}/grey.png: too large for this machine's memory."]
 
 
@@ -250,12 +249,12 @@ def test_an_image_too_large_for_memory_is_named(segmenter, photos, tmp_path):
 def test_a_large_image_is_predicted_in_windows_and_its_overlay_is_small(
     workdir, segmenter, photos, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(predict, "LARGE_PIXELS", 3000)
-    monkeypatch.setattr(predict, "LARGE_WINDOW", 40)
+    monkeypatch.setattr(predictions, "LARGE_PIXELS", 3000)
+    monkeypatch.setattr(predictions, "LARGE_WINDOW", 40)
     path = str(photos / "drawn.png")  # 64 x 96 pixels, as its width x height
-    assert predict.predict_files(segmenter, [path], predict.Output(str(tmp_path))) == []
+    assert predict_files(segmenter, [path], Output(str(tmp_path))) == []
     assert "predicted in windows of 40 pixels" in capsys.readouterr().out
-    windowed = predict.make_segmenter(str(workdir), None, window=40, overlap=10)
+    windowed = load_segmenter(str(workdir), None, window=40, overlap=10)
     image = read_image(path)
     classes = read_ids(tmp_path / "classes" / "drawn.png")
     np.testing.assert_array_equal(classes, windowed.predict(image))
@@ -268,16 +267,16 @@ def test_a_large_image_is_predicted_in_windows_and_its_overlay_is_small(
 
 
 def test_a_large_image_with_a_crf_or_probabilities_is_refused(segmenter, monkeypatch):
-    monkeypatch.setattr(predict, "LARGE_PIXELS", 3000)
+    monkeypatch.setattr(predictions, "LARGE_PIXELS", 3000)
     image = np.zeros((64, 96, 3), np.uint8)
     with pytest.raises(ValueError, match="and probabilities need memory for them all"):
-        predict.segment(segmenter, image, probabilities=True)
+        segment(segmenter, image, probabilities=True)
 
     class WithCRF:
         crf, window = CRFParameters(), None
 
     with pytest.raises(ValueError, match="the dense CRF needs memory for them all"):
-        predict.segment(WithCRF(), image)
+        segment(WithCRF(), image)
 
 
 # ---- Videos -------------------------------------------------------------------------
@@ -326,7 +325,7 @@ def movie(tmp_path) -> str:
 
 def test_a_video_becomes_an_overlay_video_and_class_maps(backend, movie, tmp_path):
     out = tmp_path / "out"
-    assert predict.predict_files(Brightness(), [movie], predict.Output(str(out))) == []
+    assert predict_files(Brightness(), [movie], Output(str(out))) == []
     maps = sorted(os.listdir(out / "classes" / "movie"))
     assert maps == [f"{index:06d}.png" for index in range(6)]
     for index, name in enumerate(maps):
@@ -348,11 +347,11 @@ def test_a_video_becomes_an_overlay_video_and_class_maps(backend, movie, tmp_pat
 
 def test_only_the_overlay_of_a_video_and_not_its_probabilities(movie, tmp_path):
     out = tmp_path / "out"
-    output = predict.Output(str(out), ("overlay",))
-    assert predict.predict_files(Brightness(), [movie], output) == []
+    output = Output(str(out), ("overlay",))
+    assert predict_files(Brightness(), [movie], output) == []
     assert sorted(os.listdir(out)) == ["overlay", "shares.csv"]
-    output = predict.Output(str(tmp_path / "no"), ("probabilities",))
-    (failure,) = predict.predict_files(Brightness(), [movie], output)
+    output = Output(str(tmp_path / "no"), ("probabilities",))
+    (failure,) = predict_files(Brightness(), [movie], output)
     assert (
         failure == f"{movie}: a video, of which only classes and overlay can be saved."
     )
@@ -372,7 +371,7 @@ def test_what_is_no_video_is_named(backend, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
     out = tmp_path / "out"
-    failures = predict.predict_files(Brightness(), [str(bad)], predict.Output(str(out)))
+    failures = predict_files(Brightness(), [str(bad)], Output(str(out)))
     name = {"opencv": "OpenCV", "ffmpeg": "ffmpeg"}[backend]
     assert failures == [f"{bad}: not a video that {name} can read, or a damaged one."]
     assert os.listdir(out / "overlay") == []
@@ -389,9 +388,7 @@ def test_a_truncated_video_is_named_and_its_frames_are_kept(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
     out = tmp_path / "out"
-    (failure,) = predict.predict_files(
-        Brightness(), [str(path)], predict.Output(str(out))
-    )
+    (failure,) = predict_files(Brightness(), [str(path)], Output(str(out)))
     done = len(os.listdir(out / "classes" / "cut"))
     assert 10 < done < 40
     assert failure == f"{path}: a truncated video, of which {done} frames are done."
@@ -403,9 +400,7 @@ def test_a_video_without_opencv_and_ffmpeg_is_one_sentence(
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
-    (failure,) = predict.predict_files(
-        Brightness(), [movie], predict.Output(str(tmp_path / "out"))
-    )
+    (failure,) = predict_files(Brightness(), [movie], Output(str(tmp_path / "out")))
     assert failure.startswith(f"{movie}: a video needs OpenCV (pip install")
 
 
@@ -423,14 +418,14 @@ def test_an_interrupted_video_leaves_none(movie, tmp_path):
 
 def test_scales_and_flip_reach_the_segmenter(workdir, segmenter, photos):
     image = read_image(photos / "drawn.png")
-    averaged = predict.make_segmenter(str(workdir), None, scales=(0.75,), flip=True)
+    averaged = load_segmenter(str(workdir), None, scales=(0.75,), flip=True)
     classes = averaged.predict(image)
     assert classes.shape == (96, 64)
     assert (classes != segmenter.predict(image)).any()
 
 
 def test_an_exported_model_gives_the_classes_of_its_run(segmenter, exported, photos):
-    served = predict.make_segmenter(None, str(exported))
+    served = load_segmenter(None, str(exported))
     assert served.labels == segmenter.labels
     image = read_image(photos / "drawn.jpg")
     np.testing.assert_array_equal(served.predict(image), segmenter.predict(image))
@@ -439,16 +434,16 @@ def test_an_exported_model_gives_the_classes_of_its_run(segmenter, exported, pho
 def test_arguments_that_contradict_each_other():
     for both in ((None, None), ("a", "b")):
         with pytest.raises(ValueError, match="either --workdir or --saved_model"):
-            predict.make_segmenter(*both)
+            load_segmenter(*both)
     with pytest.raises(ValueError, match="--output_stride needs --workdir"):
-        predict.make_segmenter(None, "exported", 8)
+        load_segmenter(None, "exported", 8)
 
 
 def test_no_model_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a workdir"):
-        predict.make_segmenter(str(tmp_path), None)
+        load_segmenter(str(tmp_path), None)
     with pytest.raises(FileNotFoundError, match="no exported model. Run: python exp"):
-        predict.make_segmenter(None, str(tmp_path))
+        load_segmenter(None, str(tmp_path))
 
 
 def run_script(*options, **others) -> subprocess.CompletedProcess:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import predict
+from deeplab_tf.input_files import find_inputs
 from deeplab_tf.labels import CITYSCAPES, VOC2012, Labels
+from deeplab_tf.predictions import Output, predict_files
 from deeplab_tf.submissions import CITYSCAPES_IDS, SUBMISSIONS
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
@@ -36,13 +37,13 @@ def inputs(tmp_path):
     folder.mkdir()
     for name in ("2008_000006.jpg", "b.png"):
         Image.new("RGB", (40, 33), (9, 99, 199)).save(folder / name)
-    return predict.find_inputs(str(folder))
+    return find_inputs(str(folder))
 
 
 def test_voc_is_palette_pngs_in_the_layout_of_the_devkit(inputs, tmp_path):
     out = tmp_path / "out"
-    output = predict.Output(str(out), save=(), submission="voc2012")
-    assert predict.predict_files(Stripes(VOC2012), inputs, output) == []
+    output = Output(str(out), save=(), submission="voc2012")
+    assert predict_files(Stripes(VOC2012), inputs, output) == []
     archive = SUBMISSIONS["voc2012"].write_archive(str(out), inputs)
     assert archive == str(out / "results.tgz")
     with tarfile.open(archive) as tar:
@@ -60,8 +61,8 @@ def test_voc_is_palette_pngs_in_the_layout_of_the_devkit(inputs, tmp_path):
 
 def test_cityscapes_is_label_ids_not_train_ids(inputs, tmp_path):
     out = tmp_path / "out"
-    output = predict.Output(str(out), save=(), submission="cityscapes")
-    assert predict.predict_files(Stripes(CITYSCAPES), inputs, output) == []
+    output = Output(str(out), save=(), submission="cityscapes")
+    assert predict_files(Stripes(CITYSCAPES), inputs, output) == []
     archive = SUBMISSIONS["cityscapes"].write_archive(str(out), inputs)
     with zipfile.ZipFile(archive) as packed:
         assert packed.namelist() == ["2008_000006.png", "b.png"]
@@ -78,11 +79,11 @@ def test_cityscapes_is_label_ids_not_train_ids(inputs, tmp_path):
 
 @pytest.mark.parametrize("kind", SUBMISSIONS)
 def test_a_model_of_other_classes_is_refused_before_the_work(kind, inputs, tmp_path):
-    output = predict.Output(str(tmp_path / "out"), submission=kind)
+    output = Output(str(tmp_path / "out"), submission=kind)
     model = Stripes({"a": (0, 0, 0), "b": (9, 9, 9)})
     count = SUBMISSIONS[kind].num_classes
     with pytest.raises(ValueError, match=f"a model of {count} classes. Received: 2"):
-        predict.predict_files(model, inputs, output)
+        predict_files(model, inputs, output)
     assert not (tmp_path / "out").exists()
 
 
@@ -94,8 +95,8 @@ def test_two_images_of_one_name_are_refused(tmp_path):
 
 def test_an_archive_is_whole_or_not_there(inputs, tmp_path):
     out = tmp_path / "out"
-    output = predict.Output(str(out), save=(), submission="voc2012")
-    predict.predict_files(Stripes(VOC2012), inputs[:1], output)
+    output = Output(str(out), save=(), submission="voc2012")
+    predict_files(Stripes(VOC2012), inputs[:1], output)
     with pytest.raises(OSError, match="b.png|results.tgz"):
         SUBMISSIONS["voc2012"].write_archive(str(out), inputs)
     assert sorted(os.listdir(out)) == ["results", "shares.csv"]

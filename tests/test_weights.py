@@ -29,13 +29,13 @@ from weight_writers import (
 
 import evaluate
 import export
-import predict
 import train
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
 from datasets.info import DATASETS
 from deeplab_tf import training, weight_sources, weights
-from deeplab_tf.inference import Segmenter
+from deeplab_tf.images import read_image
+from deeplab_tf.inference import Segmenter, load_segmenter
 from deeplab_tf.labels import labels_for
 from deeplab_tf.models import build_model
 from deeplab_tf.weight_files import named_weights
@@ -329,10 +329,10 @@ def test_workdir_is_evaluated(real_workdir, voc_records):
 
 
 def test_workdir_predicts(real_workdir, shared_data):
-    predictor = predict.workdir_predictor(str(real_workdir))
+    segmenter = load_segmenter(str(real_workdir), None)
     folder = shared_data / "VOCdevkit" / "VOC2012" / "JPEGImages"
-    classes = predictor.predict((folder / f"{PHOTOS[0]}.jpg").read_bytes())
-    names = [predictor.labels.class_names[index] for index in np.unique(classes)]
+    classes = segmenter.predict(read_image(folder / f"{PHOTOS[0]}.jpg"))
+    names = [segmenter.labels.class_names[index] for index in np.unique(classes)]
     assert set(names) & {"sheep", "dog", "cat", "cow", "horse", "person"}, names
 
 
