@@ -62,7 +62,8 @@ def exported(workdir, tmp_path_factory) -> Path:
     """Version 1 of the run of `workdir`, exported."""
     import export
 
-    return Path(export.export_workdir(workdir, tmp_path_factory.mktemp("exported")))
+    output_dir = tmp_path_factory.mktemp("exported")
+    return Path(export.export_workdir(workdir, output_dir)[0])
 
 
 @pytest.fixture(scope="session")

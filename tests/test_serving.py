@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 import export
-import predict
-from deeplab_tf import saved_models, serving
-from deeplab_tf.inference import Segmenter
+from deeplab_tf import exporting, saved_models, serving
+from deeplab_tf.frozen import freeze
+from deeplab_tf.images import read_image
+from deeplab_tf.inference import Segmenter, load_segmenter
+from deeplab_tf.input_files import find_inputs
 from deeplab_tf.labels import Labels
 from deeplab_tf.layers import native_atrous_convolution_works
 from deeplab_tf.models import DeepLabV3
+from deeplab_tf.predictions import Output, predict_files
 from deeplab_tf.workdir import load_workdir
 
 LABELS = Labels(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
@@ -78,7 +82,7 @@ def test_signatures_are_exactly_the_documented_ones(exported):
         "serving_default": (
             {"image_bytes": ("string", [-1])},
             {
-                "classes_png": ("string", [-1]),
+                "classes_png_bytes": ("string", [-1]),
                 "height": ("int32", [-1]),
                 "width": ("int32", [-1]),
             },
@@ -88,6 +92,7 @@ def test_signatures_are_exactly_the_documented_ones(exported):
             images,
             {"probabilities": ("float32", [-1, -1, -1, 4])},
         ),
+        "metadata": ({"keys": ("string", [-1])}, {"values": ("string", [-1])}),
     }
     assert documented == {
         name: (describe(signature.inputs), describe(signature.outputs))
@@ -96,13 +101,13 @@ def test_signatures_are_exactly_the_documented_ones(exported):
 
 
 def test_encoded_images_of_different_sizes_in_one_batch(ask, segmenter, photos):
-    paths = predict.find_images(str(photos))
+    paths = find_inputs(str(photos))
     answer = ask("serving_default", [Path(path).read_bytes() for path in paths])
     for index, path in enumerate(paths):
         image = np.asarray(Image.open(path).convert("RGB"))
         assert answer["height"][index] == image.shape[0]
         assert answer["width"][index] == image.shape[1]
-        png = tf.io.decode_png(answer["classes_png"][index])
+        png = tf.io.decode_png(answer["classes_png_bytes"][index])
         assert png.shape == (*image.shape[:2], 1)
         if path.endswith(".png"):  # JPEG decoders differ: see the next test
             np.testing.assert_array_equal(png[..., 0], segmenter.predict(image))
@@ -111,18 +116,18 @@ def test_encoded_images_of_different_sizes_in_one_batch(ask, segmenter, photos):
 def test_predict_gives_the_same_classes_from_workdir_and_saved_model(
     workdir, exported, photos
 ):
-    run = predict.make_predictor(str(workdir), None)
-    served = predict.make_predictor(None, str(exported.parent))
+    run = load_segmenter(str(workdir), None)
+    served = load_segmenter(None, str(exported.parent))
     assert served.labels == run.labels
-    for path in predict.find_images(str(photos)):
-        image_bytes = Path(path).read_bytes()
-        classes = run.predict(image_bytes)
+    for path in find_inputs(str(photos)):
+        image = read_image(path)
+        classes = run.predict(image)
         assert len(np.unique(classes)) > 1
-        np.testing.assert_array_equal(served.predict(image_bytes), classes)
+        np.testing.assert_array_equal(served.predict(image), classes)
 
 
 def test_raw_images_in_classes_or_probabilities_out(ask, segmenter):
-    images = np.stack([serving.example_images(seed)[0] for seed in range(2)])
+    images = np.stack([exporting.example_images(seed)[0] for seed in range(2)])
     np.testing.assert_array_equal(
         ask("serve_images", images)["classes"], segmenter.predict_batch(images)
     )
@@ -136,25 +141,85 @@ def test_raw_images_in_classes_or_probabilities_out(ask, segmenter):
 def test_a_batch_of_none(ask):
     answer = ask("serving_default", tf.constant([], tf.string))
     assert {name: value.shape for name, value in answer.items()} == {
-        name: (0,) for name in ("classes_png", "height", "width")
+        name: (0,) for name in ("classes_png_bytes", "height", "width")
     }
     images = np.zeros([0, 40, 50, 3], np.uint8)
     assert ask("serve_images", images)["classes"].shape == (0, 40, 50)
     assert ask("serve_probabilities", images)["probabilities"].shape == (0, 40, 50, 4)
 
 
-def test_bad_input_is_an_invalid_argument_with_a_sentence(ask, photos):
-    too_small = "at least 32 pixels a side. Received: 31x40 .height x width"
+def test_images_out_of_bounds_are_an_invalid_argument_with_a_sentence(ask, photos):
+    too_small = "at least 32 pixels a side. Received .height x width.: 31 x 40"
     with pytest.raises(InvalidArgument, match=too_small):
         ask("serve_images", np.zeros([1, 31, 40, 3], np.uint8))
     png = tf.io.encode_png(np.zeros([31, 40, 3], np.uint8)).numpy()
     jpeg = (photos / "drawn.jpg").read_bytes()
     with pytest.raises(InvalidArgument, match=too_small):
         ask("serving_default", [jpeg, png])
-    with pytest.raises(InvalidArgument, match="Unknown image file format"):
-        ask("serving_default", [jpeg, b"no image"])
-    with pytest.raises(InvalidArgument, match="(?i)jpeg"):
-        ask("serving_default", [jpeg[: len(jpeg) // 2]])
+
+
+def png_header(width, height):
+    """What a PNG that claims such a size begins with; there is nothing behind."""
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + b"\x08\2\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (4097, 4096)]
+)
+def test_huge_images_are_refused_before_they_are_decoded(ask, size):
+    width, height = size
+    sentence = f"at most 16777216 pixels. Received .*: {height} x {width}"
+    with pytest.raises(InvalidArgument, match=sentence):
+        ask("serving_default", [png_header(*size)])
+
+
+def test_a_huge_jpeg_is_refused_before_it_is_decoded(ask, photos):
+    jpeg = (photos / "drawn.jpg").read_bytes()
+    frame = jpeg.index(b"\xff\xc0")  # start of frame: height and width at byte 5
+    huge = jpeg[: frame + 5] + b"\xfd\xe8\xfd\xe8" + jpeg[frame + 9 :]
+    with pytest.raises(InvalidArgument, match="Received .*: 65000 x 65000"):
+        ask("serving_default", [huge])
+
+
+@pytest.mark.parametrize(
+    "name", ["text", "empty", "gif", "bmp", "half", "magic", "riff"]
+)
+def test_bytes_of_no_jpeg_or_png_are_refused_by_name(ask, photos, name):
+    jpeg = (photos / "drawn.jpg").read_bytes()
+    neither = "Expected a JPEG or PNG image. Received bytes of neither, as many as: "
+    gif = b"GIF89a" + bytes(50)
+    data, sentence = {
+        "text": (b"no image", neither + "8"),
+        "empty": (b"", neither + "0"),
+        "gif": (gif, neither + "56"),
+        "bmp": (b"BM" + bytes(70), neither + "72"),
+        "riff": (b"RIFF\0\0\0\0WEBP", neither + "12"),
+        "magic": (b"\x89PNG\r\n\x1a\n", "at least 32 pixels a side.*: 0 x 0"),
+        "half": (jpeg[: len(jpeg) // 2], "(?i)jpeg"),
+    }[name]
+    with pytest.raises(InvalidArgument, match=sentence):
+        ask("serving_default", [jpeg, data])
+
+
+def test_metadata_tell_of_classes_and_model(ask, workdir):
+    config = load_workdir(workdir)[1]
+    keys = ["model", "class_names", "colormap", "ignore_label", "max_pixels"]
+    assert sorted(keys) == sorted(serving.METADATA_KEYS)
+    model, names, colors, ignore, pixels = map(
+        json.loads, ask("metadata", keys)["values"]
+    )
+    assert names == list(config.class_names)
+    assert colors == [list(color) for color in config.colormap]
+    assert (ignore, pixels) == (255, 2**24)
+    assert model["backbone"] == "mobilenet_v2_0.35"
+    assert (model["precision"], model["scales"], model["flip"]) == (
+        "float32",
+        [1],
+        False,
+    )
+    with pytest.raises(InvalidArgument, match="keys out of class_names.*: model, na"):
+        ask("metadata", ["model", "names"])
 
 
 def test_labels_travel_as_an_asset(exported, workdir):
@@ -173,7 +238,8 @@ def test_the_graph_has_no_space_to_batch(backbone, exported, tmp_path):
     path = exported
     if backbone == "resnet":
         model = DeepLabV3(3, "resnet18", multi_grid=(1, 1))
-        path = serving.export_model(model, LABELS, tmp_path)
+        images = exporting.example_images()[:1]
+        path, _ = exporting.export_model(model, LABELS, tmp_path, images=images)
     graph = read_meta_graph(path).graph_def
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     assert not {node.op for node in nodes if "SpaceToBatch" in node.op}
@@ -187,12 +253,12 @@ def test_c_library_answers_as_predict_does(exported, workdir, photos, tmp_path):
     command = [
         *(sys.executable, Path(__file__).with_name("c_loader.py"), exported),
         signature.inputs["image_bytes"].name,
-        signature.outputs["classes_png"].name,
+        signature.outputs["classes_png_bytes"].name,
         *(image, result),
     ]
     subprocess.run(command, check=True, cwd=tmp_path)
-    predictor = predict.make_predictor(str(workdir), None)
-    assert not predict.predict_files(predictor, [str(image)], str(tmp_path))
+    run = load_segmenter(str(workdir), None)
+    assert not predict_files(run, [str(image)], Output(str(tmp_path)))
     answer, predicted = Image.open(result), Image.open(tmp_path / "classes/drawn.png")
     assert answer.mode == "L" and predicted.mode == "P"
     np.testing.assert_array_equal(np.asarray(answer), np.asarray(predicted))
@@ -204,9 +270,9 @@ def test_versions_count_up_and_are_never_replaced(exported, model, tmp_path):
     assert saved_models.next_version(tmp_path) == 11
     assert saved_models.next_version(tmp_path / "new") == 1
     with pytest.raises(FileExistsError, match="10 exists. Give another --version"):
-        serving.export_model(model, labels_of(4), tmp_path, version=10)
+        exporting.export_model(model, labels_of(4), tmp_path, version=10)
     with pytest.raises(ValueError, match="positive integer. Received: 0"):
-        serving.export_model(model, labels_of(4), tmp_path, version=0)
+        exporting.export_model(model, labels_of(4), tmp_path, version=0)
     assert saved_models.find_version(exported.parent) == str(exported)
     assert os.listdir(exported.parent) == ["1"]
 
@@ -217,7 +283,7 @@ def labels_of(count):
 
 def test_labels_must_fit_the_model(model, tmp_path):
     with pytest.raises(ValueError, match="has 4 classes .* Received: 3 names"):
-        serving.export_model(model, LABELS, tmp_path / "new")
+        exporting.export_model(model, LABELS, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -227,14 +293,14 @@ def test_nothing_is_left_after_a_failure(existing, model, tmp_path, monkeypatch)
     for name in existing:
         (output_dir / name).mkdir(parents=True)
 
-    def write_half(model, labels, path):
+    def write_half(signatures, labels, path):
         seen.append(Path(path))
         (seen[0] / "variables").mkdir(parents=True)
         raise OSError("disk full")
 
-    monkeypatch.setattr(serving, "_write", write_half)
+    monkeypatch.setattr(exporting, "_write", write_half)
     with pytest.raises(OSError, match="disk full"):
-        serving.export_model(model, labels_of(4), output_dir)
+        exporting.export_model(model, labels_of(4), output_dir)
     assert output_dir.exists() == bool(existing)
     assert [p.name for p in output_dir.glob("*")] == existing
     # What lay there meanwhile is no version to TF Serving, which reads whole numbers.
@@ -246,10 +312,10 @@ def test_an_export_that_differs_is_not_published(model, tmp_path, monkeypatch):
         assert (Path(path) / "saved_model.pb").is_file()
         raise RuntimeError("differs")
 
-    monkeypatch.setattr(serving, "compare_with_model", compare)
-    monkeypatch.setattr(serving, "_write", lambda *arguments: touch(arguments[-1]))
+    monkeypatch.setattr(exporting, "compare_with_model", compare)
+    monkeypatch.setattr(exporting, "_write", lambda *arguments: touch(arguments[-1]))
     with pytest.raises(RuntimeError, match="differs"):
-        serving.export_model(model, labels_of(4), tmp_path / "served")
+        exporting.export_model(model, labels_of(4), tmp_path / "served")
     assert os.listdir(tmp_path) == []
 
 
@@ -258,19 +324,96 @@ def touch(folder):
     (Path(folder) / "saved_model.pb").touch()
 
 
-def test_the_comparison_notices_another_model(exported, workdir):
+def compare(exported, served, model):
+    return exporting.compare_with_model(
+        exported,
+        freeze(served),
+        model,
+        Segmenter(model),
+        exporting.example_images()[:1],
+        exporting.BOUNDS["float32"],
+    )
+
+
+def test_the_comparison_notices_another_model(exported, workdir, model):
     other = load_workdir(workdir)[0]
+    agreement = compare(exported, model, other)
+    assert agreement.images == 1
+    assert agreement.classes == 1 and agreement.logits < 1e-4
     bias = other.get_layer("logits").weights[-1]
-    bias.assign(bias + np.float32([3, 0, 0, 0]))
-    with pytest.raises(RuntimeError, match="not give the Keras model's probabilities"):
-        serving.compare_with_model(exported, other, serving.example_images())
+    bias.assign(bias + np.float32([1e3, 0, 0, 0]))
+    with pytest.raises(RuntimeError, match="not answer as the Keras model does: l"):
+        compare(exported, model, other)
+    with pytest.raises(RuntimeError, match=r"and \d+.\d+% of the pixels"):
+        compare(exported, other, other)
+    bias.assign(bias * np.float32("nan"))
+    with pytest.raises(RuntimeError, match="differ by up to nan"):
+        compare(exported, other, model)
 
 
-def test_the_comparison_notices_wrong_classes():
-    logits = np.float32([[[1, 5], [5, 5 + 1e-6]]])
-    serving._check_classes("x", np.uint8([[1, 0]]), logits)  # the second is a tie
-    with pytest.raises(RuntimeError, match="other classes .* 1 of 2 pixels"):
-        serving._check_classes("x", np.uint8([[0, 1]]), logits)
+def test_of_two_tied_classes_either_will_do():
+    probabilities = np.float32([[[0.2, 0.8], [0.5, 0.5 + 1e-7]]])
+    assert exporting._agreement(np.uint8([[1, 0]]), probabilities) == 1
+    assert exporting._agreement(np.uint8([[0, 1]]), probabilities) == 0.5
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
+    images = exporting.example_images()[:1]
+    path, agreement = export.export_workdir(
+        workdir, tmp_path, precision=precision, images=images
+    )
+    bound = exporting.BOUNDS[precision]
+    assert 1e-6 < agreement.logits <= bound.logits
+    assert bound.agreement <= agreement.classes
+    dtypes = [
+        tf.dtypes.as_dtype(node.attr["T"].type).name
+        for function in read_meta_graph(path).graph_def.library.function
+        for node in function.node_def
+        if node.op == "Conv2D"
+    ]
+    # The classifier is float32 under every policy.
+    assert dtypes.count(precision) == len(dtypes) - 1
+
+
+def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
+    options = {"scales": (0.75, 1.0), "flip": True}
+    images = exporting.example_images()[:1]
+    path, _ = export.export_workdir(workdir, tmp_path, images=images, **options)
+    signatures = tf.saved_model.load(path).signatures
+    image = read_image(photos / "drawn.png")
+    served = signatures["serve_images"](images=tf.constant(image[None]))["classes"][0]
+    run = Segmenter.from_workdir(workdir, **options)
+    np.testing.assert_array_equal(served, run.predict(image))
+    assert (served != Segmenter.from_workdir(workdir).predict(image)).numpy().any()
+
+
+def test_the_weights_are_constants_and_batch_norm_is_folded(exported):
+    graph = read_meta_graph(exported).graph_def
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    operations = {node.op for node in nodes}
+    assert not {op for op in operations if "BatchNorm" in op}
+    assert {"Conv2D", "BiasAdd"} <= operations
+    variables = sum(file.stat().st_size for file in (exported / "variables").iterdir())
+    assert variables < 5000 < (exported / "saved_model.pb").stat().st_size / 100
+
+
+def test_warmup_requests_are_what_the_server_replays(exported, ask):
+    prediction_log_pb2 = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2"
+    )
+    path = exported / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record)
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+    requests = [log.predict_log.request for log in logs]
+    signatures = [request.model_spec.signature_name for request in requests]
+    assert signatures == ["serving_default", "serve_images"] * 2
+    for request in requests:
+        ((name, value),) = request.inputs.items()
+        answer = ask(request.model_spec.signature_name, tf.make_ndarray(value))
+        assert len(answer) in (1, 3), name
 
 
 def test_export_of_no_run_is_one_sentence(tmp_path):
