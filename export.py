@@ -6,10 +6,10 @@
         --model_base_path=$PWD/runs/demo/exported
 
 Writes <output_dir>/<version>/, a SavedModel whose signatures deeplab_tf/serving.py
-describes: weights as constants, BatchNorm folded into the convolutions, in float32
-unless --precision says otherwise, whatever the precision of training. Before it gets
-its name it is reloaded and compared with the Keras model on images of the run's
-evaluation split (of --images; drawn ones where neither is there). docs/serving.md.
+describes: BatchNorm folded into the convolutions, in float32 unless --precision says
+otherwise, whatever the precision of training. Before it gets its name it is reloaded
+and compared with the Keras model on images of the run's evaluation split (of --images;
+drawn ones where neither is there). docs/serving.md.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def define_flags():
     flags.DEFINE_integer("version", None, "Positive integer [highest there + 1].")
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
     flags.DEFINE_enum("precision", "float32", list(BOUNDS), "Of the convolutions.")
+    flags.DEFINE_bool("constants", False, "Weights inside the graph: see the docs.")
     flags.DEFINE_list("scales", ["1"], "Image scales that the server averages over.")
     flags.DEFINE_bool("flip", False, "The server averages with the mirrored image.")
     flags.DEFINE_float(
@@ -73,7 +74,7 @@ def export_workdir(
       output_stride: 8, 16 or 32 instead of the run's.
       precision: "float32", "bfloat16" or "float16".
       images: to compare on; None takes some of the run's evaluation split.
-      **options: scales, flip and max_pixels of `exporting.export_model`.
+      **options: scales, flip, constants and max_pixels of `exporting.export_model`.
 
     Returns:
       (path of the version's folder, what the comparison found).
@@ -134,6 +135,7 @@ def main(argv):
             read_images(FLAGS.images) if FLAGS.images else None,
             scales=[float(scale) for scale in FLAGS.scales],
             flip=FLAGS.flip,
+            constants=FLAGS.constants,
             max_pixels=int(FLAGS.max_megapixels * 1e6),
         )
     except (OSError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Times exports: folded into constants, and in half precision, over a plain one.
+"""Times exports: BatchNorm folded, constants, half precision, over a plain one.
 
     python -m benchmarks.export_speed
     python -m benchmarks.export_speed --backbone=mobilenet_v2
@@ -42,7 +42,10 @@ def save_plain(model, path: str) -> str:
         return {"classes": tf.cast(classes, tf.uint8)}
 
     module = tf.Module()
-    module.model = model
+    module.variables_of_model = [
+        weight if isinstance(weight, tf.Variable) else weight.value
+        for weight in model.weights
+    ]
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     signatures = {"serve_images": serve_images}
     tf.saved_model.save(module, path, signatures=signatures, options=options)
@@ -50,7 +53,7 @@ def save_plain(model, path: str) -> str:
 
 
 def exports(config: TrainConfig, folder: str, precisions) -> dict[str, str]:
-    """Returns {name: path} of the plain export and of one in each precision."""
+    """Returns {name: path} of the plain export and of two in each precision."""
     model = build_model(config)
     table = labels_for(NUM_CLASSES)
     labels = Labels(tuple(table), tuple(table.values()))
@@ -59,13 +62,16 @@ def exports(config: TrainConfig, folder: str, precisions) -> dict[str, str]:
         with precision_policy(precision):
             optimized = build_model(config)
         optimized.set_weights(model.get_weights())
-        paths[precision], _ = export_model(
-            model,
-            labels,
-            os.path.join(folder, precision),
-            optimized=optimized,
-            precision=precision,
-        )
+        for constants in (False, True):
+            name = f"{precision}{', constants' * constants}"
+            paths[name], _ = export_model(
+                model,
+                labels,
+                os.path.join(folder, name),
+                optimized=optimized,
+                precision=precision,
+                constants=constants,
+            )
     return paths
 
 

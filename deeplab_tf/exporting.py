@@ -1,7 +1,9 @@
 """Exports for TF Serving: written beside, checked against the Keras model, renamed.
 
-A server that polls the model's folder sees a version whole or not at all. The weights
-are constants of the graph, BatchNorm is folded into them (`frozen.freeze`).
+A server that polls the model's folder sees a version whole or not at all. BatchNorm is
+folded into the convolutions. Weights are variables; as constants of the graph they are
+5 to 15 % quicker, and take four times the memory and more: TensorFlow keeps many copies
+(docs/serving.md has the figures).
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.frozen import freeze
+from deeplab_tf.frozen import fold_batch_norm, freeze
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.models import inference_model
 from deeplab_tf.saved_models import LABELS_FILE, load_saved_model, next_version
 from deeplab_tf.serving import MAX_PIXELS, make_signatures
 from deeplab_tf.warmup import write_warmup
@@ -73,6 +76,7 @@ def export_model(
     precision: str = "float32",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    constants: bool = False,
     max_pixels: int = MAX_PIXELS,
     images: Sequence[np.ndarray] = (),
     about: Mapping | None = None,
@@ -92,6 +96,7 @@ def export_model(
       precision: of `optimized`, a key of `BOUNDS`.
       scales: factors that the server runs each image at; see `Segmenter`.
       flip: whether it runs each mirrored, too.
+      constants: whether weights are constants of the graph.
       max_pixels: larger images are refused by the graph.
       images: uint8 [height, width, 3] each, to compare on; the first one or two warm
         the server up. None given takes drawn ones.
@@ -115,15 +120,17 @@ def export_model(
             f"{path} exists. Give another --version, or none for the next free one."
         )
     images = list(images) or example_images()
-    frozen = freeze(model if optimized is None else optimized)
+    served = model if optimized is None else optimized
+    logits_of, variables = _inference_graph(served, constants)
     with _temporary_folder(output_dir, version) as temporary:
-        segmenter = Segmenter(frozen, scales, flip, labels=labels)
+        segmenter = Segmenter(logits_of, scales, flip, labels=labels)
         about = {**(about or {}), "precision": precision}
         about.update(scales=segmenter.scales, flip=flip)
-        _write(make_signatures(segmenter, about, max_pixels), labels, temporary)
+        signatures = make_signatures(segmenter, about, max_pixels)
+        _write(signatures, variables, labels, temporary)
         reference = Segmenter(model, scales, flip)
         agreement = compare_with_model(
-            temporary, frozen, model, reference, images, BOUNDS[precision]
+            temporary, logits_of, model, reference, images, BOUNDS[precision]
         )
         write_warmup(temporary, images[:2])
         os.rename(temporary, path)
@@ -132,7 +139,7 @@ def export_model(
 
 def compare_with_model(
     saved_model: str | os.PathLike,
-    frozen,
+    logits_of: Callable[[tf.Tensor], tf.Tensor],
     model: keras.Model,
     reference: Segmenter,
     images: Sequence[np.ndarray],
@@ -142,7 +149,7 @@ def compare_with_model(
 
     Args:
       saved_model: folder written by `export_model`.
-      frozen: the logits that it serves; see `frozen.freeze`.
+      logits_of: what it serves: image float32 [B, h, w, 3] -> logits.
       model: the Keras model in float32.
       reference: the same, at the export's scales and flip.
       images: uint8 [height, width, 3] each.
@@ -157,7 +164,7 @@ def compare_with_model(
     for image in images:
         batch = tf.constant(image[None])
         expected = expected_logits(tf.cast(batch, tf.float32)).numpy()
-        difference = np.abs(frozen(tf.cast(batch, tf.float32)).numpy() - expected)
+        difference = np.abs(logits_of(tf.cast(batch, tf.float32)).numpy() - expected)
         differences.append(difference.max() / max(1, np.abs(expected).max()))
         probabilities = reference.probabilities(batch.numpy())[0]
         for served in _served_classes(signatures, batch):
@@ -202,8 +209,29 @@ def _agreement(classes: np.ndarray, probabilities: np.ndarray) -> float:
     return float((probabilities.max(-1) - chosen[..., 0] <= 1e-5).mean())
 
 
-def _write(signatures: Mapping, labels: Labels, path: str) -> None:
+def _inference_graph(model: keras.Model, constants: bool):
+    """Traces a network once, for all signatures.
+
+    Returns:
+      (function image float32 [B, h, w, 3] -> logits, the variables it reads).
+    """
+    if constants:
+        return freeze(model), []
+    folded = fold_batch_norm(inference_model(model))
+    images = tf.TensorSpec([None, None, None, 3], tf.float32)
+    logits_of = tf.function(
+        lambda image: folded(image, training=False), input_signature=[images]
+    )
+    return logits_of, [
+        weight if isinstance(weight, tf.Variable) else weight.value
+        for weight in folded.weights
+    ]
+
+
+def _write(signatures: Mapping, variables: list, labels: Labels, path: str) -> None:
     module = tf.Module()
+    # The model itself is not attached: Keras 2 would save a function of every layer.
+    module.variables_of_model = variables
     with tempfile.TemporaryDirectory() as folder:
         labels_path = os.path.join(folder, LABELS_FILE)
         with open(labels_path, "w", encoding="utf-8") as file:

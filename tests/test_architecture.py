@@ -64,6 +64,7 @@ FLOORS = {
         "frozen",
         "inference",
         "labels",
+        "models",
         "saved_models",
         "serving",
         "warmup",

@@ -293,7 +293,7 @@ def test_nothing_is_left_after_a_failure(existing, model, tmp_path, monkeypatch)
     for name in existing:
         (output_dir / name).mkdir(parents=True)
 
-    def write_half(signatures, labels, path):
+    def write_half(signatures, variables, labels, path):
         seen.append(Path(path))
         (seen[0] / "variables").mkdir(parents=True)
         raise OSError("disk full")
@@ -388,14 +388,27 @@ def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
     assert (served != Segmenter.from_workdir(workdir).predict(image)).numpy().any()
 
 
-def test_the_weights_are_constants_and_batch_norm_is_folded(exported):
-    graph = read_meta_graph(exported).graph_def
+@pytest.mark.parametrize("constants", [False, True])
+def test_batch_norm_is_folded_into_variables_or_constants(constants, model, tmp_path):
+    path, agreement = exporting.export_model(
+        model,
+        labels_of(4),
+        tmp_path,
+        images=exporting.example_images()[:1],
+        constants=constants,
+    )
+    assert agreement.classes == 1
+    graph = read_meta_graph(path).graph_def
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     operations = {node.op for node in nodes}
     assert not {op for op in operations if "BatchNorm" in op}
     assert {"Conv2D", "BiasAdd"} <= operations
-    variables = sum(file.stat().st_size for file in (exported / "variables").iterdir())
-    assert variables < 5000 < (exported / "saved_model.pb").stat().st_size / 100
+    variables = Path(path) / "variables"
+    sizes = [
+        sum(file.stat().st_size for file in variables.iterdir()),
+        (Path(path) / "saved_model.pb").stat().st_size,
+    ]
+    assert sizes[constants] > 3 * sizes[not constants]
 
 
 def test_warmup_requests_are_what_the_server_replays(exported, ask):
