@@ -1,0 +1,551 @@
+"""serving/client.py: against the exported model on the wire, and bad servers."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.server
+import io
+import itertools
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from serving_stand_in import MAX_MESSAGE_BYTES, running
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from deeplab_tf.images import read_image
+from deeplab_tf.inference import load_segmenter
+from deeplab_tf.saved_models import read_labels
+from deeplab_tf.visualize import save_palette_png
+from serving import client as client_module
+from serving.client import Client, ServingError, find_images, output_paths
+
+CLIENT = Path(client_module.__file__)
+PNG = (  # one pixel of class 0
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVQIHWNgAAAAAgABz8g15QAAAABJ"
+    "RU5ErkJggg=="
+)
+GOOD = {"outputs": {"classes_png_bytes": [{"b64": PNG}], "height": [1], "width": [1]}}
+
+
+@pytest.fixture(scope="module")
+def server(exported):
+    with running(f"--model_base_path={exported.parent}") as process:
+        yield process
+
+
+@pytest.fixture(scope="module", params=["rest", "grpc"])
+def client(request, server):
+    url = server.rest if request.param == "rest" else f"grpc://{server.grpc}"
+    with Client(url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def expected(exported):
+    """expected(path) -> classes as predict.py gives them."""
+    segmenter = load_segmenter(None, str(exported))
+    return lambda path: segmenter.predict(read_image(path))
+
+
+# ---- The exported model, over both transports ---------------------------------------
+
+
+def test_classes_are_those_of_predict(client, expected, photos):
+    for path in sorted(photos.iterdir()):
+        classes = client.segment(path)
+        assert classes.dtype == np.uint8 and len(np.unique(classes)) > 1
+        np.testing.assert_array_equal(classes, expected(path))
+
+
+def test_real_photos_too(client, expected, shared_data):
+    folders = ("camvid/val", "VOCdevkit/VOC2012/JPEGImages")
+    for folder in folders:
+        for path in sorted((shared_data / folder).glob("*.jpg"))[:2]:
+            np.testing.assert_array_equal(client.segment(path), expected(path))
+
+
+def test_bytes_are_an_image_too(client, photos):
+    path = photos / "drawn.png"
+    np.testing.assert_array_equal(
+        client.segment(path.read_bytes()), client.segment(str(path))
+    )
+
+
+def test_metadata_and_status(client, exported):
+    labels, known = read_labels(exported), client.metadata()
+    assert known["class_names"] == list(labels.class_names)
+    assert known["colormap"] == [list(color) for color in labels.colormap]
+    assert known["ignore_label"] == labels.ignore_label
+    assert known["max_pixels"] == 2**24
+    assert known["model"]["backbone"] == "mobilenet_v2_0.35"
+    assert client.status() == [{"version": 1, "state": "AVAILABLE", "error": ""}]
+    assert client.ready()
+
+
+@pytest.mark.parametrize(
+    "change, words, codes",
+    [
+        ({"model": "other"}, "Servable not found .*other", {404, "NOT_FOUND"}),
+        ({"version": 9}, "Servable not found .*9", {404, "NOT_FOUND"}),
+        ({"version": "canary"}, "label: canary", {400, "INVALID_ARGUMENT"}),
+    ],
+)
+def test_what_the_server_does_not_have(client, photos, change, words, codes):
+    with Client(client.url, **change) as other:
+        assert not other.ready()
+        with pytest.raises(ServingError, match=words) as caught:
+            other.segment(photos / "drawn.png")
+    assert caught.value.code in codes
+
+
+def test_a_version_by_its_number(client, photos):
+    with Client(client.url, version=1) as other:
+        assert other.ready() and other.segment(photos / "grey.png").shape == (50, 33)
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (
+            b"GIF89a" + bytes(40),
+            "Expected a JPEG or PNG image. Received bytes of neither",
+        ),
+        (b"", "Expected a JPEG or PNG image. Received bytes of neither"),
+        ("small", "Images must be at least 32 pixels a side. Received .*: 4 x 5"),
+    ],
+)
+def test_refusals_are_the_graphs_own_sentence(client, tmp_path, data, words):
+    path = tmp_path / "bad.png"
+    if data == "small":
+        Image.new("RGB", (5, 4)).save(path)
+    else:
+        path.write_bytes(data)
+    with pytest.raises(ServingError, match=words) as caught:
+        client.segment(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and caught.value.image == str(path)
+    assert caught.value.code in {400, "INVALID_ARGUMENT"}
+    assert "\n" not in text and "{{" not in text and "[" not in text
+
+
+def test_a_file_that_is_not_there_is_named(client, tmp_path):
+    with pytest.raises(ServingError, match="absent.jpg: cannot be read: No such file"):
+        client.segment(tmp_path / "absent.jpg")
+
+
+def test_many_keep_their_order_and_their_errors(client, photos, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    paths = [*sorted(photos.iterdir()), tmp_path / "bad.jpg"] * 3
+    answers = list(client.segment_many(paths, concurrency=3))
+    assert [path for path, _ in answers] == paths
+    for path, classes in answers:
+        if path.name == "bad.jpg":
+            assert isinstance(classes, ServingError) and classes.image == str(path)
+        else:
+            assert classes.shape == Image.open(path).size[::-1]
+
+
+def test_a_message_above_grpcs_bound_is_one_sentence(server):
+    with Client(f"grpc://{server.grpc}", retries=5) as other:
+        with pytest.raises(ServingError, match="larger than max") as caught:
+            other.segment(bytes(MAX_MESSAGE_BYTES))
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+
+
+def test_upright_turns_only_images_whose_exif_asks(server, photos, tmp_path):
+    picture = Image.open(photos / "drawn.jpg")
+    exif = Image.Exif()
+    exif[274] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    stored = Image.open(tmp_path / "turned.jpg")
+    stored.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "by_hand.png")
+    with Client(server.rest) as plain, Client(server.rest, upright=True) as upright:
+        sideways = plain.segment(tmp_path / "turned.jpg")
+        assert sideways.shape == (70, 90)
+        turned = upright.segment(tmp_path / "turned.jpg")
+        np.testing.assert_array_equal(turned, plain.segment(tmp_path / "by_hand.png"))
+        same = upright.segment_png(photos / "drawn.jpg")
+        assert same == plain.segment_png(photos / "drawn.jpg")
+        with pytest.raises(ServingError, match="Expected a JPEG or PNG"):
+            upright.segment(b"no image")
+    data = (photos / "drawn.jpg").read_bytes()
+    assert client_module._turned(data) is data
+
+
+# ---- Command line -------------------------------------------------------------------
+
+
+def command(*flags):
+    return subprocess.run(
+        [sys.executable, *flags], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_command_line_writes_what_predict_writes(
+    server, expected, exported, photos, tmp_path
+):
+    output = tmp_path / "out"
+    done = command(
+        CLIENT, f"--url={server.rest}", f"--input={photos}/*", f"--output={output}"
+    )
+    assert done.returncode == 0 and "4 of 4 images" in done.stdout, done.stderr
+    labels = read_labels(exported)
+    names = {"drawn.jpg": "drawn.jpg.png", "drawn.png": "drawn.png.png"}
+    written = {path.name for path in output.iterdir()}
+    assert written == {"drawn.jpg.png", "drawn.png.png", "grey.png", "palette.png"}
+    for path in photos.iterdir():
+        save_palette_png(
+            tmp_path / "ours.png", expected(path), labels.colormap, labels.ignore_label
+        )
+        ours = Image.open(tmp_path / "ours.png")
+        theirs = Image.open(output / names.get(path.name, path.name))
+        assert theirs.mode == ours.mode == "P"
+        np.testing.assert_array_equal(np.asarray(theirs), np.asarray(ours))
+        assert theirs.getpalette() == ours.getpalette()
+
+
+def test_command_line_names_failures(server, photos, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/good.png").write_bytes((photos / "drawn.png").read_bytes())
+    (tmp_path / "in/bad.jpg").write_bytes(b"no image")
+    output = tmp_path / "out"
+    flags = (f"--url={server.rest}", f"--input={tmp_path}/in", f"--output={output}")
+    done = command(CLIENT, *flags, "--version=1")
+    assert done.returncode == 1 and "1 of 2 images" in done.stdout
+    assert done.stderr.startswith(f"{tmp_path}/in/bad.jpg: Expected a JPEG or PNG")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in output.iterdir()] == ["good.png"]
+
+
+def test_rest_needs_the_standard_library_alone(server, photos, tmp_path):
+    # -S hides what is installed.
+    flags = (f"--url={server.rest}", f"--input={photos}/*.jpg", f"--output={tmp_path}")
+    done = command("-I", "-S", CLIENT, *flags)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_command_line_without_a_server_is_one_sentence(photos, tmp_path):
+    flags = (f"--input={photos}", f"--output={tmp_path}/out", "--retries=0")
+    done = command(CLIENT, f"--url=http://127.0.0.1:{unused_port()}", *flags)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "client.py: http://127.0.0.1:" in done.stderr
+    assert "cannot be reached: Connection refused." in done.stderr
+
+
+def test_outputs_replace_nothing(tmp_path):
+    assert output_paths(["a/x.jpg", "a/y.jpg"], "o") == ["o/x.png", "o/y.png"]
+    assert output_paths(["a/X.jpg", "b/x.png"], "o") == ["o/X.jpg.png", "o/x.png.png"]
+    with pytest.raises(ValueError, match="same name"):
+        output_paths(["a/x.jpg", "b/x.jpg"], "o")
+    with pytest.raises(ValueError, match="is an image of --input"):
+        output_paths([f"{tmp_path}/x.png"], f"{tmp_path}/../{tmp_path.name}")
+    with pytest.raises(ValueError, match="matches no images"):
+        find_images(f"{tmp_path}/*.jpg")
+
+
+# ---- Bad servers --------------------------------------------------------------------
+
+
+def unused_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """Answers by the server's `script`: (status, headers, body), or an action."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.server.counted():
+            step = next(self.server.script)
+            if callable(step):
+                return step(self)
+            status, headers, body = step
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(
+                body if isinstance(body, bytes) else json.dumps(body).encode()
+            )
+
+    def log_message(self, *arguments):
+        pass
+
+
+class ScriptedServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments):
+        pass
+
+    @contextlib.contextmanager
+    def counted(self):
+        with self.lock:
+            self.requests += 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        yield
+        with self.lock:
+            self.at_once -= 1
+
+
+@pytest.fixture
+def scripted():
+    """scripted(step, ...) -> a server; it repeats the last step."""
+    servers = []
+
+    def start(*steps):
+        server = ScriptedServer(("127.0.0.1", 0), Scripted)
+        server.script = itertools.chain(steps[:-1], itertools.repeat(steps[-1]))
+        server.lock, server.requests = threading.Lock(), 0
+        server.at_once = server.most_at_once = 0
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def refused(status, **headers):
+    return status, headers, {"error": "a sentence"}
+
+
+def reset(handler):
+    linger = b"\x01\0\0\0\0\0\0\0"  # close with RST
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.connection.close()
+
+
+def cut(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+    handler.close_connection = True
+
+
+def dribble(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "step", [refused(503), refused(429), reset, cut], ids=["503", "429", "reset", "cut"]
+)
+def test_what_may_pass_is_tried_again(scripted, step):
+    server = scripted(step, step, (200, {}, GOOD))
+    assert Client(server.url).segment(b"image").tolist() == [[0]]
+    assert server.requests == 3
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 500, 501, 504])
+def test_other_refusals_are_not(scripted, status):
+    server = scripted(refused(status), (200, {}, GOOD))
+    with pytest.raises(ServingError, match="^a sentence$") as caught:
+        Client(server.url).segment(b"image")
+    assert server.requests == 1 and caught.value.code == status
+
+
+def test_tries_end(scripted):
+    server = scripted(refused(503))
+    with pytest.raises(ServingError, match=r"^a sentence Tried 3 times\.$") as caught:
+        Client(server.url, retries=2).segment(b"image")
+    assert server.requests == 3 and caught.value.code == 503
+
+
+def test_retry_after_is_respected(scripted):
+    server = scripted(refused(503, **{"Retry-After": "0.4"}), (200, {}, GOOD))
+    start = time.monotonic()
+    Client(server.url).segment(b"image")
+    assert time.monotonic() - start >= 0.4
+
+
+@pytest.mark.parametrize("after", ["60", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_wait_beyond_the_deadline_is_not_begun(scripted, after):
+    server = scripted(refused(429, **{"Retry-After": after}))
+    start = time.monotonic()
+    with pytest.raises(ServingError, match="^a sentence$"):
+        Client(server.url, timeout=5).segment(b"image")
+    assert server.requests == 1 and time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(lambda handler: time.sleep(3),), (dribble,), (refused(503), dribble)],
+    ids=["silent", "dribbling", "after a try"],
+)
+def test_the_deadline_holds_over_all_tries(scripted, steps):
+    server = scripted(*steps)
+    start = time.monotonic()
+    with pytest.raises(
+        ServingError, match=r"did not answer within 0\.[45]\d* s\."
+    ) as caught:
+        Client(server.url, timeout=0.5).segment(b"image")
+    assert 0.45 < time.monotonic() - start < 1
+    assert server.requests == len(steps) and caught.value.code is None
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_no_server_is_tried_again_and_named(scheme):
+    url = f"{scheme}://127.0.0.1:{unused_port()}"
+    words = rf"{url} cannot be reached: .*[Cc]onnection refused.* Tried 3 times\."
+    with Client(url, retries=2) as client:
+        with pytest.raises(ServingError, match=words):
+            client.segment(b"image")
+        assert not client.ready()
+
+
+def test_a_server_that_comes_up_meanwhile_is_found(exported, photos):
+    port = unused_port()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", port))  # refuses, as nothing listens
+
+    def start():
+        listener.close()
+        server = http.server.HTTPServer(("127.0.0.1", port), Scripted)
+        server.script, server.counted = iter([(200, {}, GOOD)]), contextlib.nullcontext
+        server.handle_request()
+        server.server_close()
+
+    timer = threading.Timer(0.25, start)
+    timer.start()
+    assert Client(f"http://127.0.0.1:{port}", retries=6).segment(b"x").shape == (1, 1)
+    timer.join()
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>hello</html>", {"predictions": []}, {"outputs": [3]}, [1]]
+)
+def test_another_kind_of_server_is_recognised(scripted, body):
+    server = scripted((200, {}, body))
+    with pytest.raises(ServingError, match="does not answer as TF Serving does"):
+        Client(server.url).segment(b"image")
+
+
+def test_a_refusal_without_json_says_its_status(scripted):
+    server = scripted((502, {}, b"<html>Bad Gateway</html>"))
+    with pytest.raises(ServingError, match=r"^HTTP 502 Bad Gateway\.$"):
+        Client(server.url).segment(b"image")
+
+
+def test_concurrency_is_bounded_and_used(scripted, tmp_path):
+    def slow(handler):
+        time.sleep(0.05)
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(json.dumps(GOOD).encode())
+
+    server = scripted(slow)
+    paths = [tmp_path / f"{index}.png" for index in range(12)]
+    for path in paths:
+        path.write_bytes(b"image")
+    answers = Client(server.url).segment_many(paths, concurrency=3)
+    assert server.requests == 0  # nothing before the first is asked for
+    assert next(answers)[0] == paths[0]
+    time.sleep(0.3)
+    assert server.requests <= 7  # twice as many as at once, and one was taken
+    assert [path for path, _ in answers] == paths[1:]
+    assert server.most_at_once == 3
+    with pytest.raises(ValueError, match="at least 1. Received: 0"):
+        Client(server.url).segment_many(paths, concurrency=0)
+
+
+class ScriptedPrediction(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, *codes):
+        self.codes, self.requests = codes, 0
+
+    def Predict(self, request, context):
+        self.requests += 1
+        if self.requests <= len(self.codes):
+            context.abort(self.codes[self.requests - 1], "a sentence")
+        response = predict_pb2.PredictResponse()
+        response.outputs["classes_png_bytes"].string_val.append(base64.b64decode(PNG))
+        return response
+
+
+@contextlib.contextmanager
+def grpc_server(servicer):
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        servicer, server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"grpc://127.0.0.1:{port}"
+    server.stop(None)
+
+
+def test_grpc_tries_again_when_the_server_is_unavailable():
+    servicer = ScriptedPrediction(*[grpc.StatusCode.UNAVAILABLE] * 2)
+    with grpc_server(servicer) as url, Client(url) as client:
+        assert client.segment(b"image").tolist() == [[0]]
+    assert servicer.requests == 3
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL"])
+def test_grpc_does_not_otherwise(code):
+    servicer = ScriptedPrediction(grpc.StatusCode[code])
+    with grpc_server(servicer) as url, Client(url) as client:
+        with pytest.raises(ServingError, match="^a sentence$") as caught:
+            client.segment(b"image")
+    assert servicer.requests == 1 and caught.value.code == code
+
+
+def test_grpc_deadline():
+    class Silent(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            time.sleep(1)
+
+    with grpc_server(Silent()) as url, Client(url, timeout=0.3) as client:
+        with pytest.raises(ServingError, match="did not answer within 0.3 s") as caught:
+            client.segment(b"image")
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"url": "127.0.0.1:8501"}, "Expected an address like .* 127.0.0.1:8501"),
+        ({"url": "ftp://host"}, "Expected an address like"),
+        ({"timeout": 0}, "timeout above 0 and 0 or more retries. Received: 0 and 3"),
+        (
+            {"retries": -1},
+            "timeout above 0 and 0 or more retries. Received: 30.0 and -1",
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Client(**arguments)
+
+
+def test_palettes_keep_the_ids(tmp_path):
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    file = io.BytesIO()
+    Image.fromarray(ids).save(file, "PNG")
+    colors = [(index, 0, 255 - index) for index in range(11)]
+    coloured = client_module.with_palette(file.getvalue(), colors, 255)
+    picture = Image.open(io.BytesIO(coloured))
+    np.testing.assert_array_equal(np.asarray(picture), ids)
+    assert picture.convert("RGB").getpixel((3, 0)) == (3, 0, 252)
+    assert picture.convert("RGB").getpixel((15, 15)) == (224, 224, 192)
+    with pytest.raises(ServingError, match="8-bit class ids"):
+        client_module.with_palette(coloured, colors, 255)
