@@ -11,8 +11,10 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.crf import CRFParameters, dense_crf
+from deeplab_tf.frozen import fold_batch_norm
 from deeplab_tf.labels import Labels
 from deeplab_tf.models import MIN_IMAGE_SIZE, inference_model
+from deeplab_tf.runtimes import is_runtime_file, load_network
 from deeplab_tf.saved_models import find_version, load_saved_model, read_labels
 from deeplab_tf.windows import blend_windows, check_window
 from deeplab_tf.workdir import load_workdir
@@ -93,6 +95,9 @@ class Segmenter:
     ) -> Segmenter:
         """Loads the best weights of a run; see `load_workdir`.
 
+        BatchNorm is folded into the convolutions, as in an export: quicker, and the
+        same rounding.
+
         Args:
           path: workdir of train.py.
           output_stride: 8, 16 or 32 instead of the one it was trained with.
@@ -100,6 +105,7 @@ class Segmenter:
           **options: those of `Segmenter`, but for labels.
         """
         model, config = load_workdir(path, output_stride, precision)
+        model = fold_batch_norm(inference_model(model))
         return cls(model, labels=Labels.from_config(config), **options)
 
     @classmethod
@@ -127,6 +133,31 @@ class Segmenter:
         segmenter._loaded = loaded  # owns the variables
         # Its own arg max: rounded probabilities may tie where logits do not.
         segmenter._arg_max = serve["serve_images"]
+        return segmenter
+
+    @classmethod
+    def from_runtime_file(cls, path: str | os.PathLike, **options) -> Segmenter:
+        """Loads a .tflite or .onnx file of export.py.
+
+        It answers with classes alone, so what needs probabilities raises ValueError.
+
+        Args:
+          path: of the file; its labels lie beside it.
+          **options: those of `Segmenter` that need no probabilities.
+
+        Raises:
+          FileNotFoundError: the file or its labels are not there.
+          ValueError: it cannot be run here, or scales, flip, windows or a CRF.
+        """
+        network = load_network(path)
+        segmenter = cls(_refuse_probabilities, labels=network.labels, **options)
+        whole = segmenter.window is None and segmenter.crf is None
+        if segmenter.scales != (1.0,) or segmenter.flip or not whole:
+            _refuse_probabilities()
+        segmenter.classes_of = lambda images: tf.constant(
+            network.classes(_as_uint8(images))
+        )
+        segmenter.probabilities_of = _refuse_probabilities
         return segmenter
 
     def with_window(self, window: int, overlap: int | None = None) -> Segmenter:
@@ -264,7 +295,7 @@ def load_segmenter(
 
     Args:
       workdir: of train.py.
-      saved_model: folder written by export.py, instead.
+      saved_model: folder, .tflite or .onnx file written by export.py, instead.
       output_stride: 8, 16 or 32 instead of that of the run.
       **options: those of `Segmenter`.
 
@@ -281,7 +312,17 @@ def load_segmenter(
         raise ValueError(
             "--output_stride needs --workdir: an exported model keeps its own."
         )
+    if is_runtime_file(saved_model):
+        return Segmenter.from_runtime_file(saved_model, **options)
     return Segmenter.from_saved_model(saved_model, **options)
+
+
+def _refuse_probabilities(images=None):
+    raise ValueError(
+        "A .tflite or .onnx file answers with classes, and scales, flip, windows, the "
+        "CRF and --save=probabilities need probabilities. Give a --workdir, or the "
+        "folder of a SavedModel."
+    )
 
 
 def _scaled_size(size: tf.Tensor, scale: float) -> tf.Tensor:

@@ -36,10 +36,13 @@ FLOORS = {
     "deeplab_tf.submissions": {"files", "labels", "visualize"},
     "deeplab_tf.saved_models": {"labels"},
     "deeplab_tf.windows": set(),
+    "deeplab_tf.runtimes": {"labels"},
     "deeplab_tf.inference": {
         "crf",
+        "frozen",
         "labels",
         "models",
+        "runtimes",
         "saved_models",
         "windows",
         "workdir",
@@ -68,6 +71,13 @@ FLOORS = {
         "saved_models",
         "serving",
         "warmup",
+    },
+    "deeplab_tf.converting": {
+        "exporting",
+        "files",
+        "frozen",
+        "labels",
+        "runtimes",
     },
     "deeplab_tf.weight_sources": {"backbones"},
     "deeplab_tf.weights": {
@@ -127,11 +137,13 @@ FLOORS = {
 }
 # Imported where they are used, inside a function.
 HEAVY = {
+    "ai_edge_litert",
     "cv2",
     "flask",
     "grpc",
     "keras_cv",
     "matplotlib",
+    "onnx",
     "onnxruntime",
     "selenium",
     "sklearn",
