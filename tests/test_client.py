@@ -413,7 +413,7 @@ def test_no_server_is_tried_again_and_named(scheme):
         assert not client.ready()
 
 
-def test_a_server_that_comes_up_meanwhile_is_found(exported, photos):
+def test_a_server_that_comes_up_meanwhile_is_found():
     port = unused_port()
     listener = socket.socket()
     listener.bind(("127.0.0.1", port))  # refuses, as nothing listens
