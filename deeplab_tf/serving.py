@@ -100,7 +100,7 @@ def _metadata(segmenter) -> dict:
 def _look_up(keys: tf.Tensor, texts: Mapping[str, str]) -> tf.Tensor:
     found = tf.equal(keys[:, None], tf.constant(list(texts))[None])
     sentence = f"Expected keys out of {', '.join(texts)}."
-    joined = tf.strings.reduce_join(keys, separator=", ")
+    joined = tf.strings.substr(tf.strings.reduce_join(keys, separator=", "), 0, 200)
     known = _required(
         tf.reduce_all(tf.reduce_any(found, 1)), sentence, "Received:", joined
     )

@@ -363,7 +363,8 @@ class _Grpc:
         request = self.messages.PredictRequest()
         self._fill(request.model_spec)
         request.model_spec.signature_name = signature
-        request.output_filter.append(output)
+        # No output_filter: TensorFlow compiles a graph for each set of outputs, and
+        # the server has warmed up that of all.
         tensor = request.inputs[name]
         tensor.dtype = 7  # DT_STRING
         tensor.tensor_shape.dim.add(size=len(values))

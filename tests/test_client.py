@@ -396,7 +396,7 @@ def test_the_deadline_holds_over_all_tries(scripted, steps):
     server = scripted(*steps)
     start = time.monotonic()
     with pytest.raises(
-        ServingError, match=r"did not answer within 0\.[45]\d* s\."
+        ServingError, match=r"did not answer within 0\.\d+ s\."
     ) as caught:
         Client(server.url, timeout=0.5).segment(b"image")
     assert 0.45 < time.monotonic() - start < 1
