@@ -47,6 +47,7 @@ from deeplab_tf.evaluation import (
 from deeplab_tf.evaluation_report import BestAndWorst, write_report
 from deeplab_tf.inference import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.runtimes import is_runtime_file
 from deeplab_tf.saved_models import find_version
 from deeplab_tf.workdir import workdir_weights
 
@@ -57,7 +58,7 @@ WHOLE = (1, 1)  # the first part of one
 def define_flags():
     """Called by the script alone, so that tests can import several scripts."""
     flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
-    flags.DEFINE_string("saved_model", None, "Folder written by export.py, instead.")
+    flags.DEFINE_string("saved_model", None, "Written by export.py, instead.")
     flags.DEFINE_string("split", None, "Split to evaluate [the run's, or val].")
     flags.DEFINE_string("data_dir", None, "Records [those of the run].")
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
@@ -218,7 +219,8 @@ def find_places(
             "--saved_model needs --data_dir, the folder of the records, and --output, "
             "the folder to write to."
         )
-    return Places(data_dir, split or "val", output, find_version(saved_model), None)
+    path = saved_model if is_runtime_file(saved_model) else find_version(saved_model)
+    return Places(data_dir, split or "val", output, path, None)
 
 
 def describe(segmenter: Segmenter) -> dict:

@@ -41,7 +41,7 @@ FLAGS = flags.FLAGS
 def define_flags():
     """Called by the script alone, so that tests can import several scripts."""
     flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
-    flags.DEFINE_string("saved_model", None, "Folder written by export.py, instead.")
+    flags.DEFINE_string("saved_model", None, "Written by export.py, instead.")
     flags.DEFINE_string(
         "input", None, "Images, videos, folders and patterns, separated by commas."
     )
