@@ -1,7 +1,9 @@
-"""Exports a trained model for TF Serving.
+"""Exports a trained model for TF Serving, LiteRT or ONNX Runtime.
 
     python export.py --workdir=runs/demo --output_dir=runs/demo/exported
     python export.py --workdir=runs/demo --output_dir=exported --precision=bfloat16
+    python export.py --workdir=runs/demo --output_dir=exported --format=tflite \\
+        --precision=int8 --input_size=129,129
     tensorflow_model_server --rest_api_port=8501 --model_name=deeplab \\
         --model_base_path=$PWD/runs/demo/exported
 
@@ -10,6 +12,9 @@ describes: BatchNorm folded into the convolutions, in float32 unless --precision
 otherwise, whatever the precision of training. Before it gets its name it is reloaded
 and compared with the Keras model on images of the run's evaluation split (of --images;
 drawn ones where neither is there). docs/serving.md.
+
+--format=tflite and onnx write <output_dir>/<model>_<precision>.tflite or .onnx and its
+labels instead, compared in the same way: docs/runtimes.md.
 """
 
 from __future__ import annotations
@@ -25,7 +30,8 @@ from absl import app, flags, logging
 
 from datasets.pipeline import make_eval_dataset
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.exporting import BOUNDS, Agreement, export_model
+from deeplab_tf.converting import CALIBRATION_IMAGES, convert_model
+from deeplab_tf.exporting import Agreement, export_model
 from deeplab_tf.images import read_image
 from deeplab_tf.input_files import find_inputs, is_video
 from deeplab_tf.labels import Labels
@@ -35,6 +41,7 @@ from deeplab_tf.version import __version__
 from deeplab_tf.workdir import load_workdir
 
 FLAGS = flags.FLAGS
+FORMATS = ("saved_model", "tflite", "onnx")
 NUM_IMAGES = 4  # to compare on
 
 
@@ -46,7 +53,13 @@ def define_flags():
     )
     flags.DEFINE_integer("version", None, "Positive integer [highest there + 1].")
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
-    flags.DEFINE_enum("precision", "float32", list(BOUNDS), "Of the convolutions.")
+    flags.DEFINE_enum("format", "saved_model", FORMATS, "What to write.")
+    flags.DEFINE_string(
+        "precision",
+        "float32",
+        "Or bfloat16, float16; of .tflite float16, dynamic, int8.",
+    )
+    flags.DEFINE_list("input_size", None, "height,width of files [any, where it can].")
     flags.DEFINE_bool("constants", False, "Weights inside the graph: see the docs.")
     flags.DEFINE_list("scales", ["1"], "Image scales that the server averages over.")
     flags.DEFINE_bool("flip", False, "The server averages with the mirrored image.")
@@ -90,27 +103,80 @@ def export_workdir(
         version,
         optimized=optimized,
         precision=precision,
-        images=split_images(config) if images is None else images,
-        about={
-            "model": config.model,
-            "backbone": config.backbone,
-            "output_stride": output_stride or config.output_stride,
-            "deeplab_tf": __version__,
-        },
+        images=(
+            split_images(config, config.eval_split)
+            if images is None
+            else images[:NUM_IMAGES]
+        ),
+        about=_about(config, output_stride),
         **options,
     )
 
 
-def split_images(config: TrainConfig) -> list[np.ndarray]:
-    """First images of a run's evaluation split; none where its records are not here."""
+def convert_workdir(
+    workdir: str,
+    output_dir: str,
+    format_: str,
+    precision: str = "float32",
+    input_size: Sequence[int] | None = None,
+    output_stride: int | None = None,
+    images: Sequence[np.ndarray] | None = None,
+) -> tuple[str, Agreement]:
+    """Converts the best weights of a run; see `converting.convert_model`.
+
+    Args:
+      workdir: of train.py.
+      output_dir: folder of the file; made where needed.
+      format_: "tflite" or "onnx".
+      precision: "float32"; for "tflite" also "float16", "dynamic" and "int8".
+      input_size: (height, width) of the file's images; None is any.
+      output_stride: 8, 16 or 32 instead of the run's.
+      images: to compare on and, for "int8", to calibrate on; None takes some of the
+        run's evaluation split, and its first training images to calibrate.
+
+    Returns:
+      (path of the file, what the comparison found).
+    """
+    model, config = load_workdir(workdir, output_stride)
+    path = os.path.join(output_dir, f"{config.model}_{precision}.{format_}")
+    calibration = images
+    if images is None:
+        images = split_images(config, config.eval_split)
+        calibration = split_images(config, config.train_split, CALIBRATION_IMAGES)
+    agreement = convert_model(
+        model,
+        Labels.from_config(config),
+        path,
+        precision,
+        tuple(input_size) if input_size else None,
+        calibration=calibration if precision == "int8" else (),
+        images=images[:NUM_IMAGES],
+        about=_about(config, output_stride),
+    )
+    return path, agreement
+
+
+def _about(config: TrainConfig, output_stride: int | None) -> dict:
+    return {
+        "model": config.model,
+        "backbone": config.backbone,
+        "output_stride": output_stride or config.output_stride,
+        "deeplab_tf": __version__,
+    }
+
+
+def split_images(
+    config: TrainConfig, split: str, count: int = NUM_IMAGES
+) -> list[np.ndarray]:
+    """First images of a split of a run; none where its records are not here."""
     try:
-        dataset = make_eval_dataset(config.data_dir, config.eval_split)
-        return [image[0] for image, _ in dataset.take(NUM_IMAGES).as_numpy_iterator()]
+        dataset = make_eval_dataset(config.data_dir, split)
+        return [image[0] for image, _ in dataset.take(count).as_numpy_iterator()]
     except FileNotFoundError:
         return []
 
 
-def read_images(pattern: str) -> list[np.ndarray]:
+def read_images(pattern: str, count: int = CALIBRATION_IMAGES) -> list[np.ndarray]:
     """First images that a file, folder or pattern stands for, RGB uint8 [h, w, 3].
 
     Raises:
@@ -118,7 +184,44 @@ def read_images(pattern: str) -> list[np.ndarray]:
       ValueError: one cannot be used.
     """
     paths = [path for path in find_inputs(pattern) if not is_video(path)]
-    return [read_image(path, MIN_IMAGE_SIZE) for path in paths[:NUM_IMAGES]]
+    return [read_image(path, MIN_IMAGE_SIZE) for path in paths[:count]]
+
+
+def export(images: Sequence[np.ndarray] | None) -> tuple[str, Agreement]:
+    """Exports what the flags ask for.
+
+    Raises:
+      ValueError: flags that contradict each other.
+    """
+    if FLAGS.format == "saved_model":
+        if FLAGS.input_size:
+            raise ValueError("--input_size needs --format: TF Serving takes any size.")
+        return export_workdir(
+            FLAGS.workdir,
+            FLAGS.output_dir,
+            FLAGS.version,
+            FLAGS.output_stride,
+            FLAGS.precision,
+            images,
+            scales=[float(scale) for scale in FLAGS.scales],
+            flip=FLAGS.flip,
+            constants=FLAGS.constants,
+            max_pixels=int(FLAGS.max_megapixels * 1e6),
+        )
+    if FLAGS.version or FLAGS.flip or FLAGS.constants or FLAGS.scales != ["1"]:
+        raise ValueError(
+            "--version, --scales, --flip and --constants are TF Serving's. Leave them "
+            f"out of --format={FLAGS.format}."
+        )
+    return convert_workdir(
+        FLAGS.workdir,
+        FLAGS.output_dir,
+        FLAGS.format,
+        FLAGS.precision,
+        [int(side) for side in FLAGS.input_size] if FLAGS.input_size else None,
+        FLAGS.output_stride,
+        images,
+    )
 
 
 def main(argv):
@@ -126,18 +229,8 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # at INFO TensorFlow tells every file
     try:
-        path, agreement = export_workdir(
-            FLAGS.workdir,
-            FLAGS.output_dir,
-            FLAGS.version,
-            FLAGS.output_stride,
-            FLAGS.precision,
-            read_images(FLAGS.images) if FLAGS.images else None,
-            scales=[float(scale) for scale in FLAGS.scales],
-            flip=FLAGS.flip,
-            constants=FLAGS.constants,
-            max_pixels=int(FLAGS.max_megapixels * 1e6),
-        )
+        images = read_images(FLAGS.images) if FLAGS.images else None
+        path, agreement = export(images)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"export.py: {error}")
     print(

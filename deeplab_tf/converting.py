@@ -198,7 +198,10 @@ def _to_tflite(classes, precision: str, calibration: Sequence[np.ndarray]) -> by
         # output.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(
-            tf.Module(), folder, signatures={"serving_default": classes}, options=options
+            tf.Module(),
+            folder,
+            signatures={"serving_default": classes},
+            options=options,
         )
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if precision != "float32":

@@ -107,9 +107,14 @@ def export_model(
 
     Raises:
       FileExistsError: the version exists.
-      ValueError: version is not positive, or labels do not fit the model.
+      ValueError: version is not positive, another precision, or labels that do not fit
+        the model.
       RuntimeError: the reloaded model answers differently.
     """
+    if precision not in BOUNDS:
+        raise ValueError(
+            f"precision must be one of {', '.join(BOUNDS)}. Received: {precision}"
+        )
     _check_labels(labels, model)
     version = next_version(output_dir) if version is None else version
     if version < 1:

@@ -4,7 +4,7 @@
 
 `converting.py` writes them. Under both a network has one input and one output:
   images: uint8 [1, height, width, 3], RGB -> classes: uint8 [1, height, width].
-Beside NAME.tflite lies NAME.labels.json: class names and colours, what the file was
+Beside NAME.tflite lies NAME.tflite.labels.json: class names and colours, what the file was
 made of, and its SHA-256.
 """
 
@@ -44,7 +44,7 @@ class LiteRTRunner:
     """
 
     def __init__(self, content: bytes):
-        # TensorFlow says of its own that it will go; where it has gone there is another.
+        # TensorFlow says that its own will go; where it has gone there is another.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             make = _interpreter_class()
@@ -176,7 +176,7 @@ def is_runtime_file(path: str | os.PathLike) -> bool:
 
 def labels_path(path: str | os.PathLike) -> str:
     """Returns where the labels of a file of a runtime are."""
-    return os.path.splitext(os.fspath(path))[0] + LABELS_ENDING
+    return os.fspath(path) + LABELS_ENDING
 
 
 def sha256(content: bytes) -> str:
@@ -222,5 +222,5 @@ def _read(path: str) -> bytes:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} is missing: expected a file of export.py --format=tflite or onnx, "
-            f"and NAME{LABELS_ENDING} beside it."
+            f"and beside it the same name with {LABELS_ENDING} behind."
         ) from error

@@ -1,0 +1,184 @@
+"""LiteRT and ONNX files: the same classes, labels beside them, refusals by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import randomize, small_config
+
+import export
+from deeplab_tf.converting import BOUNDS, convert_model
+from deeplab_tf.exporting import example_images
+from deeplab_tf.inference import Segmenter, load_segmenter
+from deeplab_tf.labels import Labels
+from deeplab_tf.models import MODELS, build_model, inference_model
+from deeplab_tf.predictions import Output, predict_files
+from deeplab_tf.runtimes import fit_image, labels_path, load_network
+
+LABELS = Labels(tuple("abcde"), tuple((n, n, n) for n in range(5)))
+SIZE = (65, 65)
+FORMATS = [
+    "tflite",
+    pytest.param(
+        "onnx",
+        marks=pytest.mark.skipif(
+            not (
+                importlib.util.find_spec("tf2onnx")
+                and importlib.util.find_spec("onnxruntime")
+            ),
+            reason="needs tf2onnx and onnxruntime, which do not fit this lane",
+        ),
+    ),
+]
+
+
+def image_of(height, width, seed=0):
+    coarse = np.random.default_rng(seed).uniform(0, 255, [6, 8, 3])
+    image = tf.image.resize(coarse, [height, width], "bicubic").numpy()
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(workdir, tmp_path_factory):
+    """files(format, precision, size) -> path of the run of `workdir`, made once."""
+    made = {}
+    folder = tmp_path_factory.mktemp("files")
+
+    def convert(format_, precision="float32", size=SIZE):
+        key = (format_, precision, size)
+        if key not in made:
+            images = [image_of(*SIZE, seed) for seed in range(4)]
+            output_dir = folder / f"{len(made)}"
+            made[key] = export.convert_workdir(
+                workdir, output_dir, format_, precision, size, images=images
+            )
+        return made[key]
+
+    return convert
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path):
+    changes = {"cascade_blocks": 1} if name == "deeplab_v3_cascade" else {}
+    model = inference_model(randomize(build_model(small_config(name, **changes))))
+    path = tmp_path / f"x.{format_}"
+
+    def convert():
+        convert_model(model, LABELS, path, input_size=SIZE, images=[image_of(*SIZE)])
+
+    if (name, format_) == ("deeplab_v2", "onnx"):
+        # The maximum over scales has sizes that ONNX Runtime's checks do not follow.
+        with pytest.raises(
+            RuntimeError, match="deeplab_v2 cannot be converted to onnx"
+        ):
+            convert()
+        return
+    convert()
+    image = image_of(*SIZE, seed=1)
+    logits = model(image[None].astype(np.float32), training=False).numpy()[0]
+    classes = load_network(path).classes(image[None])[0]
+    chosen = np.take_along_axis(logits, classes[..., None].astype(int), -1)[..., 0]
+    # Of two that tie either will do.
+    assert (logits.max(-1) - chosen).max() <= 1e-4 * np.abs(logits).max()
+    assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.labels.json"]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_any_size_and_a_fixed_size(files, workdir, format_):
+    run = Segmenter.from_workdir(workdir)
+    any_size = load_segmenter(saved_model=files(format_, size=None)[0])
+    assert any_size.labels == run.labels
+    for height, width in ((65, 65), (48, 97)):
+        image = image_of(height, width)
+        agreement = (any_size.predict(image) == run.predict(image)).mean()
+        assert agreement > 0.999
+    fixed = load_segmenter(saved_model=files(format_)[0])
+    image = image_of(97, 130)
+    stretched = run.predict(fit_image(image, SIZE))[..., None]
+    expected = tf.image.resize(stretched, image.shape[:2], "nearest").numpy()[..., 0]
+    assert (fixed.predict(image) == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("precision", ["float16", "dynamic", "int8"])
+def test_reduced_precision_stays_within_its_bound(files, workdir, precision):
+    path, agreement = files("tflite", precision)
+    bound = BOUNDS["tflite"][precision]
+    assert 0 < agreement.logits <= bound.logits
+    assert bound.agreement <= agreement.classes < 1
+    whole = os.path.getsize(files("tflite")[0])
+    assert os.path.getsize(path) < whole * (0.6 if precision == "float16" else 0.4)
+    classes = load_segmenter(saved_model=path).predict(image_of(*SIZE, seed=9))
+    expected = Segmenter.from_workdir(workdir).predict(image_of(*SIZE, seed=9))
+    assert (classes == expected).mean() > bound.agreement - 0.05
+
+
+def test_the_file_has_builtin_operations_and_the_documented_names(files):
+    interpreter = tf.lite.Interpreter(files("tflite")[0])
+    (given,) = interpreter.get_signature_list().values()
+    assert given == {"inputs": ["images"], "outputs": ["classes"]}
+    (image,) = interpreter.get_input_details()
+    (classes,) = interpreter.get_output_details()
+    assert (image["dtype"], image["shape"].tolist()) == (np.uint8, [1, 65, 65, 3])
+    assert (classes["dtype"], classes["shape"].tolist()) == (np.uint8, [1, 65, 65])
+    operations = {each["op_name"] for each in interpreter._get_ops_details()}
+    assert not {name for name in operations if "SPACE_TO" in name or "Flex" in name}
+
+
+def test_predict_runs_a_file(files, photos, tmp_path):
+    segmenter = load_segmenter(saved_model=files("tflite")[0])
+    paths = [str(photos / "drawn.png")]
+    assert predict_files(segmenter, paths, Output(str(tmp_path))) == []
+    assert (tmp_path / "overlay" / "drawn.png").is_file()
+
+
+def test_what_needs_probabilities_is_refused(files):
+    path = files("tflite")[0]
+    for options in ({"flip": True}, {"scales": (0.5,)}, {"window": 64}):
+        with pytest.raises(ValueError, match="need probabilities. Give a --workdir"):
+            load_segmenter(saved_model=path, **options)
+    segmenter = load_segmenter(saved_model=path)
+    with pytest.raises(ValueError, match="need probabilities"):
+        segmenter.probabilities(image_of(*SIZE)[None])
+
+
+def test_a_file_without_its_labels_or_of_others_is_named(files, tmp_path):
+    path = tmp_path / "x.tflite"
+    with pytest.raises(FileNotFoundError, match="x.tflite is missing: expected a file"):
+        load_network(path)
+    path.write_bytes(b"no network")
+    with pytest.raises(FileNotFoundError, match="x.tflite.labels.json is missing"):
+        load_network(path)
+    with open(labels_path(files("tflite")[0])) as file:
+        described = json.load(file)
+    (tmp_path / "x.tflite.labels.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="damaged, or another. Copy or export both"):
+        load_network(path)
+
+
+def test_what_cannot_be_is_refused(workdir, tmp_path):
+    def convert(*arguments):
+        images = [image_of(*SIZE)]
+        return export.convert_workdir(workdir, tmp_path, *arguments, images=images)
+
+    with pytest.raises(ValueError, match="onnx in float32. Received: onnx in int8"):
+        convert("onnx", "int8")
+    with pytest.raises(ValueError, match="int8 needs a fixed input size"):
+        convert("tflite", "int8")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch):
+    from deeplab_tf import converting
+
+    bound = converting.Bound(0.0, 1.01)
+    monkeypatch.setitem(converting.BOUNDS["tflite"], "float32", bound)
+    with pytest.raises(RuntimeError, match="does not answer as the Keras model does"):
+        images = example_images()[:1]
+        export.convert_workdir(workdir, tmp_path, "tflite", images=images)
+    assert os.listdir(tmp_path) == []
