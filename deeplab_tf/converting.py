@@ -97,7 +97,7 @@ def convert_model(
         raise RuntimeError(
             f"{model.name} cannot be converted to {ending[1:]} in {precision} for "
             f"images of {input_size or 'any size'}: {error}. Give another --input_size "
-            "or --precision, or export a SavedModel."
+            "or none, another --precision, or export a SavedModel."
         ) from error
     agreement = compare_with_model(
         network, model, images or example_images(), BOUNDS[ending[1:]][precision]
