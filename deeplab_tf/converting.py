@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.exporting import Agreement, Bound, example_images
+from deeplab_tf.exporting import Agreement, Bound, check_labels, example_images
 from deeplab_tf.files import atomic_write
 from deeplab_tf.frozen import freeze
 from deeplab_tf.labels import Labels
@@ -85,11 +85,13 @@ def convert_model(
 
     Raises:
       OSError: it cannot be written.
-      ValueError: a precision that the format has not, or int8 without size or images.
+      ValueError: a precision that the format has not, int8 without size or images, or
+        labels that do not fit the model.
       RuntimeError: it cannot be converted, or answers differently.
     """
     ending = os.path.splitext(os.fspath(path))[1]
     _check(ending[1:], precision, input_size, calibration)
+    check_labels(labels, model)
     try:
         content = _convert(model, ending[1:], precision, input_size, calibration)
         network = RuntimeNetwork(RUNTIMES[ending](content), labels)

@@ -115,7 +115,7 @@ def export_model(
         raise ValueError(
             f"precision must be one of {', '.join(BOUNDS)}. Received: {precision}"
         )
-    _check_labels(labels, model)
+    check_labels(labels, model)
     version = next_version(output_dir) if version is None else version
     if version < 1:
         raise ValueError(f"version must be a positive integer. Received: {version}")
@@ -261,7 +261,12 @@ def _temporary_folder(output_dir, version: int):
             os.rmdir(output_dir)
 
 
-def _check_labels(labels: Labels, model: keras.Model) -> None:
+def check_labels(labels: Labels, model: keras.Model) -> None:
+    """Refuses labels of another number of classes than a model's.
+
+    Raises:
+      ValueError: they do not fit.
+    """
     output = model.output["logits"] if isinstance(model.output, dict) else model.output
     num_classes = output.shape[-1]
     counts = (len(labels.class_names), len(labels.colormap))

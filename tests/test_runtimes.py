@@ -173,6 +173,13 @@ def test_what_cannot_be_is_refused(workdir, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_labels_must_fit_the_model(tmp_path):
+    model = build_model(small_config())
+    labels = Labels(("a", "b"), ((0, 0, 0), (9, 9, 9)))
+    with pytest.raises(ValueError, match="has 5 classes .* Received: 2 names"):
+        convert_model(model, labels, tmp_path / "x.tflite")
+
+
 def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch):
     from deeplab_tf import converting
 
