@@ -4,8 +4,8 @@
 
 `converting.py` writes them. Under both a network has one input and one output:
   images: uint8 [1, height, width, 3], RGB -> classes: uint8 [1, height, width].
-Beside NAME.tflite lies NAME.tflite.labels.json: class names and colours, what the file was
-made of, and its SHA-256.
+Beside NAME.tflite lies NAME.tflite.labels.json: class names and colours, what the file
+was made of, and its SHA-256.
 """
 
 from __future__ import annotations
