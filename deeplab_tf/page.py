@@ -13,7 +13,6 @@ import base64
 import io
 import os
 import socket
-import tempfile
 import threading
 import time
 import webbrowser
@@ -25,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from deeplab_tf.images import read_image
 from deeplab_tf.models import MIN_IMAGE_SIZE
-from deeplab_tf.visualize import class_counts, save_palette_png
+from deeplab_tf.visualize import class_counts, palette_picture
 
 HOST = "127.0.0.1"
 MAX_PIXELS = 16_000_000
@@ -231,12 +230,15 @@ def describe(image: np.ndarray, classes: np.ndarray, labels) -> dict:
     Raises:
       ValueError: an id without a colour.
     """
+    # Colours at full size too: JPEG's default halves their width and height.
+    jpeg = {"quality": _JPEG_QUALITY, "subsampling": 0}
+    ids = palette_picture(classes, labels.colormap, labels.ignore_label)
     return {
         "width": classes.shape[1],
         "height": classes.shape[0],
         "legend": _legend(classes, labels),
-        "image_jpeg": _base64(_jpeg(image)),
-        "classes_png": _base64(_palette_png(classes, labels)),
+        "image_jpeg": _base64(_encoded(Image.fromarray(image), "JPEG", **jpeg)),
+        "classes_png": _base64(_encoded(ids, "PNG")),
         "class_ids": _base64(zlib.compress(classes.tobytes(), 1)),
     }
 
@@ -256,19 +258,10 @@ def _legend(classes, labels) -> list[dict]:
     ]
 
 
-def _jpeg(image: np.ndarray) -> bytes:
+def _encoded(picture: Image.Image, format_: str, **options) -> bytes:
     file = io.BytesIO()
-    # Colours at full size too: the default halves their width and height.
-    Image.fromarray(image).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    picture.save(file, format_, **options)
     return file.getvalue()
-
-
-def _palette_png(classes, labels) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "classes.png")
-        save_palette_png(path, classes, labels.colormap, labels.ignore_label)
-        with open(path, "rb") as file:
-            return file.read()
 
 
 def _base64(data: bytes) -> str:

@@ -247,6 +247,11 @@ def save_palette_png(
     Raises:
       ValueError: an id without a colour.
     """
+    save_png(path, palette_picture(classes, colormap, ignore_label))
+
+
+def palette_picture(classes, colormap, ignore_label: int = 255) -> Image.Image:
+    """Returns what `save_palette_png` writes, and raises what it does."""
     classes = np.asarray(classes)
     _check_classes(classes, len(colormap), ignore_label)
     palette = np.zeros((256, 3), np.uint8)
@@ -254,7 +259,7 @@ def save_palette_png(
     palette[ignore_label] = IGNORE_COLOR
     picture = Image.fromarray(classes.astype(np.uint8, copy=False))
     picture.putpalette(palette.tobytes())
-    save_png(path, picture)
+    return picture
 
 
 def save_png(path: str | os.PathLike, picture) -> None:
