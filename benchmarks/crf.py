@@ -40,7 +40,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.build_shapes import draw_scene
-from datasets.info import DATASETS, DatasetInfo, read_info
+from datasets.catalog import DATASETS
+from datasets.info import DatasetInfo, read_info
 from datasets.pipeline import make_eval_dataset
 from deeplab_tf import metrics
 from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf

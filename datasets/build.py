@@ -332,6 +332,37 @@ def build_dataset(
     return info
 
 
+def build_listed(
+    input_dir: str | Path,
+    output_dir: str | Path,
+    splits: Sequence[str],
+    *,
+    info: DatasetInfo,
+    list_splits: Callable[[str | Path], Sequence[str]],
+    list_samples: Callable[[str | Path, str], list[Sample]],
+    read_sample: ReadSample,
+    **options,
+) -> DatasetInfo:
+    """Writes a data set whose folder says what its splits hold.
+
+    Args:
+        input_dir: the data set as it is distributed.
+        output_dir: folder to make.
+        splits: names of splits; empty takes all of `list_splits`.
+        info: as for `build_dataset`, and so are `read_sample` and `options`.
+        list_splits: input_dir -> names of the splits that are there.
+        list_samples: (input_dir, split) -> its samples, in order.
+        read_sample: see `build_dataset`.
+        **options: likewise.
+
+    Raises:
+        DatasetError: see `build_dataset`.
+    """
+    names = splits or list_splits(input_dir)
+    samples = {split: list_samples(input_dir, split) for split in names}
+    return build_dataset(output_dir, info, samples, read_sample, **options)
+
+
 # --- Command line --------------------------------------------------------------------
 
 
@@ -348,6 +379,13 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("skip_bad", False, "Leave out bad pairs instead of failing.")
     flags.DEFINE_bool("overwrite", False, "Replace an existing data set.")
+
+
+def define_input_flags(input_help: str) -> None:
+    """Defines the flags of a builder of a data set with lists: see `build_listed`."""
+    define_flags()
+    flags.DEFINE_string("input_dir", None, input_help, required=True)
+    flags.DEFINE_list("splits", [], "Splits to write; default: all that are there.")
 
 
 def flag_options() -> dict[str, Any]:

@@ -16,7 +16,8 @@ import numpy as np
 from absl import flags
 
 from datasets import build, pairs
-from datasets.info import DATASETS, IGNORE_LABEL, DatasetInfo
+from datasets.catalog import DATASETS
+from datasets.info import IGNORE_LABEL, DatasetInfo
 
 SPLITS = ("train", "val", "test")
 SEGNET_VOID = 11
@@ -85,20 +86,21 @@ def build_camvid(
     Raises:
         DatasetError: see `build.build_dataset`.
     """
-    names = splits or list_splits(input_dir)
-    samples = {split: list_samples(input_dir, split) for split in names}
-    return build.build_dataset(
-        output_dir, DATASETS["camvid"], samples, read_sample, **options
+    return build.build_listed(
+        input_dir,
+        output_dir,
+        splits,
+        info=DATASETS["camvid"],
+        list_splits=list_splits,
+        list_samples=list_samples,
+        read_sample=read_sample,
+        **options,
     )
 
 
 def define_flags() -> None:
-    build.define_flags()
+    build.define_input_flags("Folder in SegNet's layout.")
     flags.adopt_module_key_flags(build)
-    flags.DEFINE_string("input_dir", None, "Folder in SegNet's layout.", required=True)
-    flags.DEFINE_list(
-        "splits", [], "Of train, val and test; default: those that have a list."
-    )
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from datasets import build as common
 from datasets.build import build_dataset
-from datasets.info import DATASETS, IGNORE_LABEL, DatasetInfo
+from datasets.catalog import DATASETS
+from datasets.info import IGNORE_LABEL, DatasetInfo
 from datasets.pairs import DatasetError, Sample
 
 CLASS_NAMES = DATASETS["shapes"].class_names

@@ -19,7 +19,8 @@ import numpy as np
 from absl import flags
 
 from datasets import build, pairs
-from datasets.info import DATASETS, DatasetInfo
+from datasets.catalog import DATASETS
+from datasets.info import DatasetInfo
 
 LABEL_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 

@@ -1,8 +1,8 @@
 """What is known about a data set: its classes, colours, splits and pixel counts.
 
-`DATASETS` describes the data sets that have a builder of their own. Every builder
-writes the same description, completed by what it counted, as `info.json` beside the
-shards; `read_info` reads it back. Code that trains or evaluates should read the file,
+Every builder writes this description, completed by what it counted, as `info.json`
+beside the shards; `read_info` reads it back. What is known beforehand stands in
+`datasets.catalog`. Code that trains or evaluates should read the file,
 which also exists for a data set made by `datasets.build_folder`.
 """
 
@@ -49,11 +49,11 @@ class DatasetInfo:
         name: short name, such as "voc2012".
         class_names: one name for each class id, in order.
         ignore_label: the id of pixels that belong to no class.
-        splits: split name -> number of examples. In `DATASETS` the published sizes,
-            in `info.json` the examples that were written.
+        splits: split name -> number of examples. In `catalog.DATASETS` the published
+            sizes, in `info.json` the examples that were written.
         colormap: one (red, green, blue) triple in 0..255 for each class.
         pixel_counts: split name -> number of pixels of each class (ignored pixels are
-            not counted); empty in `DATASETS`.
+            not counted); empty in `catalog.DATASETS`.
     """
 
     name: str
@@ -122,83 +122,7 @@ def read_info(data_dir: str) -> DatasetInfo:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"No {INFO_FILE} in {data_dir}. Expected a folder written by a builder. "
-            "Run: python -m datasets.build_folder --help (or build_voc2012, "
-            "build_camvid, build_shapes)."
+            "Run: python -m datasets.build_folder --help (or a published set's builder)."
         )
     with tf.io.gfile.GFile(path) as file:
         return DatasetInfo.from_json(file.read())
-
-
-DATASETS = {
-    "voc2012": DatasetInfo(
-        name="voc2012",
-        class_names=(
-            "background",
-            "aeroplane",
-            "bicycle",
-            "bird",
-            "boat",
-            "bottle",
-            "bus",
-            "car",
-            "cat",
-            "chair",
-            "cow",
-            "diningtable",
-            "dog",
-            "horse",
-            "motorbike",
-            "person",
-            "pottedplant",
-            "sheep",
-            "sofa",
-            "train",
-            "tvmonitor",
-        ),
-        splits={"train": 1464, "trainaug": 10582, "trainval": 2913, "val": 1449},
-    ),
-    # Classes and colours of SegNet's CamVid (11 classes, 480x360).
-    "camvid": DatasetInfo(
-        name="camvid",
-        class_names=(
-            "sky",
-            "building",
-            "pole",
-            "road",
-            "pavement",
-            "tree",
-            "sign_symbol",
-            "fence",
-            "car",
-            "pedestrian",
-            "bicyclist",
-        ),
-        splits={"train": 367, "val": 101, "test": 233},
-        colormap=(
-            (128, 128, 128),
-            (128, 0, 0),
-            (192, 192, 128),
-            (128, 64, 128),
-            (60, 40, 222),
-            (128, 128, 0),
-            (192, 128, 128),
-            (64, 64, 128),
-            (64, 0, 128),
-            (64, 64, 0),
-            (0, 128, 192),
-        ),
-    ),
-    # Drawn by datasets.build_shapes; how many is up to its flags.
-    "shapes": DatasetInfo(
-        name="shapes",
-        class_names=(
-            "background",
-            "disc",
-            "triangle",
-            "star",
-            "ring",
-            "cross",
-            "bar",
-        ),
-    ),
-}

@@ -19,7 +19,8 @@ from PIL import Image
 
 from datasets import build, build_camvid, build_folder, build_voc2012, pairs
 from datasets.build import build_dataset
-from datasets.info import DATASETS, DatasetInfo, read_info
+from datasets.catalog import DATASETS
+from datasets.info import DatasetInfo, read_info
 from datasets.pairs import DatasetError, Sample
 from datasets.tfrecord import parse_example, shard_paths
 

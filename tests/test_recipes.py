@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks import image_batch, randomize, small_config
 
-from datasets.info import DATASETS
+from datasets.catalog import DATASETS
 from deeplab_tf import TrainConfig, training
 from deeplab_tf.config import NETWORK_FIELDS
 from deeplab_tf.heads import is_classifier

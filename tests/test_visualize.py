@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.info import DATASETS
+from datasets.catalog import DATASETS
 from deeplab_tf import visualize
 from deeplab_tf.labels import (
     ADE20K,

@@ -32,7 +32,7 @@ import export
 import train
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
-from datasets.info import DATASETS
+from datasets.catalog import DATASETS
 from deeplab_tf import training, weight_sources, weights
 from deeplab_tf.images import read_image
 from deeplab_tf.inference import Segmenter, load_segmenter
@@ -378,10 +378,14 @@ def test_workdir_of_any_classes_is_exported(tmp_path, capsys):
     assert export.export_workdir(str(workdir), str(tmp_path / "exported"))
 
 
+@pytest.mark.parametrize("name", ["voc2012", "cityscapes", "camvid", "ade20k"])
+def test_published_labels_are_those_of_the_builders(name):
+    labels = labels_for(DATASETS[name].num_classes)
+    assert tuple(labels) == DATASETS[name].class_names
+    assert tuple(labels.values()) == DATASETS[name].colormap
+
+
 def test_labels_by_their_number():
-    voc = labels_for(21)
-    assert tuple(voc) == tuple(DATASETS["voc2012"].class_names)
-    assert tuple(voc.values()) == tuple(DATASETS["voc2012"].colormap)
     cityscapes = labels_for(19)
     assert list(cityscapes)[13:16] == ["car", "truck", "bus"]  # train ids
     assert cityscapes["sky"] == (70, 130, 180)
