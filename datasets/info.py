@@ -122,7 +122,7 @@ def read_info(data_dir: str) -> DatasetInfo:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"No {INFO_FILE} in {data_dir}. Expected a folder written by a builder. "
-            "Run: python -m datasets.build_folder --help (or a published set's builder)."
+            "Run: python -m datasets.build_folder --help (or another builder)."
         )
     with tf.io.gfile.GFile(path) as file:
         return DatasetInfo.from_json(file.read())

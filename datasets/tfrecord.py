@@ -227,7 +227,7 @@ def shard_paths(data_dir: str, split: str) -> list[str]:
         pattern = os.path.join(data_dir, f"{split}-*-of-*.tfrecord")
         raise FileNotFoundError(
             f"No TFRecords match {pattern}. Splits found there: {splits}. "
-            "Run: python -m datasets.build_folder --help (or a published set's builder)."
+            "Run: python -m datasets.build_folder --help (or another builder)."
         )
     count = int(found[0][-len("00000.tfrecord") : -len(".tfrecord")])
     expected = [shard_name(split, index, count) for index in range(count)]
