@@ -1,0 +1,74 @@
+"""The folders of the PASCAL VOC devkits, which several data sets annotate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from datasets import pairs
+
+
+def find_folder(
+    folder: str | Path, years: Sequence[int], needed: str, advice: str = ""
+) -> Path:
+    """Returns the devkit's folder VOC<year>, given it or a folder above it.
+
+    Args:
+        folder: VOC<year>, its parent VOCdevkit, or the parent of that.
+        years: in order of preference.
+        needed: sub-folder that makes a folder a devkit, such as "JPEGImages".
+        advice: sentence for the error.
+
+    Raises:
+        DatasetError: none of these folders has `needed`.
+    """
+    folder = Path(folder).expanduser()
+    names = [f"{parent}VOC{year}" for parent in ("", "VOCdevkit/") for year in years]
+    for candidate in (folder, *(folder / name for name in names)):
+        if (candidate / needed).is_dir():
+            return candidate
+    expected = " or ".join(f"VOCdevkit/VOC{year}" for year in years)
+    raise pairs.DatasetError(
+        f"Expected the folder {expected} with {needed} in it. Received: {folder}. "
+        f"{advice}".rstrip(". ")
+    )
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Returns the names of a list: one a line, or the paths of an image and its mask.
+
+    Raises:
+        DatasetError: the file is absent or empty.
+    """
+    return [Path(line.split()[0]).stem for line in pairs.read_list(path)]
+
+
+def find_lists(
+    folders: Iterable[Path], file_names: dict[str, tuple[str, ...]]
+) -> dict[str, Path]:
+    """Returns split -> list, for the first of `folders` that has a list of any split.
+
+    Args:
+        folders: in order of preference.
+        file_names: split -> names of its list, in order of preference.
+    """
+    for folder in folders:
+        found = {}
+        for split, names in file_names.items():
+            paths = [folder / name for name in names if (folder / name).is_file()]
+            if paths:
+                found[split] = paths[0]
+        if found:
+            return found
+    return {}
+
+
+def image_path(devkit: Path, name: str) -> str:
+    """Returns the path of the devkit's image of that name."""
+    return str(devkit / "JPEGImages" / f"{name}.jpg")
+
+
+def file_names(folder: Path, suffix: str) -> list[str]:
+    """Returns the sorted names, without suffix, of a folder's visible files."""
+    paths = folder.glob(f"*{suffix}")
+    return sorted(path.stem for path in paths if not path.name.startswith("."))
