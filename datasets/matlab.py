@@ -7,7 +7,9 @@ of `scipy.io.loadmat`. The functions here give the same for all of these shapes.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -36,6 +38,15 @@ def read_variable(path: str | os.PathLike, name: str) -> np.ndarray:
     if name not in variables:
         raise ValueError(f"{path} has no variable {name}; expected the published file")
     return variables[name]
+
+
+@contextlib.contextmanager
+def errors_about(path: str | os.PathLike) -> Iterator[None]:
+    """Puts the file's path before the ValueErrors of the functions below."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def structs(value: np.ndarray) -> list[np.void]:

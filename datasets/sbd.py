@@ -67,13 +67,12 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     """
     if not os.path.isfile(path):
         raise ValueError(f"there is no file {path}; unpack benchmark.tgz of SBD anew")
-    found = matlab.structs(matlab.read_variable(path, "GTcls"))
-    if len(found) != 1:
-        raise ValueError(f"{path} has {len(found)} structs GTcls; expected one")
-    try:
+    value = matlab.read_variable(path, "GTcls")
+    with matlab.errors_about(path):
+        found = matlab.structs(value)
+        if len(found) != 1:
+            raise ValueError(f"expected one struct GTcls, received {len(found)}")
         label = matlab.label_map(matlab.field(found[0], "Segmentation"))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if label.max(initial=0) > 255:
-        raise ValueError(f"{path} has the id {label.max()}; expected 0 to 20")
+        if label.max(initial=0) > 255:
+            raise ValueError(f"expected ids 0 to 20, received {label.max()}")
     return label.astype(np.uint8)

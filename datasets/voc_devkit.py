@@ -34,6 +34,26 @@ def find_folder(
     )
 
 
+def find_2010(input_dir: str | Path, devkit_dir: str | Path | None = None) -> Path:
+    """Returns the folder VOC2010, which has the images of several data sets.
+
+    VOC2012, which has the same images among others, serves too.
+
+    Args:
+        input_dir: where to look by default.
+        devkit_dir: as for `find_folder`.
+
+    Raises:
+        DatasetError: there is no such folder.
+    """
+    return find_folder(
+        devkit_dir or input_dir,
+        (2010, 2012),
+        "JPEGImages",
+        "Say where it is: --devkit_dir",
+    )
+
+
 def read_names(path: str | Path) -> list[str]:
     """Returns the names of a list: one a line, or the paths of an image and its mask.
 
@@ -61,6 +81,31 @@ def find_lists(
         if found:
             return found
     return {}
+
+
+def list_samples(
+    lists: dict[str, Path], split: str, labels: Path, suffix: str, devkit: Path
+) -> list[pairs.Sample]:
+    """Returns the samples of a split: the devkit's images, and labels of a folder.
+
+    Args:
+        lists: split -> list of its names.
+        split: one of these.
+        labels: folder of labels.
+        suffix: of the labels.
+        devkit: folder with JPEGImages.
+
+    Raises:
+        DatasetError: there is no such split, or its list is empty.
+    """
+    if split not in lists:
+        raise pairs.DatasetError(
+            f"Expected a split of: {', '.join(lists)}. Received: {split}"
+        )
+    return [
+        pairs.Sample(name, image_path(devkit, name), str(labels / f"{name}{suffix}"))
+        for name in read_names(lists[split])
+    ]
 
 
 def image_path(devkit: Path, name: str) -> str:
