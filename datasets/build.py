@@ -7,10 +7,11 @@ A builder lists its samples, says how one of them is read, and hands both over:
 
     build_dataset(output_dir, info, {"train": samples}, read_sample)
 
-`build_dataset` checks every pair in parallel processes, writes shards and `info.json`
-to a temporary folder beside `output_dir`, and renames that folder when all is well: a
-folder named `output_dir` is always a whole data set. The same samples give the same
-bytes, whatever the number of processes.
+`build_dataset` checks every pair in parallel processes, or on Apache Beam, writes
+shards and `info.json` to a folder beside `output_dir`, and renames that folder when all
+is well: a folder named `output_dir` is always a whole data set. The same samples give
+the same bytes, whatever the number of processes and the runner, and however often the
+build was broken off: what is finished is kept, and the same command goes on with it.
 
 A builder's file ends in `if __name__ == "__main__": run(define_flags, main)`. Flags are
 defined by a function rather than on import, so that other programs can import a builder
@@ -22,16 +23,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import errno
 import functools
 import itertools
-import multiprocessing
 import os
-import shutil
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,155 +37,32 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from datasets import beam
 from datasets.info import INFO_FILE, DatasetInfo
+from datasets.output_folder import full_path, unfinished_folder
 from datasets.pairs import DatasetError, Pair, ReadSample, Sample, check_pair
-from datasets.tfrecord import serialize_example, shard_name
+from datasets.shards import (
+    Shard,
+    ShardReport,
+    is_finished,
+    plan_shards,
+    read_report,
+    remaining_shards,
+    remove_reports,
+    write_shard,
+)
+from datasets.worker_pool import available_cpus, map_in_order
 
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory locks of this kind.
-    fcntl = None
-
-DEFAULT_NUM_SHARDS = 4
-
-# --- Worker processes ----------------------------------------------------------------
-
-
-def available_cpus() -> int:
-    """Returns the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _start_worker() -> None:
-    """Ties a worker's life to its parent's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent reports Ctrl-C, once.
-
-    def exit_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-
-
-def map_in_order(function: Callable, items: Iterable, num_processes: int) -> Iterator:
-    """Yields `function(item)` for each item in order, computed in worker processes.
-
-    Workers are spawned, not forked: TensorFlow's threads do not survive a fork. Only a
-    bounded number of results waits, so that memory does not grow with the data set.
-
-    Args:
-        function: picklable.
-        items: picklable.
-        num_processes: with 1, everything happens in this process.
-    """
-    if num_processes == 1:
-        yield from map(function, items)
-        return
-    pool = futures.ProcessPoolExecutor(
-        num_processes, multiprocessing.get_context("spawn"), _start_worker
-    )
-    try:
-        items = iter(items)
-        pending = collections.deque(
-            pool.submit(function, item)
-            for item in itertools.islice(items, 16 * num_processes)
-        )
-        while pending:
-            yield pending.popleft().result()
-            for item in itertools.islice(items, 1):
-                pending.append(pool.submit(function, item))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-# --- The temporary folder ------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder; the system releases it however the process ends."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DatasetError(
-                f"Another process is writing {folder}. Wait for it to end."
-            ) from error
-        except OSError:
-            pass  # Some network file systems cannot lock a folder; go on without.
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_output_dir(output_dir: Path, overwrite: bool) -> None:
-    """Raises DatasetError where `output_dir` may not be written or replaced."""
-    if not output_dir.exists():
-        return
-    if not output_dir.is_dir():
-        raise DatasetError(f"Expected a folder. Received: {output_dir}, a file")
-    if not any(output_dir.iterdir()):
-        return
-    if not overwrite:
-        raise DatasetError(
-            f"{output_dir} exists already. Give another --output_dir, or --overwrite "
-            "to replace it."
-        )
-    # --overwrite deletes the folder: a mistyped path must not cost anything else.
-    if not (output_dir / INFO_FILE).is_file():
-        raise DatasetError(
-            f"{output_dir} has no {INFO_FILE}, so it is no data set of ours and "
-            "--overwrite does not replace it. Give another --output_dir."
-        )
-
-
-def _install(temporary: Path, output_dir: Path) -> None:
-    """Renames `temporary` to `output_dir`, replacing what is there."""
-    replaced = output_dir.with_name(output_dir.name + ".replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if output_dir.exists():
-        output_dir.rename(replaced)
-    temporary.rename(output_dir)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _temporary_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields an empty folder that becomes `output_dir` when the block succeeds.
-
-    Raises:
-        DatasetError: `output_dir` may not be replaced, or is being written.
-    """
-    _check_output_dir(output_dir, overwrite)
-    temporary = output_dir.with_name(output_dir.name + ".incomplete")
-    temporary.mkdir(parents=True, exist_ok=True)
-    with _locked(temporary):
-        # The folder may hold what a killed run left.
-        for path in temporary.iterdir():
-            path.unlink()
-        try:
-            yield temporary
-            _check_output_dir(output_dir, overwrite)
-            _install(temporary, output_dir)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-
+LOCAL = "local"
 
 # --- The whole data set --------------------------------------------------------------
 
 
 def _check_request(
-    splits: Mapping[str, Sequence[Sample]], num_shards: int, num_processes: int
+    splits: Mapping[str, Sequence[Sample]], num_shards: int | None, num_processes: int
 ) -> None:
     """Raises DatasetError for what needs no file to be read."""
-    if num_shards < 1 or num_processes < 1:
+    if (num_shards is not None and num_shards < 1) or num_processes < 1:
         raise DatasetError(
             "Expected num_shards and num_processes of 1 or more. "
             f"Received: {num_shards} and {num_processes}"
@@ -206,63 +81,52 @@ def _check_request(
             )
 
 
-@dataclasses.dataclass
-class _Written:
-    """What one split's shards hold, and which pairs were left out."""
-
-    num_examples: int
-    pixel_counts: np.ndarray  # int64 [num_classes]
-    offenders: list[str]
-
-
-def _write_split(
-    folder: Path,
-    split: str,
-    samples: Sequence[Sample],
-    pairs: Iterator[Pair | str],
-    num_shards: int,
-    num_classes: int,
-) -> _Written:
-    """Writes one split; takes exactly `len(samples)` results from `pairs`.
-
-    Shards hold consecutive samples. A sample's shard depends on its place in the list
-    alone, so a skipped pair moves no other.
-    """
-    import tensorflow as tf
-
-    written = _Written(0, np.zeros(num_classes, np.int64), [])
-    num_shards = min(num_shards, len(samples))
-    for index in range(num_shards):
-        first = index * len(samples) // num_shards
-        last = (index + 1) * len(samples) // num_shards
-        path = str(folder / shard_name(split, index, num_shards))
-        with tf.io.TFRecordWriter(path) as writer:
-            for sample in samples[first:last]:
-                pair = next(pairs)
-                if isinstance(pair, str):
-                    written.offenders.append(f"{split}/{sample.name}: {pair}")
-                    continue
-                writer.write(
-                    serialize_example(
-                        pair.image_bytes,
-                        pair.label_png,
-                        sample.name,
-                        pair.image_format,
-                        pair.height,
-                        pair.width,
-                    )
-                )
-                written.num_examples += 1
-                written.pixel_counts += pair.pixel_counts
-    return written
+def _write_locally(
+    shards: Sequence[Shard],
+    check: Callable[[Sample], Pair | str],
+    folder: str,
+    info: DatasetInfo,
+    num_processes: int,
+) -> None:
+    """Writes shards here, one by one, from pairs that worker processes check."""
+    samples = itertools.chain.from_iterable(shard.samples for shard in shards)
+    count = sum(len(shard.samples) for shard in shards)
+    with contextlib.closing(map_in_order(check, samples, num_processes)) as results:
+        # disable=None: no bar where the output is no terminal.
+        pairs = iter(tqdm(results, info.name, count, disable=None))
+        for shard in shards:
+            own = itertools.islice(pairs, len(shard.samples))
+            write_shard(shard, own, folder, info.num_classes)
 
 
-def _report_offenders(written: Mapping[str, _Written], skip_bad: bool) -> None:
+@contextlib.contextmanager
+def _advice(shards: Sequence[Shard], folder: str, keep_offenders: bool):
+    """Says, where a build breaks off, what is kept; a full disk gets a sentence."""
+    try:
+        yield
+    except BaseException as error:
+        finished = sum(is_finished(shard, folder, keep_offenders) for shard in shards)
+        if finished:
+            print(
+                f"{folder} keeps {finished} of {len(shards)} shards. The same command "
+                "goes on with the others.",
+                file=sys.stderr,
+            )
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left" in str(error):
+            raise DatasetError(
+                f"No space left on the disk of {folder}. Make room and run the same "
+                "command again, or give another --output_dir."
+            ) from error
+        raise
+
+
+def _report_offenders(reports: Sequence[ShardReport], skip_bad: bool) -> None:
     """Prints the pairs that were left out, or raises DatasetError with all of them."""
-    offenders = [line for split in written.values() for line in split.offenders]
+    offenders = [line for report in reports for line in report.offenders]
     if not offenders:
         return
-    total = len(offenders) + sum(split.num_examples for split in written.values())
+    total = len(offenders) + sum(report.num_examples for report in reports)
     listing = "\n  ".join(offenders)
     if not skip_bad:
         raise DatasetError(
@@ -270,9 +134,29 @@ def _report_offenders(written: Mapping[str, _Written], skip_bad: bool) -> None:
             "Mend or remove them, or go on without them: --skip_bad"
         )
     print(f"Skipped {len(offenders)} of {total} pairs:\n  {listing}", file=sys.stderr)
-    for split, part in written.items():
-        if not part.num_examples:
+
+
+def _complete_info(
+    info: DatasetInfo, shards: Sequence[Shard], reports: Sequence[ShardReport]
+) -> DatasetInfo:
+    """Adds to `info` what each split holds.
+
+    Raises:
+        DatasetError: a split has no example.
+    """
+    examples, pixel_counts = collections.Counter(), {}
+    for shard, report in zip(shards, reports):
+        examples[shard.split] += report.num_examples
+        counts = pixel_counts.get(shard.split, 0) + np.array(report.pixel_counts)
+        pixel_counts[shard.split] = counts
+    for split, count in examples.items():
+        if not count:
             raise DatasetError(f"Split {split} has no pair that can be used.")
+    return dataclasses.replace(
+        info,
+        splits=dict(examples),
+        pixel_counts={split: count.tolist() for split, count in pixel_counts.items()},
+    )
 
 
 def build_dataset(
@@ -281,53 +165,67 @@ def build_dataset(
     splits: Mapping[str, Sequence[Sample]],
     read_sample: ReadSample,
     *,
-    num_shards: int = DEFAULT_NUM_SHARDS,
+    num_shards: int | None = None,
     num_processes: int | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
+    runner: str = LOCAL,
+    beam_options: str = "",
 ) -> DatasetInfo:
     """Checks every pair and writes shards and `info.json` to `output_dir`.
 
     Args:
-        output_dir: folder to make; it appears only when the data set is whole.
+        output_dir: folder to make; it appears only when the data set is whole. Anything
+            that tf.io.gfile can write.
         info: name, classes and colours; splits and pixel counts are filled in.
         splits: split name -> samples, in the order to be written.
         read_sample: picklable function from a sample to (bytes of a JPEG or PNG file,
             RGB; label uint8 [height, width] of ids in [0, num_classes) or the ignore
             label). Raises ValueError with a sentence for a bad pair.
-        num_shards: shards for each split; never more than it has samples.
+        num_shards: shards for each split, see `shards.plan_shards`.
         num_processes: worker processes; default: as many as there are CPUs.
         skip_bad: leave out bad pairs and print them, rather than fail.
         overwrite: replace an existing data set.
+        runner: "local", or one of `beam.RUNNERS`.
+        beam_options: of that runner, as on a command line.
 
     Returns:
         `info` with the splits and pixel counts that were written.
 
     Raises:
         DatasetError: with every bad pair by name; or `output_dir` exists; or a split is
-            empty or has a name twice.
+            empty or has a name twice; or the disk is full; or Beam failed.
     """
+    import tensorflow as tf
+
     num_processes = available_cpus() if num_processes is None else num_processes
-    output_dir = Path(output_dir).expanduser().resolve()
+    output_dir = full_path(output_dir)
     _check_request(splits, num_shards, num_processes)
-    samples = list(itertools.chain.from_iterable(splits.values()))
     check = functools.partial(check_pair, read_sample=read_sample, info=info)
-    written = {}
-    with _temporary_folder(output_dir, overwrite) as folder:
-        with contextlib.closing(map_in_order(check, samples, num_processes)) as results:
-            # disable=None: no bar where the output is no terminal.
-            pairs = iter(tqdm(results, info.name, len(samples), disable=None))
-            for split in splits:
-                written[split] = _write_split(
-                    folder, split, splits[split], pairs, num_shards, info.num_classes
+    with unfinished_folder(output_dir, overwrite) as folder:
+        shards = plan_shards(splits, num_shards, read_sample, info)
+        with _advice(shards, folder, skip_bad):
+            remaining = remaining_shards(shards, folder, skip_bad)
+            if len(remaining) < len(shards):
+                print(f"Going on: {len(remaining)} of {len(shards)} shards to write.")
+            if runner == LOCAL:
+                _write_locally(remaining, check, folder, info, num_processes)
+            elif remaining:
+                beam.write_shards(
+                    remaining,
+                    check,
+                    folder,
+                    info.num_classes,
+                    runner=runner,
+                    options=beam_options,
+                    num_processes=num_processes,
                 )
-        _report_offenders(written, skip_bad)
-        info = dataclasses.replace(
-            info,
-            splits={split: part.num_examples for split, part in written.items()},
-            pixel_counts={s: part.pixel_counts.tolist() for s, part in written.items()},
-        )
-        (folder / INFO_FILE).write_text(info.to_json())
+            reports = [read_report(shard, folder) for shard in shards]
+            _report_offenders(reports, skip_bad)
+            info = _complete_info(info, shards, reports)
+        remove_reports(folder)
+        with tf.io.gfile.GFile(os.path.join(folder, INFO_FILE), "w") as file:
+            file.write(info.to_json())
     print(f"Wrote {output_dir}: {info.splits}")
     return info
 
@@ -373,12 +271,18 @@ def define_flags() -> None:
     so that --help lists these flags too.
     """
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer("num_shards", DEFAULT_NUM_SHARDS, "Shards for each split.")
+    flags.DEFINE_integer(
+        "num_shards", None, "Shards for each split; default: 4, of at most 1,000 pairs."
+    )
     flags.DEFINE_integer(
         "num_processes", None, "Worker processes; default: one for each CPU."
     )
     flags.DEFINE_bool("skip_bad", False, "Leave out bad pairs instead of failing.")
     flags.DEFINE_bool("overwrite", False, "Replace an existing data set.")
+    flags.DEFINE_enum(
+        "runner", LOCAL, [LOCAL, *beam.RUNNERS], "Worker processes, or Apache Beam's."
+    )
+    flags.DEFINE_string("beam_options", "", "Of the runner, as on a command line.")
 
 
 def define_input_flags(input_help: str) -> None:
@@ -390,8 +294,8 @@ def define_input_flags(input_help: str) -> None:
 
 def flag_options() -> dict[str, Any]:
     """Returns the keyword arguments of `build_dataset` that `define_flags` defines."""
-    names = ("num_shards", "num_processes", "skip_bad", "overwrite")
-    return {name: flags.FLAGS[name].value for name in names}
+    names = "num_shards num_processes skip_bad overwrite runner beam_options"
+    return {name: flags.FLAGS[name].value for name in names.split()}
 
 
 def run(define_builder_flags: Callable[[], None], main: Callable[[], None]) -> None:
@@ -400,7 +304,7 @@ def run(define_builder_flags: Callable[[], None], main: Callable[[], None]) -> N
     def checked_main(arguments):
         if arguments[1:]:
             raise app.UsageError(f"Expected flags only. Received: {arguments[1:]}")
-        # SIGTERM raises SystemExit, so that the temporary folder is removed.
+        # SIGTERM raises SystemExit, so that the half-written shard is removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             main()
