@@ -133,10 +133,9 @@ def _trainaug_names(devkit: Path, sbd_folder: Path | None) -> list[str]:
             f"{devkit / LABEL_FOLDERS[1]} or {lists / 'trainaug.txt'}. Received: none"
         )
     train = voc_devkit.read_names(lists / "train.txt")
-    # Without val.txt nothing could keep images of val out of the training set.
-    return sorted(
-        augmented.union(train) - set(voc_devkit.read_names(lists / "val.txt"))
-    )
+    # An error without val.txt: nothing else keeps images of val out.
+    val = voc_devkit.read_names(lists / "val.txt")
+    return sorted(augmented.union(train).difference(val))
 
 
 def _check_overlap(names: Sequence[str], lists: Path) -> None:
