@@ -138,6 +138,7 @@ FLOORS = {
 # Imported where they are used, inside a function.
 HEAVY = {
     "ai_edge_litert",
+    "apache_beam",
     "cv2",
     "flask",
     "grpc",
@@ -145,9 +146,11 @@ HEAVY = {
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "pycocotools",
     "selenium",
     "sklearn",
     "tensorflow_addons",
+    "tensorflow_datasets",
     "tensorflow_serving",
     "tf2onnx",
     "werkzeug",
