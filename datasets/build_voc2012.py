@@ -162,9 +162,9 @@ def _check_size(devkit: Path, names: Sequence[str], expected: int | None) -> Non
         f"Expected {expected} names in trainaug. Received: {len(names)}, "
         f"{len(train.intersection(names))} of them in train.txt and "
         f"{len(set(names) - train)} more: {abs(difference)} "
-        f"{'missing' if difference > 0 else 'too many'}. Get the whole of SBD (its "
-        "train.txt has 8498 names and its val.txt 2857), or for a subset say its size: "
-        f"--expect_trainaug={len(names)}"
+        f"{'missing' if difference > 0 else 'too many'}. Get the published lists "
+        "(SBD's train.txt has 8498 names, its val.txt 2857, VOC's val.txt 1449), or "
+        f"for a subset say its size: --expect_trainaug={len(names)}"
     )
 
 

@@ -58,6 +58,9 @@ def structs(value: np.ndarray) -> list[np.void]:
     Raises:
         ValueError: it holds something else.
     """
+    # A sparse array, a text or None is no array, and would become one that holds it.
+    if not isinstance(value, (np.ndarray, np.void)):
+        raise ValueError(f"expected MATLAB structs, received a {type(value).__name__}")
     value = np.asarray(value)
     if value.dtype.names:
         return list(value.ravel())

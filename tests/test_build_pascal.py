@@ -148,6 +148,56 @@ def test_matlab_files_that_cannot_be_used_are_named(tmp_path):
         matlab.read_variable(path, "GTcls")
 
 
+@pytest.fixture(scope="session")
+def matlab_files() -> Path:
+    """Files that MATLAB itself wrote, which come with SciPy's own tests."""
+    folder = Path(scipy.io.matlab.__file__).parent / "tests" / "data"
+    if not folder.is_dir():
+        pytest.skip("this SciPy comes without the files of its tests")
+    return folder
+
+
+@pytest.mark.parametrize("version", ["6.1_SOL2", "6.5.1_GLNX86", "7.4_GLNX86"])
+def test_structs_that_matlab_wrote(matlab_files, version):
+    path = matlab_files / f"teststructarr_{version}.mat"
+    first, second = matlab.structs(matlab.read_variable(path, "teststructarr"))
+    numbers = [matlab.label_map(matlab.field(first, key)) for key in ("one", "two")]
+    assert [number.tolist() for number in numbers] == [[[1]], [[2]]]
+    texts = [matlab.text(matlab.field(second, key)) for key in ("one", "two")]
+    assert texts == ["number 1", "number 2"]
+    path = matlab_files / f"teststructnest_{version}.mat"
+    (outer,) = matlab.structs(matlab.read_variable(path, "teststructnest"))
+    (inner,) = matlab.structs(matlab.field(outer, "two"))
+    assert matlab.text(matlab.field(inner, "three")) == "number 3"
+
+
+def test_logical_arrays_and_empty_texts_that_matlab_wrote(matlab_files):
+    path = matlab_files / "testbool_8_WIN64.mat"
+    mask = matlab.label_map(matlab.read_variable(path, "testbools"))
+    np.testing.assert_array_equal(mask, [[1], [0]])
+    path = matlab_files / "single_empty_string.mat"
+    assert matlab.text(matlab.read_variable(path, "a")) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("testhdf5_7.4_GLNX86.mat", "testbool"),
+        ("corrupted_zlib_data.mat", "datagrid"),
+        ("malformed1.mat", "x"),
+        ("logical_sparse.mat", "sp_log_5_4"),
+        ("test_empty_struct.mat", "a"),
+        ("teststring_7.4_GLNX86.mat", "teststring"),
+        ("testemptycell_7.4_GLNX86.mat", "testemptycell"),
+    ],
+)
+def test_files_that_matlab_wrote_without_structs_are_refused(
+    matlab_files, name, variable
+):
+    with pytest.raises(ValueError, match="MATLAB 7.3|cannot be read|MATLAB structs"):
+        matlab.structs(matlab.read_variable(matlab_files / name, variable))
+
+
 def test_matlab_values_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="expected MATLAB structs, .* float64"):
         matlab.structs(np.ones((2, 2)))
