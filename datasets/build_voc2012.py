@@ -54,11 +54,13 @@ def find_devkit(devkit_dir: str | Path) -> Path:
 def list_splits(devkit_dir: str | Path, sbd_dir: str | Path | None = None) -> list[str]:
     """Returns the splits that have a list, but for test, whose masks are not public.
 
-    With `sbd_dir`, or a folder SegmentationClassAug, trainaug is one of them too.
+    With `sbd_dir`, or with a folder SegmentationClassAug and the lists train and val,
+    trainaug is one of them too.
     """
     devkit = find_devkit(devkit_dir)
     splits = {path.stem for path in (devkit / LISTS).glob("*.txt")} - {"test"}
-    if sbd_dir or (devkit / LABEL_FOLDERS[1]).is_dir():
+    ready = (devkit / LABEL_FOLDERS[1]).is_dir() and splits >= {"train", "val"}
+    if sbd_dir or ready:
         splits.add(TRAINAUG)
     return sorted(splits)
 

@@ -402,6 +402,10 @@ def test_masks_of_segmentation_class_aug_need_no_list(tmp_path):
     for name in ("b", "v1", "v2"):  # The common download has val, too.
         save_label(folder / f"{name}.png", sbd_ids(name), palette=False)
     (folder / "._s1.png").write_bytes(b"a file that macOS leaves")
+    val = devkit / "ImageSets" / "Segmentation" / "val.txt"
+    val.rename(val.with_suffix(".away"))
+    assert build_voc2012.list_splits(devkit) == ["train"]
+    val.with_suffix(".away").rename(val)
     info = build_voc(devkit, tmp_path / "out")
     assert info.splits == {"train": 2, "trainaug": 4, "val": 2}
     masks = {"a": voc_ids("a"), "b": voc_ids("b"), "s1": sbd_ids("s1")}
