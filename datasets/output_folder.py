@@ -136,13 +136,19 @@ def unfinished_folder(output_dir: str, overwrite: bool) -> Iterator[str]:
         overwrite: whether an existing data set is replaced.
 
     Raises:
-        DatasetError: `output_dir` may not be replaced, or is being written.
+        DatasetError: `output_dir` may not be replaced, is being written, or cannot be.
     """
     import tensorflow as tf
 
     _check_free(output_dir, overwrite)
     temporary = unfinished_name(output_dir)
-    tf.io.gfile.makedirs(temporary)
+    try:
+        tf.io.gfile.makedirs(temporary)
+    except tf.errors.OpError as error:
+        raise DatasetError(
+            f"Cannot make the folder {temporary} ({error.message}). Give an "
+            "--output_dir that can be written."
+        ) from error
     with locked(temporary):
         try:
             yield temporary

@@ -49,11 +49,17 @@ def read_list(path: str | Path) -> list[str]:
     """Returns the non-empty lines of a text file, stripped.
 
     Raises:
-        DatasetError: the file is absent or has no such line.
+        DatasetError: the file is absent, has no such line, or is not text in UTF-8.
     """
     if not Path(path).is_file():
         raise DatasetError(f"Expected a list of names. Received: no file {path}")
-    text = Path(path).read_text(encoding="utf-8-sig")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"Expected text in UTF-8 in {path}. Received: another encoding ({error}). "
+            "Save it as UTF-8."
+        ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DatasetError(f"Expected at least one name in {path}. Received: none")
