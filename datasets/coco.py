@@ -116,10 +116,16 @@ def read_items(
             value = item.get(name) if isinstance(item, dict) else None
             if not isinstance(value, types):
                 raise pairs.DatasetError(
-                    f"Expected '{name}' in every object of {key} in {path}. "
-                    f"Received: {json.dumps(item):.150}"
+                    f"Expected '{name}' in every object of {key} in {path}, as "
+                    f"{_type_names(types)}. Received: {json.dumps(item):.150}"
                 )
     return items
+
+
+def _type_names(types: type | tuple[type, ...]) -> str:
+    names = {int: "a whole number", str: "text", list: "a list"}
+    types = types if isinstance(types, tuple) else (types,)
+    return " or ".join(names[t] for t in types)
 
 
 def by_id(items: Iterable[dict], key: str, path: Path) -> dict[Any, dict]:

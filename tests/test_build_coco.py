@@ -303,6 +303,20 @@ def test_grey_images_are_stored_as_rgb(tmp_path):
 
 
 @drawn
+def test_labels_fit_the_pixels_as_stored(tmp_path):
+    folder = make_instances(tmp_path / "coco", [[annotation(DOG, box(0, 0, 3, 2))]])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Viewers turn the image by 90 degrees.
+    path = save_image(folder / "train2017/000000000001.jpg", (12, 8), exif=exif)
+    build_voc(folder, tmp_path / "out")
+    (record,) = read_records(tmp_path / "out", "train").values()
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(record["image"], np.array(image))
+    expected = 12 * rectangle((8, 12), 0, 0, 3, 2)
+    np.testing.assert_array_equal(record["label"][..., 0], expected)
+
+
+@drawn
 def test_release_of_2014(tmp_path):
     image = [annotation(DOG, box(0, 0, 3, 3))]
     folder = tmp_path / "coco"
@@ -763,7 +777,7 @@ def own_document(folder: Path) -> dict:
         (lambda d: d.update(images=[]), "Expected images in .*own.json"),
         (lambda d: d.update(categories=[]), "Expected categories in .*own.json"),
         (lambda d: d["images"][1].pop("height"), "'height' in every object of images"),
-        (lambda d: d["images"][1].update(width="12"), "'width' in every object"),
+        (lambda d: d["images"][1].update(width="12"), "'width' .* as a whole number"),
         (lambda d: d["images"][1].update(width=0), '1x1 pixel or more .*"width": 0'),
         (lambda d: d["images"].append(7), "in every object of images .*Received: 7"),
         (lambda d: d["annotations"][1].pop("image_id"), "'image_id' in every object"),
@@ -820,7 +834,7 @@ def test_own_categories_of_several_files_must_agree(tmp_path):
     with pytest.raises(DatasetError, match="several for parts, nut, screw"):
         build_own(f"train={first}", f"val={second}", out=tmp_path / "out")
     fewer = make_own(tmp_path / "two", categories=CATEGORIES[:1], annotations=[])
-    info = build_own(f"train={first}", f"val={fewer}", out=tmp_path / "out")
+    info = build_own(f"val={fewer}", f"train={first}", out=tmp_path / "out")
     assert info.class_names == ("background", "nut", "screw")
 
 
