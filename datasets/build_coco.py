@@ -45,12 +45,13 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
-from datasets import build, build_folder, coco, pairs
+from datasets import build, build_folder, coco, pairs, worker_pool
 from datasets.catalog import DATASETS, VOC_NAMES
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
-# The names of task's data sets in DATASETS.
+# Task -> name of its data set in DATASETS.
 TASKS = {"voc": "coco_voc", "panoptic": "coco_panoptic", "stuff": "coco_stuff"}
 # Where COCO's name of a VOC class is another one.
 COCO_NAMES_OF_VOC = {
@@ -207,8 +208,10 @@ def drop_small(
     Overlaps and crowds make the sum of the JSON's areas differ from what a label holds,
     so the labels are drawn and counted.
     """
-    num_processes = num_processes or build.available_cpus()
-    counts = build.map_in_order(count_object_pixels, samples, num_processes)
+    num_processes = num_processes or worker_pool.available_cpus()
+    counts = worker_pool.map_in_order(count_object_pixels, samples, num_processes)
+    # disable=None: no bar where the output is no terminal.
+    counts = list(tqdm(counts, "pixels", len(samples), disable=None))
     return [
         sample
         for sample, count in zip(samples, counts)

@@ -8,7 +8,8 @@ with polygons or run lengths. `file_name` is looked up in --images_dir (default:
 folder of the JSON file, where Roboflow puts the images) and may hold sub-folders.
 
 Splits: of one JSON file, --val_fraction of the images chosen by --seed are for
-validation. Of several, each is a split by the name of its file, or by a name given:
+validation. Of several, each is a split by the name of its file, or by a name given
+(a single file with a name is that split, whole):
 
     --annotations=train.json,val.json
     --annotations=train=train/_annotations.coco.json,val=valid/_annotations.coco.json
