@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build_camvid, build_folder, build_voc2012, pairs
+from datasets import build_camvid, build_voc2012, pairs
 from datasets.build import build_dataset
 from datasets.catalog import DATASETS
 from datasets.info import DatasetInfo, read_info
@@ -41,6 +41,12 @@ def save_label(path: Path, ids=((0, 1, 0, 1, 0, 255),) * 4, palette=True) -> Pat
         image.putpalette(PALETTE)
     image.save(path)
     return path
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[pairs.EXIF_ORIENTATION] = orientation
+    return tags
 
 
 def make_pairs(folder: Path, names, **label_options) -> list[Sample]:
@@ -361,204 +367,6 @@ def test_overwrite_deletes_nothing_but_data_sets(tmp_path):
     assert (tmp_path / "images" / "a.png").is_file()
     with pytest.raises(DatasetError, match="a file"):
         build_two(tmp_path / "images" / "a.png", pairs, overwrite=True)
-
-
-# --- Folders -------------------------------------------------------------------------
-
-
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[pairs.EXIF_ORIENTATION] = orientation
-    return tags
-
-
-def folder_build(folder: Path, out: str = "out", **options) -> DatasetInfo:
-    options = {"num_processes": 1, **options}
-    return build_folder.build_folder(
-        folder / "images", folder / "labels", folder / out, **options
-    )
-
-
-def names_of(splits) -> dict[str, list[str]]:
-    return {split: [s.name for s in samples] for split, samples in splits.items()}
-
-
-def test_seeded_fraction_is_disjoint_complete_and_repeatable(tmp_path):
-    names = [f"{i:03d}" for i in range(50)]
-    samples = [Sample(name, "", "") for name in names]
-    first = names_of(build_folder.split_by_fraction(samples, 0.2, seed=3))
-    again = names_of(build_folder.split_by_fraction(samples[::-1], 0.2, seed=3))
-    other = names_of(build_folder.split_by_fraction(samples, 0.2, seed=4))
-    assert len(first["val"]) == 10
-    assert sorted(first["train"] + first["val"]) == names
-    assert {k: sorted(v) for k, v in again.items()} == first
-    assert other["val"] != first["val"]
-    assert names_of(build_folder.split_by_fraction(samples, 0, 0)) == {"train": names}
-    with pytest.raises(DatasetError, match="Received: 1.5"):
-        build_folder.split_by_fraction(samples, 1.5, 0)
-    with pytest.raises(DatasetError, match="leaves none to train on"):
-        build_folder.split_by_fraction(samples[:1], 0.2, 0)
-
-
-def test_folder_end_to_end_with_fraction(tmp_path):
-    make_pairs(tmp_path, [f"n.{i} x" for i in range(10)])
-    (tmp_path / "images" / ".hidden.png").touch()
-    (tmp_path / "images" / "notes.txt").touch()
-    info = folder_build(tmp_path, val_fraction=0.3, seed=1)
-    assert info.splits == {"train": 7, "val": 3}
-    assert info.name == "out"
-    assert info.class_names == ("class_0", "class_1")
-    assert len(set(info.colormap)) == 2
-    assert info.pixel_counts == {"train": [7 * 12, 7 * 8], "val": [3 * 12, 3 * 8]}
-    train, val = (read_records(tmp_path / "out", s) for s in ("train", "val"))
-    assert len({**train, **val}) == 10
-
-
-def test_folder_with_sub_folders(tmp_path):
-    for split, names in (("train", "abc"), ("test", "ad")):
-        for name in names:
-            save_image(tmp_path / "images" / split / f"{name}.JPG", format="JPEG")
-            save_label(tmp_path / "labels" / split / f"{name}.png")
-    splits = build_folder.list_splits(tmp_path / "images", tmp_path / "labels")
-    assert names_of(splits) == {"train": ["a", "b", "c"], "test": ["a", "d"]}
-    assert folder_build(tmp_path).splits == {"train": 3, "test": 2}
-
-    save_image(tmp_path / "images" / "loose.jpg")
-    with pytest.raises(DatasetError, match="Received both"):
-        folder_build(tmp_path, "other")
-    (tmp_path / "images" / "loose.jpg").rename(tmp_path / "train.txt")
-    with pytest.raises(DatasetError, match="Received both"):
-        folder_build(tmp_path, "other")
-    (tmp_path / "images" / "val").mkdir()
-    with pytest.raises(DatasetError, match="Expected the same sub-folders"):
-        folder_build(tmp_path, "other")
-
-
-def test_folder_with_lists(tmp_path):
-    make_pairs(tmp_path, "abcd")
-    (tmp_path / "train.txt").write_text("c.png\r\na\n\n")
-    (tmp_path / "val.txt").write_text("b\n")
-    (tmp_path / "README.txt").write_text("no split\n")
-    splits = build_folder.list_splits(tmp_path / "images", tmp_path / "labels")
-    assert names_of(splits) == {"train": ["c", "a"], "val": ["b"]}
-    (tmp_path / "val.txt").write_text("b\nabsent\n")
-    with pytest.raises(DatasetError, match=r"val/absent: there is no file .*absent"):
-        folder_build(tmp_path)
-
-
-def test_folder_reports_what_has_no_partner(tmp_path):
-    make_pairs(tmp_path, "abcd")
-    (tmp_path / "images" / "b.png").unlink()
-    (tmp_path / "labels" / "c.png").unlink()
-    with pytest.raises(DatasetError) as error:
-        folder_build(tmp_path, val_fraction=0)
-    _, first, second, _ = str(error.value).splitlines()
-    assert "train/b: there is no file" in first and "images" in first
-    assert "train/c: there is no file" in second and "labels" in second
-    info = folder_build(tmp_path, val_fraction=0, skip_bad=True)
-    assert info.splits == {"train": 2}
-
-
-def test_folder_with_two_files_of_one_name(tmp_path):
-    make_pairs(tmp_path, "ab")
-    save_image(tmp_path / "images" / "a.jpg")
-    with pytest.raises(DatasetError, match="one file for each name.*a.jpg and .*a.png"):
-        folder_build(tmp_path)
-
-
-def test_folder_without_files(tmp_path):
-    with pytest.raises(DatasetError, match="Expected a folder. Received: .*images"):
-        folder_build(tmp_path)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    with pytest.raises(DatasetError, match="Expected files that end in .jpg"):
-        folder_build(tmp_path)
-
-
-def test_folder_class_names_and_ids(tmp_path):
-    make_pairs(tmp_path, "abc", ids=[[0, 7, 9, 255, 7, 7]] * 4)
-    names = tmp_path / "classes.txt"
-    names.write_text("seven\nnine\n")
-    options = {"label_ids": (7, 9), "ignore_label": (0,), "val_fraction": 0}
-    info = folder_build(tmp_path, class_names=str(names), **options)
-    assert info.class_names == ("seven", "nine")
-    label = read_records(tmp_path / "out", "train")["a"]["label"][..., 0]
-    np.testing.assert_array_equal(label, [[255, 0, 1, 255, 0, 0]] * 4)
-
-    with pytest.raises(DatasetError, match="train/a: label has the stored ids 0;"):
-        folder_build(tmp_path, "x", label_ids=(7, 9), val_fraction=0)
-    with pytest.raises(DatasetError, match="label has the ids 7, 9; expected 0 to 1"):
-        folder_build(tmp_path, "x", class_names=str(names))
-    with pytest.raises(DatasetError, match="Expected 3 class names .* Received: 2"):
-        folder_build(tmp_path, "x", class_names=str(names), num_classes=3)
-    with pytest.raises(DatasetError, match="each once"):
-        folder_build(tmp_path, "x", label_ids=(7, 9), ignore_label=(9,))
-    assert folder_build(tmp_path, "x", val_fraction=0).num_classes == 10
-
-
-def test_folder_of_black_and_white_masks(tmp_path):
-    ids = np.array([[0, 255, 255, 0, 0, 0]] * 4)
-    make_pairs(tmp_path, "ab", ids=ids)
-    with pytest.raises(DatasetError, match="--label_ids=0,255"):
-        folder_build(tmp_path)
-    info = folder_build(tmp_path, label_ids=(0, 255), val_fraction=0)
-    assert info.pixel_counts == {"train": [32, 16]}
-
-
-@pytest.mark.parametrize(
-    ("suffix", "mode"),
-    [("bmp", "RGB"), ("tif", "RGB"), ("png", "P"), ("png", "RGBA"), ("jpg", "L")]
-    + [("png", "LA"), ("jpg", "CMYK")],
-)
-def test_folder_stores_other_images_as_rgb(tmp_path, suffix, mode):
-    path = save_image(tmp_path / f"x.{suffix}", mode=mode)
-    data = build_folder.read_image(str(path), "refuse")
-    assert pairs.check_image(data, "x") == ("png", 4, 6)
-    expected = np.array(Image.open(path).convert("RGB"))
-    np.testing.assert_array_equal(tf.io.decode_image(data), expected)
-
-
-def test_folder_keeps_jpeg_and_png_bytes(tmp_path):
-    for suffix in ("jpg", "png"):
-        path = save_image(tmp_path / f"x.{suffix}")
-        assert build_folder.read_image(str(path), "refuse") == path.read_bytes()
-
-
-def test_folder_refuses_images_without_one_rgb_meaning(tmp_path):
-    path = tmp_path / "clear.png"
-    Image.new("RGBA", (3, 2), (1, 2, 3, 200)).save(path)
-    with pytest.raises(ValueError, match="clear.png has transparent pixels"):
-        build_folder.read_image(str(path), "refuse")
-    path.write_bytes(grey_png(np.array([[1, 300]]), 16))
-    with pytest.raises(ValueError, match="expected 8 bits"):
-        build_folder.read_image(str(path), "refuse")
-    pages = [Image.new("RGB", (3, 2)), Image.new("RGB", (3, 2), "red")]
-    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(ValueError, match="holds 2 pictures"):
-        build_folder.read_image(str(tmp_path / "pages.tif"), "refuse")
-
-
-def test_folder_with_a_turned_image(tmp_path):
-    path = str(save_image(tmp_path / "turned.jpg", size=(6, 4), exif=exif(6)))
-    stored = np.array(Image.open(path))
-    with pytest.raises(ValueError, match="--exif_orientation=apply"):
-        build_folder.read_image(path, "refuse")
-    # Orientation 6: turn clockwise to see it upright.
-    shown = tf.io.decode_png(build_folder.read_image(path, "apply"))
-    np.testing.assert_array_equal(shown, np.rot90(stored, -1))
-    ignored = build_folder.read_image(path, "ignore")
-    np.testing.assert_array_equal(tf.io.decode_png(ignored), stored)
-    assert pairs.check_image(ignored, "x") == ("png", 4, 6)
-
-
-def test_telephone_jpegs_with_a_second_picture_are_jpegs(tmp_path):
-    image = Image.open(save_image(tmp_path / "x.png", (32, 16)))
-    path = tmp_path / "x.jpg"
-    image.save(path, format="MPO", save_all=True, append_images=[image])
-    assert Image.open(path).format == "MPO"
-    data = build_folder.read_image(str(path), "refuse")
-    assert pairs.check_image(data, "x") == ("jpeg", 16, 32)
-    assert tf.io.decode_image(data).shape == (16, 32, 3)
 
 
 # --- Command line --------------------------------------------------------------------
