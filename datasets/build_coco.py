@@ -201,22 +201,30 @@ def count_object_pixels(sample: pairs.Sample) -> int | None:
 
 
 def drop_small(
-    samples: Sequence[pairs.Sample], min_pixels: int, num_processes: int | None = None
+    samples: Sequence[pairs.Sample],
+    split: str,
+    min_pixels: int,
+    num_processes: int | None = None,
 ) -> list[pairs.Sample]:
     """Returns the samples with more than `min_pixels` pixels of objects.
 
     Overlaps and crowds make the sum of the JSON's areas differ from what a label holds,
-    so the labels are drawn and counted.
+    so the labels are drawn and counted. Prints how many samples are dropped.
     """
     num_processes = num_processes or worker_pool.available_cpus()
     counts = worker_pool.map_in_order(count_object_pixels, samples, num_processes)
     # disable=None: no bar where the output is no terminal.
     counts = list(tqdm(counts, "pixels", len(samples), disable=None))
-    return [
+    kept = [
         sample
         for sample, count in zip(samples, counts)
         if count is None or count > min_pixels
     ]
+    print(
+        f"{split}: dropped {len(samples) - len(kept)} of {len(samples)} images with "
+        f"{min_pixels} pixels of the classes or fewer"
+    )
+    return kept
 
 
 # --- Panoptic ------------------------------------------------------------------------
@@ -425,16 +433,11 @@ def build_coco(
         split: list_samples(input_dir, split, task, **where)
         for split in splits or list_splits(input_dir, task, **where)
     }
-    for split in filtered_splits if task == "voc" else ():
-        if split not in samples:
-            continue
-        kept = drop_small(samples[split], min_pixels, options.get("num_processes"))
-        print(
-            f"{split}: dropped {len(samples[split]) - len(kept)} of "
-            f"{len(samples[split])} images with {min_pixels} pixels of the classes or "
-            "fewer"
-        )
-        samples[split] = kept
+    for split in samples if task == "voc" else ():
+        if split in filtered_splits:
+            samples[split] = drop_small(
+                samples[split], split, min_pixels, options.get("num_processes")
+            )
     info = DATASETS[TASKS[task]]
     return build.build_dataset(output_dir, info, samples, READERS[task], **options)
 

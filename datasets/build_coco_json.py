@@ -98,10 +98,20 @@ def merge_categories(files: Sequence[coco.Instances]) -> dict[int, dict]:
     return dict(sorted(merged.items()))
 
 
+def count_annotations(files: Sequence[coco.Instances]) -> Counter[int]:
+    """Returns category id -> number of annotations in all files."""
+    return Counter(
+        annotation["category_id"]
+        for file in files
+        for group in file.annotations.values()
+        for annotation in group
+    )
+
+
 def choose_classes(
     categories: Mapping[int, Mapping], counts: Mapping[int, int]
 ) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Chooses a class for each category, and prints the table.
+    """Chooses a class for each category.
 
     Args:
         categories: id -> category, in the order of ids.
@@ -119,28 +129,39 @@ def choose_classes(
         if category.get("supercategory") != category["name"]
     ]
     names, class_ids = ["background"], {}
-    print("category  class  annotations  name")
     for category_id, category in categories.items():
         name = category["name"]
         if name.lower() in BACKGROUND_NAMES:
             class_ids[category_id] = 0
-            remark = " (is class 0)"
-        elif name in parents and not counts.get(category_id):
-            remark = " (left out: a supercategory without annotations)"
-        else:
+        elif name not in parents or counts.get(category_id):
             class_ids[category_id] = len(names)
             names.append(name)
-            remark = ""
-        print(
-            f"{category_id:8}  {class_ids.get(category_id, '-'):>5}  "
-            f"{counts.get(category_id, 0):11}  {name}{remark}"
-        )
     if not 2 <= len(names) <= MAX_CLASSES:
         raise pairs.DatasetError(
             f"Expected 1 to {MAX_CLASSES - 1} categories beside background (labels are "
             f"uint8 and 255 is ignored). Received: {len(names) - 1}"
         )
     return tuple(names), class_ids
+
+
+def class_table(
+    categories: Mapping[int, Mapping],
+    counts: Mapping[int, int],
+    class_ids: Mapping[int, int],
+) -> str:
+    """Returns lines that say which class each category became."""
+    lines = ["category  class  annotations  name"]
+    for category_id, category in categories.items():
+        class_id = class_ids.get(category_id)
+        remark = {
+            None: " (left out: a supercategory without annotations)",
+            0: " (is class 0)",
+        }.get(class_id, "")
+        lines.append(
+            f"{category_id:8}  {'-' if class_id is None else class_id:>5}  "
+            f"{counts.get(category_id, 0):11}  {category['name']}{remark}"
+        )
+    return "\n".join(lines)
 
 
 # --- The whole data set --------------------------------------------------------------
@@ -180,14 +201,10 @@ def build_coco_json(
         split: coco.read_instances(path)
         for split, path in parse_annotations(annotations).items()
     }
-    counts = Counter(
-        annotation["category_id"]
-        for file in files.values()
-        for group in file.annotations.values()
-        for annotation in group
-    )
     categories = merge_categories(list(files.values()))
+    counts = count_annotations(list(files.values()))
     names, class_ids = choose_classes(categories, counts)
+    print(class_table(categories, counts, class_ids))
     splits = {
         split: coco.list_samples(
             file,
