@@ -30,6 +30,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from datasets.bad_records import DATA_ERRORS, bad_records_named
+from datasets.build_tfds import resolve_data_dir
 from datasets.info import read_info
 from datasets.pipeline import make_eval_dataset
 from deeplab_tf.config import read_config
@@ -60,7 +61,7 @@ def define_flags():
     flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
     flags.DEFINE_string("saved_model", None, "Written by export.py, instead.")
     flags.DEFINE_string("split", None, "Split to evaluate [the run's, or val].")
-    flags.DEFINE_string("data_dir", None, "Records [those of the run].")
+    flags.DEFINE_string("data_dir", None, "Records, or tfds:NAME [those of the run].")
     flags.DEFINE_integer("output_stride", None, "8, 16 or 32 [the run's].")
     flags.DEFINE_list("scales", ["1"], "Image scales to average over.")
     flags.DEFINE_bool("flip", False, "Average with the mirrored image.")
@@ -205,6 +206,7 @@ def find_places(
     """
     if bool(workdir) == bool(saved_model):
         raise ValueError("Give either --workdir or --saved_model.")
+    data_dir = resolve_data_dir(data_dir) if data_dir else None
     if workdir:
         config = read_config(workdir)
         return Places(

@@ -36,6 +36,7 @@ from tensorflow import keras
 
 from datasets import build_shapes
 from datasets.bad_records import DATA_ERRORS, bad_records_named
+from datasets.build_tfds import resolve_data_dir
 from datasets.info import read_info
 from datasets.pipeline import (
     fill_batch,
@@ -74,7 +75,7 @@ def define_flags():
     flags.DEFINE_enum(
         "recipe", "demo", ["help", *RECIPES], "Where to start from; help lists them."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of TFRecords and info.json.")
+    flags.DEFINE_string("data_dir", None, "Folder of records, or tfds:NAME of TFDS.")
     flags.DEFINE_string("workdir", None, "Folder of the run [runs/RECIPE].")
     flags.DEFINE_string(
         "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
@@ -135,6 +136,7 @@ def make_config(recipe: str, changes: dict) -> configs.TrainConfig:
     if embedded and not os.path.exists(config.data_dir):
         print(f"Drawing the embedded scenes into {config.data_dir} ...")
         build_shapes.build(config.data_dir)
+    config = dataclasses.replace(config, data_dir=resolve_data_dir(config.data_dir))
     info = read_info(config.data_dir)
     for split in (config.train_split, config.eval_split):
         if not info.splits.get(split):

@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import evaluate
+import train
 from datasets import build_cityscapes, build_tfds
 from datasets.build_tfds import choose_splits, convert_label, resolve_data_dir
 from datasets.info import read_info
@@ -338,6 +340,13 @@ def test_pets(tfds, tmp_path, monkeypatch, make_label, problem):
     # Once it is there, TFDS is not asked again.
     monkeypatch.setattr(build_tfds, "build_tfds", None)
     assert resolve_data_dir("tfds:oxford_iiit_pet") == folder
+    # The scripts go on with the folder, which config.json then names.
+    config = train.make_config(
+        "finetune_resnet50", {"data_dir": "tfds:oxford_iiit_pet"}
+    )
+    assert config.data_dir == folder and config.class_names == info.class_names
+    places = ("exported.tflite", "tfds:oxford_iiit_pet", None, "scores")
+    assert evaluate.find_places(None, *places).data_dir == folder
 
 
 def test_random_mock_data_is_refused_by_its_ids(tfds, tmp_path):
