@@ -272,10 +272,16 @@ def define_flags() -> None:
     """
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
     flags.DEFINE_integer(
-        "num_shards", None, "Shards for each split; default: 4, of at most 1,000 pairs."
+        "num_shards",
+        None,
+        "Shards for each split; default: 4, or more so that none is over 1,000 pairs.",
+        lower_bound=1,
     )
     flags.DEFINE_integer(
-        "num_processes", None, "Worker processes; default: one for each CPU."
+        "num_processes",
+        None,
+        "Worker processes; default: one for each CPU.",
+        lower_bound=1,
     )
     flags.DEFINE_bool("skip_bad", False, "Leave out bad pairs instead of failing.")
     flags.DEFINE_bool("overwrite", False, "Replace an existing data set.")
