@@ -22,7 +22,7 @@ from test_builders import (
 from datasets import build_folder, color_masks, color_tables, pair_lists, pairs
 from datasets.folder_splits import list_splits, split_by_fraction
 from datasets.image_files import read_image
-from datasets.info import read_info
+from datasets.info import read_info, voc_colormap
 from datasets.label_rules import LabelRules
 from datasets.pairs import DatasetError, Sample
 
@@ -494,6 +494,18 @@ def test_colors_of_palettes_and_opaque_masks(tmp_path, mode):
     np.testing.assert_array_equal(rows, place)
 
 
+def test_real_masks_by_their_colors_have_the_ids_of_their_indices(shared_data):
+    folder = shared_data / "VOCdevkit" / "VOC2012" / "SegmentationClass"
+    border = (224, 224, 192)
+    colors = (*voc_colormap(21), border)
+    for path in sorted(folder.glob("*.png"))[:8]:
+        with Image.open(path) as mask:
+            indices = np.array(mask)
+        assert 255 in indices and len(np.unique(indices)) > 2
+        rows = color_masks.read_rows(str(path), colors)
+        np.testing.assert_array_equal(rows, np.where(indices == 255, 21, indices))
+
+
 def test_masks_without_exact_colors_are_refused(tmp_path):
     Image.new("RGBA", (3, 2), (1, 2, 3, 200)).save(tmp_path / "clear.png")
     with pytest.raises(ValueError, match="clear.png has transparent pixels"):
@@ -681,9 +693,7 @@ def test_command_line_of_color_masks_and_lists(tmp_path):
     color_pairs(tmp_path)
     rows = [f"images/{n}.jpg,labels/{n}.png,{s}\n" for n, s in zip("abcd", "ttvv")]
     path = write_list(tmp_path, "".join(["image,label,split\n", *rows]))
-    arguments = (f"--list={path}", f"--output_dir={tmp_path}/out")
-    result = command("build_folder", *arguments)
-    assert result.returncode == 1 and "--label_colors=infer" in result.stderr
+    arguments = (f"--list={path}", f"--output_dir={tmp_path}/out", "--num_processes=1")
     result = command("build_folder", *arguments, "--label_colors=infer")
     assert result.returncode == 0, result.stderr
     assert f"--label_colors={tmp_path}/out.label_colors.csv" in result.stdout
