@@ -8,7 +8,8 @@ A class map is a text file that merges and drops classes, two columns without a 
     sky, ignore          pixels without a class
     *, background        all that is not listed; without this line it is refused
 
-New classes get ids in the order in which they first come.
+New classes get ids in the order in which they first come. Pixels that had no class
+before, 255 or colours named void, stay without; only a line for 255 changes that.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _number_new_classes(rules: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def _old_ids(source: Classes, ids_count_as_names: bool) -> dict[str, int]:
-    numbers = {str(i): i for i in range(255)} if ids_count_as_names else {}
+    numbers = {str(i): i for i in range(256)} if ids_count_as_names else {}
     return {**numbers, **{name: i for i, name in enumerate(source.names)}}
 
 
@@ -167,7 +168,7 @@ def _targets(
         if old == THE_REST:
             continue
         if old not in old_ids:
-            known = f"one of {', '.join(names)}" if names else "an id of 0 to 254"
+            known = f"one of {', '.join(names)}" if names else "an id of 0 to 255"
             raise pairs.DatasetError(
                 f"Expected {known} in the class map. Received: {old}"
             )
@@ -176,7 +177,12 @@ def _targets(
                 f"Expected each class once in the class map. Received twice: {old}"
             )
         targets[old_ids[old]] = new_ids[new]
+    targets.setdefault(IGNORE_LABEL, IGNORE_LABEL)
     rest = [new for old, new in rules if old == THE_REST]
+    if len(rest) > 1:
+        raise pairs.DatasetError(
+            f"Expected one line for {THE_REST} in the class map. Received: {len(rest)}"
+        )
     if rest:
         return {**dict.fromkeys(old_ids.values(), new_ids[rest[0]]), **targets}
     missing = [name for i, name in enumerate(names) if i not in targets]
@@ -217,7 +223,6 @@ def merge(
             "Expected old classes for each new class in the class map. Received none "
             f"for: {', '.join(empty)}"
         )
-    targets[IGNORE_LABEL] = IGNORE_LABEL
     return Classes(
         tuple(kept),
         tuple(targets.get(old, UNKNOWN) for old in source.class_ids),

@@ -49,7 +49,7 @@ def _check_rules(rules: LabelRules) -> None:
     excluded = {
         # Names and colours of classes, and which are ignored, stand in the table.
         "label_colors": ("class_names", "num_classes", "label_ids", "ignore_label"),
-        "class_map": ("num_classes", "label_ids"),
+        "class_map": ("num_classes", "label_ids", "ignore_label"),
     }
     for name, others in excluded.items():
         given = [f"--{other}" for other in others if getattr(rules, other)]

@@ -647,12 +647,21 @@ def test_class_map_of_stored_ids(tmp_path, capsys):
 def test_class_map_of_named_ids(tmp_path):
     make_pairs(tmp_path, "ab", ids=[[0, 1, 2, 3, 255, 5]] * 4)
     names = write_list(tmp_path, "sky\ncar\ntruck\nroad\n", "names.txt")
-    path = write_list(tmp_path, "car,vehicle\n2,vehicle\nroad,road\n*,ignore\n")
-    rules = LabelRules(str(names), ignore_label=(3,), class_map=str(path))
+    path = write_list(tmp_path, "car,vehicle\n2,vehicle\nsky,sky\n*,void\n")
+    rules = LabelRules(str(names), class_map=str(path))
     info = folder_build(tmp_path, rules=rules, val_fraction=0)
-    assert info.class_names == ("vehicle", "road")
+    assert info.class_names == ("vehicle", "sky")
     label = labels_of(tmp_path / "out")["a"]
-    np.testing.assert_array_equal(label, [[255, 0, 0, 255, 255, 255]] * 4)
+    np.testing.assert_array_equal(label, [[1, 0, 0, 255, 255, 255]] * 4)
+
+
+def test_class_map_may_make_255_a_class(tmp_path):
+    make_pairs(tmp_path, "ab", ids=[[0, 255, 7, 0, 0, 0]] * 4)
+    path = write_list(tmp_path, "0, ground\n255, thing\n*, ignore\n")
+    rules = LabelRules(class_map=str(path))
+    folder_build(tmp_path, rules=rules, val_fraction=0)
+    label = labels_of(tmp_path / "out")["a"]
+    np.testing.assert_array_equal(label, [[0, 1, 255, 0, 0, 0]] * 4)
 
 
 def test_class_map_of_colors(tmp_path):
@@ -674,6 +683,7 @@ def test_class_map_of_colors(tmp_path):
         ("sky, up\nboat, up\n*, ignore\n", "one of sky, road, car.*Received: boat"),
         ("sky, up\n0, up\n*, ignore\n", "one of sky, road, car.*Received: 0"),
         ("sky, up\nsky, down\n*, ignore\n", "twice: sky"),
+        ("sky, up\n*, ignore\n*, up\n", r"one line for \*.*Received: 2"),
         ("*, ignore\n", "1 to 255 new classes.*Received: 0"),
         ("sky\n", "a comma, and the name.*Received: sky"),
         ("sky,a\nroad,a\ncar,a\n*,b\n", "Received none for: b"),
