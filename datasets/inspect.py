@@ -38,6 +38,7 @@ from datasets.info import DatasetInfo, read_info
 from datasets.inspection import (
     MAX_WEIGHT,
     RARE_RATIO,
+    REPEATS,
     SplitFacts,
     read_split,
     summarize,
@@ -175,11 +176,13 @@ def _suggestion_lines(split: dict) -> Iterator[str]:
     yield "  to try with train.py: " + " ".join(
         f"--set {shlex.quote(s)}" for s in settings
     )
-    hard, least = suggestions["hard_classes"], suggestions["min_class_pixels"]
-    if hard:
-        listing = ", ".join(f"{name} in {count:,}" for name, count in hard.items())
+    if suggestions["hard_classes"]:
+        yield f"  hard classes: {', '.join(suggestions['hard_classes'])}"
+    repeated, least = suggestions["repeated_images"], suggestions["min_class_pixels"]
+    if repeated:
+        listing = ", ".join(f"{name} in {count:,}" for name, count in repeated.items())
         size = f" with {least:,} pixels or more" if least > 1 else ""
-        yield f"  hard classes, and the images that show them{size}: {listing}"
+        yield f"  images that would come {REPEATS} times: {listing}{size}"
 
 
 def split_lines(split: dict) -> Iterator[str]:

@@ -293,25 +293,32 @@ def _images_with(facts: SplitFacts, class_id: int, power: int) -> int:
     return int(facts.size_counts[class_id, power:].sum())
 
 
-def suggest_repeats(facts: SplitFacts, rare: Sequence[int]) -> tuple[list[int], int]:
+def suggest_repeats(
+    facts: SplitFacts, rare: Sequence[int]
+) -> tuple[dict[int, int], int]:
     """Says which rare classes can be repeated by datasets.bootstrap, and from where.
 
     A class that nearly all images show somewhere would repeat nearly all of them. So an
-    image counts as showing a class from so many pixels on, a power of two, that each
-    rare class is in at most `MAX_REPEATED_SHARE` of the images.
+    image counts as showing a class from so many pixels on, a power of two, that at most
+    `MAX_REPEATED_SHARE` of the images show the rarest; and of the other rare classes
+    those are repeated of which that holds too.
 
     Args:
         facts: of the split.
-        rare: ids of the rare classes.
+        rare: ids of the rare classes, each of which occurs.
 
     Returns:
-        (the ids that some image shows with so many pixels, that number of pixels).
+        (class id -> images that show it with so many pixels, that number of pixels).
     """
+    if not rare:
+        return {}, 1
     limit = MAX_REPEATED_SHARE * len(facts.images)
+    rarest = min(rare, key=lambda class_id: facts.pixel_counts[class_id])
     power = 0
-    while any(_images_with(facts, class_id, power) > limit for class_id in rare):
+    while _images_with(facts, rarest, power) > limit:
         power += 1
-    return [c for c in rare if _images_with(facts, c, power)], 2**power
+    shown = {class_id: _images_with(facts, class_id, power) for class_id in rare}
+    return {c: count for c, count in shown.items() if 0 < count <= limit}, 2**power
 
 
 def _class_weights_setting(weights: Sequence[float]) -> str:
@@ -335,14 +342,10 @@ def _suggest(facts: SplitFacts, info: DatasetInfo, classes: Sequence[dict]) -> d
         factors = [[info.class_names[class_id], REPEATS] for class_id in repeated]
         settings.append(f"duplicate={_compact(factors)}")
         settings += [f"min_class_pixels={min_pixels}"] * (min_pixels > 1)
-    power = min_pixels.bit_length() - 1
-    hard = {
-        info.class_names[class_id]: _images_with(facts, class_id, power)
-        for class_id in rare
-    }
     return {
         "class_weights": weights,
-        "hard_classes": hard,
+        "hard_classes": [info.class_names[class_id] for class_id in rare],
+        "repeated_images": {info.class_names[c]: n for c, n in repeated.items()},
         "min_class_pixels": min_pixels,
         "settings": settings,
     }

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build_camvid, inspect
+from datasets import bootstrap, build_camvid, inspect
 from datasets.contact_sheet import (
     IGNORE_COLOR,
     Example,
@@ -212,7 +212,8 @@ def test_a_hard_class_that_is_everywhere_needs_pixels(tmp_path):
     split = inspect.inspect(tmp_path)["splits"]["train"]
     suggestions = split["suggestions"]
     assert split["classes"][1]["few_pixels"] and split["classes"][1]["images"] == 8
-    assert suggestions["hard_classes"] == {"cat": 2}
+    assert suggestions["hard_classes"] == ["cat"]
+    assert suggestions["repeated_images"] == {"cat": 2}
     assert suggestions["min_class_pixels"] == 2
     assert suggestions["settings"][1:] == [
         'duplicate=[["cat",2]]',
@@ -359,6 +360,14 @@ def test_camvid_is_as_published(shared_data, tmp_path, capsys):
         "pedestrian",
         "bicyclist",
     }
+    # Nearly every image shows poles; bicyclists can be repeated.
+    suggestions = train["suggestions"]
+    assert "bicyclist" in suggestions["repeated_images"]
+    assert "pole" not in suggestions["repeated_images"]
+    assert set(suggestions["hard_classes"]) >= {"pole", "sign_symbol"}
+    counts = bootstrap.count_pixels(records, "train")
+    least = suggestions["min_class_pixels"]
+    assert suggestions["repeated_images"]["bicyclist"] == (counts[:, 10] >= least).sum()
     pixels = sum(
         np.bincount(np.asarray(Image.open(path)).ravel(), minlength=256)
         for path in sorted((shared_data / "camvid" / "trainannot").glob("*.png"))
