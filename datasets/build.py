@@ -294,7 +294,7 @@ def define_flags() -> None:
 def define_input_flags(input_help: str) -> None:
     """Defines the flags of a builder of a data set with lists: see `build_listed`."""
     define_flags()
-    flags.DEFINE_string("input_dir", None, input_help, required=True)
+    flags.DEFINE_string("input_dir", None, input_help)
     flags.DEFINE_list("splits", [], "Splits to write; default: all that are there.")
 
 

@@ -47,7 +47,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from datasets import build, build_folder, coco, pairs, worker_pool
+from datasets import build, build_folder, coco, download, pairs, worker_pool
 from datasets.catalog import DATASETS, VOC_NAMES
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
@@ -445,6 +445,8 @@ def build_coco(
 def define_flags() -> None:
     build.define_input_flags("Folder in COCO's layout.")
     flags.adopt_module_key_flags(build)
+    download.define_flags()
+    flags.adopt_module_key_flags(download)
     flags.DEFINE_enum("task", None, list(TASKS), "Which classes.", required=True)
     flags.DEFINE_enum("year", "", ["", "2014", "2017"], "Where both are there.")
     flags.DEFINE_string("stuff_dir", "", "Default: stuffthingmaps in input_dir.")
@@ -458,15 +460,23 @@ def define_flags() -> None:
 
 def main() -> None:
     args = flags.FLAGS
-    build_coco(
-        args.input_dir,
-        args.output_dir,
+    if args.download and args.year == "2014":
+        raise pairs.DatasetError("--download gets COCO 2017. Leave --year=2014 out.")
+    folders = download.prepare(
+        f"coco_{args.task}",
         args.splits,
+        input_dir=args.input_dir,
+        **download.flag_options(),
+    )
+    build_coco(
+        output_dir=args.output_dir,
+        splits=args.splits,
         task=args.task,
         year=args.year,
         stuff_dir=args.stuff_dir,
         min_pixels=args.min_pixels,
         filtered_splits=args.filtered_splits,
+        **folders,
         **build.flag_options(),
     )
 

@@ -37,7 +37,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from datasets import build, matlab, pairs, voc_devkit
+from datasets import build, download, matlab, pairs, voc_devkit
 from datasets.catalog import DATASETS
 from datasets.info import DatasetInfo
 
@@ -323,6 +323,8 @@ def build_person_part(
 def define_flags() -> None:
     build.define_input_flags("Folder of Person-Part's labels, or one that holds it.")
     flags.adopt_module_key_flags(build)
+    download.define_flags()
+    flags.adopt_module_key_flags(download)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
@@ -330,11 +332,17 @@ def define_flags() -> None:
 
 def main() -> None:
     args = flags.FLAGS
-    build_person_part(
-        args.input_dir,
-        args.output_dir,
+    folders = download.prepare(
+        "person_part",
         args.splits,
+        input_dir=args.input_dir,
         devkit_dir=args.devkit_dir,
+        **download.flag_options(),
+    )
+    build_person_part(
+        output_dir=args.output_dir,
+        splits=args.splits,
+        **folders,
         **build.flag_options(),
     )
 

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, pairs, sbd, voc_devkit
+from datasets import build, download, pairs, sbd, voc_devkit
 from datasets.catalog import DATASETS
 from datasets.info import DatasetInfo
 
@@ -237,9 +237,9 @@ def build_voc2012(
 def define_flags() -> None:
     build.define_flags()
     flags.adopt_module_key_flags(build)
-    flags.DEFINE_string(
-        "devkit_dir", None, "Folder VOCdevkit/VOC2012, or VOCdevkit.", required=True
-    )
+    download.define_flags()
+    flags.adopt_module_key_flags(download)
+    flags.DEFINE_string("devkit_dir", None, "Folder VOCdevkit/VOC2012, or VOCdevkit.")
     flags.DEFINE_string("sbd_dir", None, "Folder benchmark_RELEASE, for trainaug.")
     flags.DEFINE_list(
         "splits",
@@ -255,12 +255,18 @@ def define_flags() -> None:
 
 def main() -> None:
     args = flags.FLAGS
-    build_voc2012(
-        args.devkit_dir,
-        args.output_dir,
+    folders = download.prepare(
+        "voc2012",
         args.splits,
+        devkit_dir=args.devkit_dir,
         sbd_dir=args.sbd_dir,
+        **download.flag_options(),
+    )
+    build_voc2012(
+        output_dir=args.output_dir,
+        splits=args.splits,
         expect_trainaug=args.expect_trainaug,
+        **folders,
         **build.flag_options(),
     )
 

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import http.server
+import inspect
 import io
 import json
 import os
@@ -24,9 +25,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
-from datasets import archives, download, extraction
+from datasets import (
+    archives,
+    build_ade20k,
+    build_camvid,
+    build_cityscapes,
+    build_coco,
+    build_pascal_context,
+    build_person_part,
+    build_voc2012,
+    download,
+    extraction,
+)
 from datasets.catalog import DATASETS
 from datasets.info import read_info
 from datasets.pairs import DatasetError
@@ -760,8 +773,21 @@ def test_prepare_downloads_what_is_missing(monkeypatch, tmp_path):
 # --- A builder -----------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def parsed_flags(module, arguments):
+    before = set(flags.FLAGS)
+    try:
+        module.define_flags()
+        flags.FLAGS(["builder", *arguments])
+        yield
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+
+
 def test_builder_from_the_download_to_records(server, tmp_path):
-    """A CamVid as GitHub packs it, by a mirror, through the command."""
+    """A CamVid as GitHub packs it, by a mirror, through the builder's main()."""
     generator = np.random.default_rng(1)
     root = archives.CAMVID.members[0]
     files, labels = {}, {}
@@ -778,22 +804,20 @@ def test_builder_from_the_download_to_records(server, tmp_path):
                 files[f"{root}/{path}"] = buffer.getvalue()
             lines.append(" ".join(f"/SegNet/CamVid/{path}" for path in paths))
         files[f"{root}/{split}.txt"] = "\n".join(lines).encode()
-    content = zip_bytes(
-        {**files, f"{root}/../README.md".replace("CamVid/../", ""): b""}
-    )
+    content = zip_bytes({**files, f"{root.split('/')[0]}/README.md": b""})
     # GitHub says no length and knows no ranges.
     server.script = [
         Reply(content=content, has_length=False, knows_ranges=False, etag='W/"1"')
     ]
-    command = [
-        *(sys.executable, "-m", "datasets.build_camvid", "--download"),
+    arguments = [
+        "--download",
         f"--download_dir={tmp_path / 'downloads'}",
         f"--download_mirror={server.address}/sets/",
         f"--output_dir={tmp_path / 'records'}",
         "--num_processes=1",
     ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    with parsed_flags(build_camvid, arguments):
+        build_camvid.main()
     assert [path for path, _ in server.requests] == [
         f"/sets/{archives.CAMVID.file_name}"
     ]
@@ -805,3 +829,71 @@ def test_builder_from_the_download_to_records(server, tmp_path):
             expected[expected == 11] = 255
             np.testing.assert_array_equal(label[0], expected)
     assert not labels
+
+
+BUILDERS = [
+    ("voc2012", build_voc2012.build_voc2012, []),
+    ("pascal_context", build_pascal_context.build_pascal_context, []),
+    ("person_part", build_person_part.build_person_part, []),
+    *(
+        (f"coco_{task}", build_coco.build_coco, [f"--task={task}"])
+        for task in build_coco.TASKS
+    ),
+    ("ade20k", build_ade20k.build_ade20k, []),
+    ("camvid", build_camvid.build_camvid, []),
+    ("cityscapes", build_cityscapes.build_cityscapes, []),
+]
+
+
+def test_every_row_has_a_builder():
+    rows = {*archives.SOURCES, *archives.LOGIN}
+    assert {name for name, _, _ in BUILDERS} == rows
+
+
+@pytest.mark.parametrize("name, build_it, arguments", BUILDERS)
+def test_builders_pass_on_the_folders(name, build_it, arguments, monkeypatch, tmp_path):
+    module, calls = sys.modules[build_it.__module__], []
+    asked = obtained(monkeypatch)
+    monkeypatch.setattr(module, build_it.__name__, lambda **given: calls.append(given))
+    common = [*arguments, "--output_dir=out", f"--download_dir={tmp_path}"]
+    with parsed_flags(module, [*common, "--download", "--splits=val"]):
+        if name in archives.LOGIN:
+            with pytest.raises(DatasetError, match="needs a login"):
+                module.main()
+            return
+        module.main()
+    sources = {
+        flag: source
+        for flag, source in archives.SOURCES[name].items()
+        if source.archives != (archives.SBD,)
+    }
+    # What the builder gets fits its signature; only what val needs was asked for.
+    given = inspect.signature(build_it).bind(**calls.pop()).arguments
+    for flag, source in sources.items():
+        assert given[flag] == str(tmp_path / source.folder)
+    every = [archive for source in sources.values() for archive in source.archives]
+    assert asked == [a.file_name for a in every if a.split in (None, "val")]
+    # A folder that is given is used as it is, with --download or without.
+    required = next(iter(sources))
+    with parsed_flags(module, [*common, f"--{required}=here"]):
+        module.main()
+    assert calls.pop()[required] == "here"
+    with parsed_flags(module, common):
+        with pytest.raises(DatasetError, match=f"Expected --{required}, or --download"):
+            module.main()
+
+
+def test_download_is_of_coco_2017(monkeypatch, tmp_path):
+    asked = obtained(monkeypatch)
+    arguments = ["--task=voc", "--output_dir=out", "--download", "--year=2014"]
+    with parsed_flags(build_coco, arguments):
+        with pytest.raises(DatasetError, match="COCO 2017"):
+            build_coco.main()
+    assert not asked
+
+
+def test_mirror_that_is_no_address():
+    arguments = ["--output_dir=out", "--download", "--download_mirror=/mnt/data"]
+    with parsed_flags(build_camvid, arguments):
+        with pytest.raises(DatasetError, match="start with http.* Received: /mnt/data"):
+            build_camvid.main()
