@@ -68,6 +68,23 @@ def nearest_pixels(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     return (2 * tf.range(new) + 1) * old // (2 * new)
 
 
+def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Resizes bilinearly: [h, w, 3] -> float32 [height, width, 3]."""
+    # TensorFlow's kernel has vector code for float32 alone.
+    image = tf.cast(image, tf.float32)
+    return tf.image.resize(image, size, method="bilinear", antialias=False)
+
+
+def resize_label(label: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Resizes to the nearest pixel: [h, w, 1] -> [height, width, 1], same dtype."""
+    # Two selections of whole rows take a quarter of the time of tf.image.resize.
+    label = tf.squeeze(label, axis=2)
+    for axis in (0, 1):
+        rows = nearest_pixels(tf.shape(label)[0], size[axis])
+        label = tf.transpose(tf.gather(label, rows))
+    return label[..., tf.newaxis]
+
+
 def resize(
     image: tf.Tensor, label: tf.Tensor, size: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -79,15 +96,7 @@ def resize(
     Returns:
         image: float32 [height, width, 3]; label: the dtype it had, [height, width, 1].
     """
-    # TensorFlow's bilinear kernel has vector code for float32 alone.
-    image = tf.cast(image, tf.float32)
-    image = tf.image.resize(image, size, method="bilinear", antialias=False)
-    # Two selections of whole rows cost a quarter of what tf.image.resize takes.
-    label = tf.squeeze(label, axis=2)
-    for axis in (0, 1):
-        rows = nearest_pixels(tf.shape(label)[0], size[axis])
-        label = tf.transpose(tf.gather(label, rows))
-    return image, label[..., tf.newaxis]
+    return resize_image(image, size), resize_label(label, size)
 
 
 def pad_to(
