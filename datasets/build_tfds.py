@@ -259,7 +259,13 @@ def choose_splits(
         DatasetError: there is no train, or no such split.
     """
     if wanted:
-        return dict(_named_split(text, available) for text in wanted)
+        chosen = dict(_named_split(text, available) for text in wanted)
+        if len(chosen) < len(wanted):
+            raise pairs.DatasetError(
+                "Expected splits that get different names. "
+                f"Received: {', '.join(wanted)}"
+            )
+        return chosen
     if "train" not in available:
         raise pairs.DatasetError(
             "Expected a split named train, or --splits. Received: "
@@ -572,6 +578,17 @@ def dataset_folder_name(name: str) -> str:
     return "tfds_" + re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_.")
 
 
+def _check_is_new(output_dir: str, overwrite: bool) -> None:
+    """Raises DatasetError for what `build_dataset` would refuse after all staging."""
+    import tensorflow as tf
+
+    if tf.io.gfile.exists(os.path.join(output_dir, INFO_FILE)) and not overwrite:
+        raise pairs.DatasetError(
+            f"{output_dir} exists already. Give another --output_dir, or --overwrite "
+            "to replace it."
+        )
+
+
 def _staging_folder(output_dir: str) -> Path:
     if not is_remote(output_dir):
         return Path(f"{output_dir}.staging")
@@ -618,6 +635,8 @@ def build_tfds(
         DatasetError: TFDS is absent or cannot prepare the data set; image or label
             cannot be told; or see `build.build_dataset`.
     """
+    output_dir = full_path(output_dir)
+    _check_is_new(output_dir, options.get("overwrite", False))
     tfds = import_tfds()
     builder = _prepared_builder(tfds, name, tfds_dir)
     known = _known_reading(
@@ -627,7 +646,6 @@ def build_tfds(
     if reading.note:
         print(reading.note)
     sources = choose_splits(list(builder.info.splits), splits)
-    output_dir = full_path(output_dir)
     folder = _staging_folder(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(str(folder)):

@@ -109,15 +109,9 @@ def _class_lines(split: dict) -> Iterator[str]:
     header = "id", "class", "pixels", "images", "of all", "weight", ""
     rows = [header]
     for row in split["classes"]:
-        marks = [
-            text
-            for text, holds in (
-                ("never occurs", not row["pixels"]),
-                ("few pixels", row["few_pixels"]),
-                ("few images", row["few_images"]),
-            )
-            if holds
-        ]
+        if not row["pixels"]:
+            continue  # Those that never occur are listed below.
+        marks = [name for name in ("few_pixels", "few_images") if row[name]]
         rows.append(
             (
                 str(row["id"]),
@@ -125,8 +119,8 @@ def _class_lines(split: dict) -> Iterator[str]:
                 percent(row["share"]),
                 f"{row['images']:,}",
                 percent(row["image_share"]),
-                f"{row['balanced_weight']:.2f}" if row["pixels"] else "-",
-                "  " + ", ".join(marks),
+                f"{row['balanced_weight']:.2f}",
+                "  " + ", ".join(marks).replace("_", " "),
             )
         )
     width = max(len(row[-1]) for row in rows)
@@ -142,7 +136,7 @@ def _label_lines(split: dict) -> Iterator[str]:
     )
     if split["absent_classes"]:
         absent = split["absent_classes"]
-        yield f"  classes that never occur: {len(absent)} ({some(absent)})"
+        yield f"  classes that never occur: {len(absent)} ({', '.join(absent)})"
     if split["wholly_ignored"]:
         names = split["wholly_ignored"]
         yield f"  images without any class: {len(names):,} ({some(names)})"

@@ -150,6 +150,13 @@ def test_a_prepared_data_set_comes_back_exactly(tfds, tmp_path, capsys):
     ]
 
 
+def test_what_is_there_is_kept_before_anything_is_read(tmp_path, monkeypatch):
+    (tmp_path / "info.json").write_text("{}")
+    monkeypatch.setattr(build_tfds, "import_tfds", None)
+    with pytest.raises(DatasetError, match="exists already.*--overwrite"):
+        build_tfds.build_tfds("drawn", tmp_path)
+
+
 def test_without_another_split_a_fraction_is_val(tfds, tmp_path):
     features = {
         "image": tfds.features.Image(encoding_format="png"),
@@ -445,6 +452,8 @@ def test_which_splits():
     assert choose_splits(["train", "dev"], ["dev"]) == {"val": "dev"}
     with pytest.raises(DatasetError, match="split named train.*Received: test"):
         choose_splits(["test"])
+    with pytest.raises(DatasetError, match="different names. Received: dev, val=train"):
+        choose_splits(["train", "dev"], ["dev", "val=train"])
     with pytest.raises(DatasetError, match=r"Received: train\[:5\]"):
         choose_splits(["train"], ["train[:5]"])
 
