@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -183,7 +183,7 @@ def infer_table(
     return table, listing
 
 
-def row_reader(table: ColorTable, other_colors: str):
+def row_reader(table: ColorTable, other_colors: str) -> Callable[[str], np.ndarray]:
     """Returns `read_rows` for a table, as a picklable function of a path."""
     colors = tuple(entry.color for entry in table)
     return functools.partial(read_rows, colors=colors, other_colors=other_colors)

@@ -19,7 +19,14 @@ from test_builders import (
     save_label,
 )
 
-from datasets import build_folder, color_masks, color_tables, pair_lists, pairs
+from datasets import (
+    build_folder,
+    class_map,
+    color_masks,
+    color_tables,
+    pair_lists,
+    pairs,
+)
 from datasets.folder_splits import list_splits, split_by_fraction
 from datasets.image_files import read_image
 from datasets.info import read_info, voc_colormap
@@ -353,7 +360,7 @@ def test_csv_names_hold_the_folder_where_stems_are_the_same(tmp_path):
         ("image,label\n", "Received: a header"),
         ("image,label\na.png\n", "a value for each.*Received: a.png .*pair 1"),
         ("image,label,split\na,b,\n", r"a value for each.*Received: a,b"),
-        ("image,label\na,b\nc,d\n./a,b\n", "each image once.*pair 1 and.*pair 3"),
+        ("image,label\na,b\nc,d\nx/../a,b\n", "each image once.*pair 1 and.*pair 3"),
         ("image,label,split\na,b,train\na,b,val\n", "each image once, in one split"),
         ("image,label,split\na,b,x/y\n", "named by letters.*x/y"),
     ],
@@ -411,6 +418,16 @@ def test_forms_of_color_tables(tmp_path, text):
     table = color_tables.read_table(write_list(tmp_path, text))
     assert [tuple(entry) for entry in table] == CAMVID_ENTRIES
     assert [entry.ignored for entry in table] == [False, False, True]
+
+
+def test_several_colors_may_be_void(tmp_path):
+    path = write_list(tmp_path, "0 0 0 void\n1 1 1 void\n2 2 2 road\n")
+    classes = class_map.colors(color_tables.read_table(path))
+    assert classes.names == ("road",)
+    assert classes.class_ids[:4] == (255, 255, 0, class_map.UNKNOWN)
+    path = write_list(tmp_path, "0 0 0 void\n1 1 1 Ignore\n")
+    with pytest.raises(DatasetError, match="Received: only Ignore, void"):
+        class_map.colors(color_tables.read_table(path))
 
 
 def test_names_of_colors_may_have_spaces(tmp_path):
@@ -535,6 +552,17 @@ def test_colors_that_the_table_has_not(tmp_path):
         np.testing.assert_array_equal(label, np.where(place >= 3, 255, place))
 
 
+def test_the_most_frequent_other_colors_are_named(tmp_path):
+    pixels = np.zeros((1, 36, 3), np.uint8)
+    pixels[0, :, 0] = np.repeat(np.arange(1, 9), np.arange(1, 9))  # Colour i i times.
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="in colours that are not") as error:
+        color_masks.read_rows(str(tmp_path / "mask.png"), [(8, 0, 0)])
+    assert "28 of 36 pixels" in str(error.value)
+    assert "#070000 (7 pixels), #060000 (6 pixels), #050000" in str(error.value)
+    assert "#030000 (3 pixels) and 2 more; add them" in str(error.value)
+
+
 def test_inferred_colors_are_sorted_shown_and_written(tmp_path, capsys):
     places = color_pairs(tmp_path)
     rules = LabelRules(label_colors="infer")
@@ -568,6 +596,15 @@ def test_inferred_colors_are_sorted_shown_and_written(tmp_path, capsys):
             num_processes=1,
         )
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_inferred_order_does_not_depend_on_the_order_of_masks(tmp_path):
+    color_pairs(tmp_path, "a", [(200, 0, 0)])
+    color_pairs(tmp_path, "b", [(3, 2, 1), (1, 2, 3), (1, 2, 4)])
+    paths = sorted(map(str, (tmp_path / "labels").iterdir()))
+    table, _ = color_masks.infer_table(paths, 1)
+    assert [e.color for e in table] == [(1, 2, 3), (1, 2, 4), (3, 2, 1), (200, 0, 0)]
+    assert color_masks.infer_table(paths[::-1], 1)[0] == table
 
 
 def test_inference_does_not_depend_on_processes(tmp_path):
