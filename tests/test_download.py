@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import http.server
 import inspect
@@ -67,6 +68,7 @@ class Reply:
         location: where a redirect leads.
         content_type: of the answer.
         has_length: whether it says how long the body is.
+        chunked: whether the body comes in chunks of 1,000 bytes, as HTTP 1.1 has them.
     """
 
     status: int = 0
@@ -78,6 +80,7 @@ class Reply:
     location: str = ""
     content_type: str = "application/zip"
     has_length: bool = True
+    chunked: bool = False
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -91,6 +94,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.requests.append((self.path, dict(self.headers)))
         script = server.script
         reply = script.pop(0) if len(script) > 1 else script[0]
+        name = self.path.rpartition("/")[2]
+        if name in server.files:
+            reply = Reply(content=server.files[name])
         if reply.status:
             self.send_response(reply.status)
             if reply.location:
@@ -98,6 +104,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        # http.client reads chunks only of HTTP 1.1.
+        self.protocol_version = "HTTP/1.1" if reply.chunked else "HTTP/1.0"
+        self.close_connection = True
         self.send_file(reply)
 
     def send_file(self, reply: Reply):
@@ -116,11 +125,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
         if reply.etag:
             self.send_header("ETag", reply.etag)
-        if reply.has_length:
+        if reply.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif reply.has_length:
             self.send_header("Content-Length", str(len(content) - start))
         self.send_header("Content-Type", reply.content_type)
         self.end_headers()
         body = content[start:]
+        if reply.chunked:
+            parts = [body[i : i + 1000] for i in range(0, len(body), 1000)] + [b""]
+            body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
         end = reply.stall if reply.cut is None else reply.cut
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body if end is None else body[:end])
@@ -129,13 +143,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers requests by the replies of `script` in turn, the last one for ever."""
+    """Serves `files`; else the replies of `script` in turn, the last one for ever."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script: list[Reply] = [Reply()]
+        self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.released = threading.Event()
 
@@ -215,6 +230,15 @@ def test_cut_connections_go_on_where_they_ended(server, tmp_path):
     ends = [70_000, 140_000, 210_000, 280_000]
     assert server.ranges() == [None, *(f"bytes={end}-" for end in ends)]
     assert all(h["If-Range"] == '"first"' for _, h in server.requests[1:])
+
+
+@pytest.mark.parametrize("cut", [1007 * 5, 1007 * 5 + 300], ids=["between", "within"])
+def test_cut_in_chunks_is_noticed(server, tmp_path, cut):
+    # No length, no size and no checksum: nothing but the last chunk tells the end.
+    archive = archive_of(server, size=None, checksum=None)
+    server.script = [Reply(chunked=True, cut=cut), Reply(chunked=True)]
+    assert fetch(server, tmp_path, archive).read_bytes() == CONTENT
+    assert len(server.requests) == 2 and server.ranges()[1].startswith("bytes=5")
 
 
 def test_gives_up_when_nothing_new_comes(server, tmp_path):
@@ -829,6 +853,135 @@ def test_builder_from_the_download_to_records(server, tmp_path):
             expected[expected == 11] = 255
             np.testing.assert_array_equal(label[0], expected)
     assert not labels
+
+
+# File of the table -> files in it, as the real one has them: more than is needed.
+IMAGE_SETS = "VOCdevkit/VOC{}/ImageSets/{}/{}.txt"
+LAYOUTS = {
+    "VOCtrainval_11-May-2012.tar": {
+        "VOCdevkit/VOC2012/Annotations/2007_1.xml": b"",
+        "VOCdevkit/VOC2012/JPEGImages/2007_1.jpg": b"",
+        "VOCdevkit/VOC2012/JPEGImages/2008_2.jpg": b"",
+        "VOCdevkit/VOC2012/SegmentationClass/2007_1.png": b"",
+        "VOCdevkit/VOC2012/SegmentationObject/2007_1.png": b"",
+        IMAGE_SETS.format(2012, "Segmentation", "train"): b"2007_1\n",
+        IMAGE_SETS.format(2012, "Segmentation", "val"): b"2007_3\n",
+    },
+    "benchmark.tgz": {
+        "benchmark_RELEASE/README": b"",
+        "benchmark_RELEASE/dataset/cls/2008_2.mat": b"",
+        "benchmark_RELEASE/dataset/img/2008_2.jpg": b"",
+        "benchmark_RELEASE/dataset/inst/2008_2.mat": b"",
+        "benchmark_RELEASE/dataset/train.txt": b"2008_2\n",
+        "benchmark_RELEASE/dataset/val.txt": b"2007_3\n",
+    },
+    "VOCtrainval_03-May-2010.tar": {
+        "VOCdevkit/VOC2010/JPEGImages/2008_2.jpg": b"",
+        IMAGE_SETS.format(2010, "Main", "train"): b"2008_2\n",
+        IMAGE_SETS.format(2010, "Main", "val"): b"2008_2\n",
+    },
+    "pascal_context_trainval.tar.gz": {"trainval/2008_2.mat": b""},
+    "pascal_parts_trainval.tar.gz": {"Annotations_Part/2008_2.mat": b""},
+    "train2017.zip": {"train2017/000000000009.jpg": b""},
+    "val2017.zip": {"val2017/000000000139.jpg": b""},
+    "annotations_trainval2017.zip": {
+        f"annotations/{kind}_{split}2017.json": b"{}"
+        for kind in ("captions", "instances", "person_keypoints")
+        for split in ("train", "val")
+    },
+    "panoptic_annotations_trainval2017.zip": {
+        f"annotations/panoptic_{name}": content
+        for split, image in (("train", 9), ("val", 139))
+        for name, content in (
+            (f"{split}2017.json", b"{}"),
+            (
+                f"{split}2017.zip",
+                zip_bytes({f"panoptic_{split}2017/{image:012}.png": b""}),
+            ),
+        )
+    },
+    "stuffthingmaps_trainval2017.zip": {
+        "train2017/000000000009.png": b"",
+        "val2017/000000000139.png": b"",
+    },
+    "ADEChallengeData2016.zip": {
+        f"ADEChallengeData2016/{name}": b""
+        for name in (
+            "images/training/ADE_train_00000001.jpg",
+            "annotations/training/ADE_train_00000001.png",
+            "images/validation/ADE_val_00000001.jpg",
+            "annotations/validation/ADE_val_00000001.png",
+            "objectInfo150.txt",
+            "sceneCategories.txt",
+        )
+    },
+    archives.CAMVID.file_name: {
+        f"{archives.CAMVID.members[0]}/{name}": content
+        for name, content in (
+            (
+                "train.txt",
+                b"/SegNet/CamVid/train/a.png /SegNet/CamVid/trainannot/a.png",
+            ),
+            ("train/a.png", b""),
+            ("trainannot/a.png", b""),
+        )
+    },
+}
+
+
+def sources_of_coco(input_dir, split, task):
+    """The JSON or the maps, the images, and panoptic's masks."""
+    folder = Path(input_dir)
+    source = build_coco.find_sources(input_dir, task)[split]
+    image = next((folder / f"{split}2017").glob("*.jpg"))
+    masks = {
+        "voc": source,
+        "panoptic": folder / f"annotations/panoptic_{split}2017/{image.stem}.png",
+        "stuff": source / f"{image.stem}.png",
+    }
+    return [("name", str(image), str(masks[task]))]
+
+
+@pytest.mark.parametrize(
+    "name, split, list_samples",
+    [
+        ("voc2012", "trainaug", build_voc2012.list_samples),
+        ("pascal_context", "val", build_pascal_context.list_samples),
+        ("person_part", "val", build_person_part.list_samples),
+        ("ade20k", "val", build_ade20k.list_samples),
+        ("camvid", "train", build_camvid.list_samples),
+        *(
+            (f"coco_{task}", "train", functools.partial(sources_of_coco, task=task))
+            for task in build_coco.TASKS
+        ),
+    ],
+)
+def test_builders_find_what_was_unpacked(
+    name, split, list_samples, server, monkeypatch, tmp_path
+):
+    rows = {}
+    for flag, source in archives.SOURCES[name].items():
+        mine = [
+            dataclasses.replace(archive, size=None, checksum=None)
+            for archive in source.archives
+        ]
+        rows[flag] = dataclasses.replace(source, archives=tuple(mine))
+        for archive in mine:
+            pack = {"zip": zip_bytes, "tar": functools.partial(tar_bytes, mode="w")}
+            pack = pack.get(archive.file_name[-3:], tar_bytes)
+            server.files[archive.file_name] = pack(LAYOUTS[archive.file_name])
+    monkeypatch.setitem(archives.SOURCES, name, rows)
+    folders = download.prepare(
+        name,
+        download=True,
+        download_dir=tmp_path,
+        mirror=server.address,
+        **dict.fromkeys(rows),
+    )
+    samples = list_samples(split=split, **folders)
+    assert samples
+    for _, image, label in samples:
+        assert Path(image).is_file() and Path(label).is_file()
 
 
 BUILDERS = [
