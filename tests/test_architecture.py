@@ -141,6 +141,8 @@ FLOORS = {
         "shards",
         "worker_pool",
     },
+    "datasets.inspection": {"bad_records", "info", "tfrecord"},
+    "datasets.contact_sheet": {"info"},
     "datasets.matlab": set(),
     "datasets.voc_devkit": {"pairs"},
     "datasets.sbd": {"matlab", "pairs", "voc_devkit"},
