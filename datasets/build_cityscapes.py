@@ -77,6 +77,16 @@ def list_splits(input_dir: str | Path, coarse: bool = False) -> list[str]:
     return splits
 
 
+def _find_keys(folder: Path, endings: Sequence[str]) -> set[str]:
+    """Returns CITY/NAME of the files in a folder; a folder that is absent has none."""
+    return {
+        str(path.relative_to(folder))[: -len(ending)]
+        for ending in endings
+        for path in folder.glob(f"*/*{ending}")
+        if not path.name.startswith(".")
+    }
+
+
 def list_samples(
     input_dir: str | Path, split: str, coarse: bool = False
 ) -> list[pairs.Sample]:
@@ -102,16 +112,8 @@ def list_samples(
     images_dir = folder / "leftImg8bit" / split
     labels_dir = _labels_folder(folder, split, coarse)
     kind = labels_dir.parent.name
-    # CITY/NAME of every image and every label; a missing folder has none.
-    keys = {
-        str(path.relative_to(root))[: -len(ending)]
-        for root, endings in (
-            (images_dir, IMAGE_ENDINGS),
-            (labels_dir, (f"_{kind}_{LABEL_IDS}", f"_{kind}_{TRAIN_IDS}")),
-        )
-        for ending in endings
-        for path in root.glob(f"*/*{ending}")
-    }
+    label_endings = (f"_{kind}_{LABEL_IDS}", f"_{kind}_{TRAIN_IDS}")
+    keys = _find_keys(images_dir, IMAGE_ENDINGS) | _find_keys(labels_dir, label_endings)
     if not keys:
         raise pairs.DatasetError(
             f"Expected images CITY/NAME{IMAGE_ENDINGS[0]} in {images_dir} and labels "

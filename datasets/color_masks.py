@@ -136,6 +136,32 @@ def count_colors(path: str) -> ColorCounts:
     return ColorCounts(dict(zip(found.tolist(), counts.tolist())), len(found))
 
 
+def _count_all(
+    paths: Sequence[str], num_processes: int | None
+) -> tuple[Counter, Counter]:
+    """Returns colour -> pixels, and colour -> masks that have it; see `infer_table`."""
+    pixels, masks, errors = Counter(), Counter(), []
+    num_processes = num_processes or worker_pool.available_cpus()
+    results = worker_pool.map_in_order(count_colors, paths, num_processes)
+    with contextlib.closing(results):
+        for path, result in zip(paths, results):
+            pixels.update(result.pixels)
+            masks.update(result.pixels.keys())
+            errors += [result.error] if result.error else []
+            num_colors = max(result.num_colors, len(pixels))
+            if num_colors > MAX_COLORS:
+                raise pairs.DatasetError(
+                    f"Expected at most {MAX_COLORS} colours in all masks. Received: "
+                    f"{num_colors} up to {path}. {ADVICE}"
+                )
+    if len(pixels) < 2:
+        raise pairs.DatasetError(
+            f"Expected masks of two colours or more. Received: {len(pixels)} in "
+            f"{len(paths)} masks. {'; '.join(errors[:1])}".rstrip()
+        )
+    return pixels, masks
+
+
 def infer_table(
     paths: Sequence[str], num_processes: int | None = None
 ) -> tuple[ColorTable, str]:
@@ -151,36 +177,17 @@ def infer_table(
     Raises:
         DatasetError: fewer than 2 colours or more than 255; or no mask can be read.
     """
-    pixels, masks, errors = Counter(), Counter(), []
-    num_processes = num_processes or worker_pool.available_cpus()
-    results = worker_pool.map_in_order(count_colors, paths, num_processes)
-    with contextlib.closing(results):
-        for path, result in zip(paths, results):
-            if result.error:
-                errors.append(result.error)
-            pixels.update(result.pixels)
-            masks.update(result.pixels.keys())
-            if max(result.num_colors, len(pixels)) > MAX_COLORS:
-                raise pairs.DatasetError(
-                    f"Expected at most {MAX_COLORS} colours in all masks. Received: "
-                    f"{max(result.num_colors, len(pixels))} up to {path}. {ADVICE}"
-                )
-    if len(pixels) < 2:
-        raise pairs.DatasetError(
-            f"Expected masks of two colours or more. Received: {len(pixels)} in "
-            f"{len(paths)} masks. {'; '.join(errors[:1])}"
-        )
-    colors = [(_unpack(color), color) for color in sorted(pixels)]
-    table = tuple(
-        NamedColor(f"color_{bytes(color).hex()}", color) for color, _ in colors
-    )
+    pixels, masks = _count_all(paths, num_processes)
     total = sum(pixels.values())
-    listing = "\n".join(
-        f"  {format_color(color)}  {pixels[packed] / total:8.3%} of pixels, in "
-        f"{masks[packed]} of {len(paths)} masks"
-        for color, packed in colors
-    )
-    return table, listing
+    table, lines = [], []
+    for packed in sorted(pixels):
+        color = _unpack(packed)
+        table.append(NamedColor(f"color_{bytes(color).hex()}", color))
+        lines.append(
+            f"  {format_color(color)}  {pixels[packed] / total:8.3%} of pixels, in "
+            f"{masks[packed]} of {len(paths)} masks"
+        )
+    return tuple(table), "\n".join(lines)
 
 
 def row_reader(table: ColorTable, other_colors: str) -> Callable[[str], np.ndarray]:

@@ -195,7 +195,10 @@ def _infer_colors(
     path = Path(path.name) if is_remote(output_dir) else path
     print(f"Colours of the masks, each taken for a class:\n{listing}")
     color_tables.write_table(table, path)
-    print(f"Wrote {path}: name the classes there, then --label_colors={path}")
+    print(
+        f"Wrote {path}: name the classes there, then build again with "
+        f"--label_colors={path} --overwrite"
+    )
     return table
 
 

@@ -191,6 +191,7 @@ def test_splits_and_names(tmp_path):
     beside = folder / "gtFine" / "train" / "ulm" / "ulm_000001_000019_gtFine"
     save_image(Path(f"{beside}_color.png"), (2, 2))
     Path(f"{beside}_polygons.json").write_text("{}")
+    (folder / "gtFine/val/lindau/._lindau_000000_000019_gtFine_labelIds.png").touch()
     assert cityscapes.list_splits(folder) == ["train", "val"]
     info = build(folder, tmp_path / "out")
     assert info.splits == {"train": 2, "val": 1}
