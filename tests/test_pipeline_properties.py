@@ -1,0 +1,262 @@
+"""What holds for every policy, seed, number of shards, of workers, and batch size."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from datasets import augment, pipeline, policies
+from datasets.tfrecord import encode_example
+from tests.test_pipeline import NUM_RECORDS, example, record_ids, train, write
+
+CROP = (48, 56)
+SIZES = ((40, 64), (64, 40), (100, 130), (30, 30))
+SEEDS = range(24)
+HAS_KERAS_CV = importlib.util.find_spec("keras_cv") is not None
+
+
+def needs_keras_cv(policy: str):
+    """Policies that change colours are made of its layers."""
+    missing = policies.POLICIES[policy].make_image_change and not HAS_KERAS_CV
+    return pytest.param(
+        policy, marks=pytest.mark.skipif(bool(missing), reason="needs keras-cv")
+    )
+
+
+every_policy = pytest.mark.parametrize(
+    "augmenter", [needs_keras_cv(name) for name in policies.POLICIES], indirect=True
+)
+
+
+@pytest.fixture(scope="module")
+def augmenter(request):
+    """(image, label [h, w], seed) -> augmented arrays, as training calls `augment`."""
+    policy = policies.POLICIES[request.param]
+    change_image = policy.make_image_change and policy.make_image_change()
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, 3], tf.uint8),
+            tf.TensorSpec([None, None, 1], tf.uint8),
+            tf.TensorSpec([2], tf.int64),
+            tf.TensorSpec([], tf.bool),
+        ]
+    )
+    def compiled(image, label, seed, change_colors):
+        return augment.augment(
+            image,
+            label,
+            seed,
+            crop_size=CROP,
+            min_scale=policy.min_scale,
+            max_scale=policy.max_scale,
+            change_image=change_image
+            and (
+                lambda image, seed: tf.cond(
+                    change_colors, lambda: change_image(image, seed), lambda: image
+                )
+            ),
+        )
+
+    def run(image, label, seed, change_colors=True):
+        image, label = compiled(image, label[..., None], [seed, 5], change_colors)
+        return image.numpy(), label.numpy()[..., 0]
+
+    return run
+
+
+@every_policy
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_pixel_and_its_label_come_from_one_place(augmenter, axis):
+    """The image holds rows in red and columns in green, the label one of the two.
+
+    Bilinear sampling of a ramp gives the very place that was sampled, and the label's
+    nearest pixel lies at most half a pixel from it: also in mirrored crops.
+    """
+    mirrored = 0
+    for seed in SEEDS:
+        height, width = SIZES[seed % len(SIZES)]
+        places = np.mgrid[:height, :width].astype(np.uint8)
+        image = np.stack([*places, np.zeros_like(places[0])], axis=-1)
+        crop, label = augmenter(image, places[axis], seed, change_colors=False)
+        inside = label != 255
+        assert inside.any()
+        distance = np.abs(crop[inside][:, axis] - label[inside].astype(np.float32))
+        assert distance.max() <= 0.5 + 1e-3
+        columns = crop[..., 1][:, inside.any(axis=0)][0]
+        mirrored += columns[0] > columns[-1]
+    assert 4 <= mirrored <= len(SEEDS) - 4
+
+
+@every_policy
+def test_an_edge_stays_where_its_label_has_it(augmenter):
+    """Colours and sharpness may change, but not by a pixel the place of an edge."""
+    seen = 0
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        size = SIZES[seed % len(SIZES)]
+        label = np.zeros(size, np.uint8)
+        axis = seed // 2 % 2
+        np.moveaxis(label, axis, 0)[rng.integers(10, size[axis] - 10) :] = 1
+        image = np.repeat(np.where(label, 215, 40).astype(np.uint8)[..., None], 3, -1)
+        crop, ids = augmenter(image, label, seed)
+        grey = crop.mean(axis=-1)
+        if not {0, 1} <= set(np.unique(ids)):
+            continue  # The crop missed the edge.
+        seen += 1
+        middle = (np.median(grey[ids == 0]) + np.median(grey[ids == 1])) / 2
+        padded = np.pad(ids, 1, mode="edge")
+        near_edge = np.zeros(CROP, bool)
+        for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            near_edge |= padded[dy : dy + CROP[0], dx : dx + CROP[1]] != ids
+        known = (ids != 255) & ~near_edge
+        np.testing.assert_array_equal((grey > middle)[known], (ids == 1)[known])
+    assert seen > len(SEEDS) // 3
+
+
+@every_policy
+def test_no_new_id_and_void_only_where_it_was_or_is_padded(augmenter):
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        size = SIZES[seed % len(SIZES)]
+        sparse = rng.choice(255, 5, replace=False).astype(np.uint8)
+        label = rng.choice(sparse, size)
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        crop, ids = augmenter(image, label, seed)
+        assert set(np.unique(ids)) <= {*sparse.tolist(), 255}
+        # No pixel of the label is void: here void means pad, of the mean colour.
+        assert (crop[ids == 255] == 127.5).all()
+        rows, columns = (ids != 255).any(axis=1), (ids != 255).any(axis=0)
+        assert (ids != 255).sum() == rows.sum() * columns.sum()
+
+        label[rng.random(size) < 0.5] = 255
+        _, with_void = augmenter(image, label, seed)
+        assert set(np.unique(with_void)) <= {*sparse.tolist(), 255}
+        kept = with_void != 255
+        np.testing.assert_array_equal(with_void[kept], ids[kept])
+
+
+@pytest.fixture(scope="module", params=[1, 2, 5])
+def sharded(request, tmp_path_factory):
+    """23 records, record k with a label full of k, in some number of shards."""
+    folder = tmp_path_factory.mktemp(f"shards{request.param}")
+    records = [example(index) for index in range(NUM_RECORDS)]
+    write(folder, records, num_shards=request.param)
+    return folder
+
+
+# Record k comes 0, 1 or 2 times: 7 records never, 8 once and 8 twice.
+REPEATS = (np.arange(NUM_RECORDS) + 1) % 3
+
+
+@pytest.mark.parametrize("repeats", [None, REPEATS], ids=["once", "repeated"])
+@pytest.mark.parametrize("start_step", [0, 5, 11])
+def test_every_epoch_is_whole_wherever_training_stopped(sharded, repeats, start_step):
+    """Three epochs, interrupted in the first, or in the second, hold what they must."""
+    counts = np.ones(NUM_RECORDS, int) if repeats is None else repeats
+    if repeats is not None:  # by record in the order of the shards
+        num_shards = len(list(sharded.iterdir()))
+        shards = [repeats[shard::num_shards] for shard in range(num_shards)]
+        repeats = np.concatenate(shards)
+    options = dict(repeats=repeats, shuffle_buffer=4)
+    before = train(sharded, **options)
+    after = train(sharded, start_step=start_step, **options)
+    ids = record_ids(after, counts.sum() - start_step)
+    if start_step:
+        ids = np.concatenate([record_ids(before, start_step), ids])
+    epochs = ids.reshape(3, counts.sum())  # in batches of three
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.bincount(epoch, minlength=23), counts)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_shares_of_training_are_disjoint_and_complete(sharded, num_workers):
+    """In every epoch each record goes to one worker, once."""
+    steps = NUM_RECORDS
+    shares = [
+        record_ids(
+            train(
+                sharded,
+                batch_size=6,
+                num_replicas=num_workers,
+                num_workers=num_workers,
+                worker_index=index,
+            ),
+            steps,
+        ).reshape(steps, 6 // num_workers)
+        for index in range(num_workers)
+    ]
+    epochs = np.concatenate(shares, axis=1).reshape(6, NUM_RECORDS)
+    assert (np.sort(epochs, axis=1) == np.arange(NUM_RECORDS)).all()
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_shares_of_evaluation_are_disjoint_and_complete(sharded, num_workers):
+    """All take equally many steps; what fills the last round counts nowhere."""
+    steps, seen = [], []
+    for index in range(num_workers):
+        share = pipeline.make_eval_share(
+            sharded,
+            "train",
+            num_examples=NUM_RECORDS,
+            num_replicas=num_workers,
+            num_workers=num_workers,
+            worker_index=index,
+        )
+        labels = [label.numpy() for _, label in share]
+        steps.append(len(labels))
+        seen += [label.flat[0] for label in labels if (label != 255).all()]
+        assert all((label == label.flat[0]).all() for label in labels)
+    assert steps == [-(-NUM_RECORDS // num_workers)] * num_workers
+    assert sorted(seen) == list(range(NUM_RECORDS))
+
+
+@pytest.fixture(scope="module")
+def drawn_pairs():
+    """Images and labels of three sizes, 7 + 7 + 6: noise, and a tenth of it void."""
+    rng = np.random.default_rng(0)
+    found = []
+    for index in range(20):
+        size = ((12, 20), (20, 12), (15, 15))[index % 3]
+        label = rng.choice([0, 1, 2, 3, 255], size, p=[0.3, 0.2, 0.2, 0.2, 0.1])
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        found.append((image, label.astype(np.uint8)))
+    return found
+
+
+def confusion(label, image):
+    """Rows are labels, columns the "predictions" of a rule on the pixel's colour."""
+    matrix, valid = np.zeros((4, 4), np.int64), label != 255
+    classes = np.asarray(image, int).sum(axis=-1) % 4
+    np.add.at(matrix, (label[valid], classes[valid]), 1)
+    return matrix
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+def test_evaluation_is_exact_in_any_batch_size(tmp_path, drawn_pairs, batch_size):
+    """One confusion matrix for all: that of the arrays the records were made of."""
+    records = []
+    for index, (image, label) in enumerate(drawn_pairs):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        size = label.shape
+        records.append(
+            encode_example(buffer.getvalue(), label, f"{index}", "png", *size)
+        )
+    write(tmp_path, records, num_shards=4)
+    data = pipeline.make_eval_dataset(
+        tmp_path, "train", batch_size=batch_size, with_filename=True
+    )
+    got, names = np.zeros((4, 4), np.int64), []
+    for images, labels, batch_names in data:
+        got += confusion(labels.numpy(), images.numpy())
+        names += batch_names.numpy().tolist()
+    expected = sum(confusion(label, image) for image, label in drawn_pairs)
+    np.testing.assert_array_equal(got, expected)
+    assert sorted(map(int, names)) == list(range(len(drawn_pairs)))
