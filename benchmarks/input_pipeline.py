@@ -3,7 +3,6 @@
     python -m benchmarks.input_pipeline --data_dir=runs/data/voc2012 --split=trainval
     python -m benchmarks.input_pipeline            draws records and measures on them
     python -m benchmarks.input_pipeline --alternatives ...    what else was tried
-    python -m benchmarks.input_pipeline --training --data_dir=runs/data/camvid
 
 One JSON line a stage: reading the records, decoding them, the whole of
 `make_train_dataset`, and for comparison the straightforward chain of tf.image in
@@ -44,7 +43,6 @@ flags.DEFINE_integer("batch_size", 8, "Images in a batch.")
 flags.DEFINE_integer("images", 128, "Images of each stage in a turn.")
 flags.DEFINE_integer("repeats", 7, "Turns of each stage.")
 flags.DEFINE_bool("alternatives", False, "Time what else was tried.")
-flags.DEFINE_bool("training", False, "Time how long training waits for data instead.")
 
 MEAN_COLOR = 127.5
 # Name -> (height, width, format, records, crop): sizes of VOC 2012 and Cityscapes.
