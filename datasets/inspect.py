@@ -67,7 +67,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def some(names: Sequence[str]) -> str:
     """Joins names; of many, the first and how many more there are."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    more = f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else ""
     return ", ".join(names[:NUM_NAMED]) + more
 
 
@@ -189,19 +189,25 @@ def split_lines(split: dict) -> Iterator[str]:
     yield from _duplicate_lines(split)
 
 
+def count_of(noun: str, names: Sequence[str]) -> str:
+    """Says how many there are, and which: `no name`, `2 names (a, b)`."""
+    if not names:
+        return f"no {noun}"
+    plural = "s" if len(names) > 1 else ""
+    return f"{len(names):,} {noun}{plural} ({some(names)})"
+
+
 def _shared_lines(summary: dict) -> Iterator[str]:
     for pair in summary["shared"]:
-        pairs = " and ".join(pair["splits"])
-        if not pair["images"] and not pair["names"]:
-            yield f"  {pairs}: nothing"
-            continue
-        named = f" ({some(pair['same_images'])})" if pair["images"] else ""
-        counts = [f"images {pair['images']:,}{named}", f"names {len(pair['names']):,}"]
+        images, names = pair["same_images"], pair["names"]
+        yield (
+            f"  {' and '.join(pair['splits'])} share {count_of('image', images)} "
+            f"and {count_of('name', names)}"
+        )
         if pair["encoded_anew"]:
-            counts.append(f"images encoded anew {pair['encoded_anew']:,}")
+            yield f"    images encoded anew: {pair['encoded_anew']:,}"
         if pair["other_label"]:
-            counts.append(f"images with different labels {pair['other_label']:,}")
-        yield f"  {pairs}: {', '.join(counts)}"
+            yield f"    images with different labels: {pair['other_label']:,}"
     if any(pair["images"] for pair in summary["shared"]):
         yield (
             "  What was trained on one of two splits that share images scores too well "

@@ -158,7 +158,11 @@ def test_duplicates_within_and_across_splits(records, capsys):
     assert shared["splits"] == ["train", "val"]
     assert (shared["images"], shared["names"]) == (1, ["cats"])
     text = capsys.readouterr().out
-    assert "train and val: images 1 (a = anew = again = leak), names 1" in text
+    assert (
+        "  train and val share 1 image (a = anew = again = leak) and 1 name (cats)\n"
+        "    images encoded anew: 1\n"
+        "    images with different labels: 1\n"
+    ) in text
     assert "scores too well" in text
 
 
@@ -171,7 +175,18 @@ def test_splits_without_a_leak(records, capsys):
     summary = inspect.inspect(records)
     assert summary["shared"][0]["images"] == 0
     text = capsys.readouterr().out
-    assert "train and val: nothing" in text and "scores too well" not in text
+    assert "train and val share no image and no name\n" in text
+    assert "scores too well" not in text
+
+
+def test_what_splits_share_is_counted_and_named():
+    assert inspect.count_of("name", []) == "no name"
+    assert inspect.count_of("name", ["a"]) == "1 name (a)"
+    assert inspect.count_of("image", ["a = b", "c"]) == "2 images (a = b, c)"
+    many = [str(index) for index in range(1200)]
+    assert inspect.count_of("image", many) == (
+        "1,200 images (0, 1, 2, 3, 4, 5, 6, 7 and 1,192 more)"
+    )
 
 
 def test_weights_are_those_that_train_takes():
