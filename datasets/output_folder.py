@@ -70,7 +70,7 @@ def locked(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_free(output_dir: str, overwrite: bool) -> None:
+def check_free(output_dir: str, overwrite: bool) -> None:
     """Raises DatasetError where `output_dir` may not be written or replaced."""
     import tensorflow as tf
 
@@ -140,7 +140,7 @@ def unfinished_folder(output_dir: str, overwrite: bool) -> Iterator[str]:
     """
     import tensorflow as tf
 
-    _check_free(output_dir, overwrite)
+    check_free(output_dir, overwrite)
     temporary = unfinished_name(output_dir)
     try:
         tf.io.gfile.makedirs(temporary)
@@ -152,7 +152,7 @@ def unfinished_folder(output_dir: str, overwrite: bool) -> Iterator[str]:
     with locked(temporary):
         try:
             yield temporary
-            _check_free(output_dir, overwrite)
+            check_free(output_dir, overwrite)
             _install(temporary, output_dir)
         finally:
             if tf.io.gfile.exists(temporary) and not tf.io.gfile.listdir(temporary):

@@ -14,17 +14,18 @@ from PIL import Image
 
 import evaluate
 import train
-from datasets import build_cityscapes, build_tfds
-from datasets.build_tfds import choose_splits, convert_label, resolve_data_dir
+from datasets import build_cityscapes, build_tfds, tfds_features, tfds_staging
+from datasets.build_tfds import convert_label, resolve_data_dir
 from datasets.info import read_info
 from datasets.pairs import DatasetError
+from datasets.tfds_staging import choose_splits
 from datasets.tfrecord import parse_example, shard_paths
 
 
 @pytest.fixture(scope="module")
 def tfds():
     try:
-        return build_tfds.import_tfds()
+        return tfds_features.import_tfds()
     except DatasetError as error:
         pytest.skip(str(error))
 
@@ -68,7 +69,7 @@ def palette_png(ids: np.ndarray) -> bytes:
 def as_builder(builder):
     """Makes `tfds.builder` return a builder that is not registered."""
     with pytest.MonkeyPatch.context() as patch:
-        tfds = build_tfds.import_tfds()
+        tfds = tfds_features.import_tfds()
         patch.setattr(tfds, "builder", lambda name, data_dir=None: builder)
         yield
 
@@ -150,11 +151,22 @@ def test_a_prepared_data_set_comes_back_exactly(tfds, tmp_path, capsys):
     ]
 
 
-def test_what_is_there_is_kept_before_anything_is_read(tmp_path, monkeypatch):
-    (tmp_path / "info.json").write_text("{}")
+@pytest.mark.parametrize(
+    "file, overwrite, problem",
+    [
+        ("info.json", False, "exists already.*--overwrite"),
+        ("thesis.tex", False, "exists already.*--overwrite"),
+        ("thesis.tex", True, "no data set of ours and --overwrite does not replace"),
+    ],
+)
+def test_what_is_there_is_kept_before_anything_is_read(
+    tmp_path, monkeypatch, file, overwrite, problem
+):
+    (tmp_path / file).write_text("{}")
     monkeypatch.setattr(build_tfds, "import_tfds", None)
-    with pytest.raises(DatasetError, match="exists already.*--overwrite"):
-        build_tfds.build_tfds("drawn", tmp_path)
+    with pytest.raises(DatasetError, match=problem):
+        build_tfds.build_tfds("drawn", tmp_path, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
 def test_without_another_split_a_fraction_is_val(tfds, tmp_path):
@@ -211,7 +223,7 @@ def test_a_build_that_failed_goes_on_with_what_is_staged(tfds, tmp_path, monkeyp
         with pytest.raises(DatasetError, match="train/train_1: label has the ids"):
             build_tfds.build_tfds("drawn", out, num_processes=1)
         assert not out.exists() and (tmp_path / "records.staging").is_dir()
-        monkeypatch.setattr(build_tfds, "stage_split", None)  # is not called again
+        monkeypatch.setattr(tfds_staging, "stage_split", None)  # is not called again
         info = build_tfds.build_tfds("drawn", out, num_processes=1, skip_bad=True)
     assert info.splits == {"train": 3, "val": 1}
     assert not (tmp_path / "records.staging").exists()
@@ -402,7 +414,7 @@ def test_cityscapes_ids_become_train_ids(tfds, tmp_path):
 def test_known_data_sets_have_the_features_that_are_named(tfds):
     configs = {"cityscapes": "semantic_segmentation", "lost_and_found": "full"}
     with tfds.testing.mock_data(policy=tfds.testing.MockPolicy.USE_CODE):
-        for name, reading in build_tfds.KNOWN.items():
+        for name, reading in tfds_features.KNOWN.items():
             full = f"{name}/{configs[name]}" if name in configs else name
             features = tfds.builder(full).info.features
             assert features[reading.image_key].shape[-1] == 3
@@ -410,7 +422,7 @@ def test_known_data_sets_have_the_features_that_are_named(tfds):
             assert channels == (3 if reading.channel is not None else 1)
             classes = set(reading.ids.values()) - {255}
             assert classes == set(range(len(reading.class_names)))
-            assert build_tfds.find_features(tfds, features, reading) == reading
+            assert tfds_features.find_features(tfds, features, reading) == reading
 
 
 def test_labels_of_several_channels(tmp_path):
@@ -438,7 +450,7 @@ def test_convert_label_by_hand():
 def test_cityscapes_table_is_that_of_its_builder():
     stored = np.array([[*range(34), 255]], np.uint8)
     np.testing.assert_array_equal(
-        convert_label(stored, build_tfds.KNOWN["cityscapes"].ids),
+        convert_label(stored, tfds_features.KNOWN["cityscapes"].ids),
         build_cityscapes.convert_label(stored),
     )
 
