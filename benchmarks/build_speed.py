@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.timing import cpu_description, measure, ratio
-from datasets import build_folder, build_voc2012
+from datasets import build_voc2012, folder_splits
 from datasets.build import build_dataset
 from datasets.catalog import DATASETS
 from datasets.worker_pool import available_cpus
@@ -61,7 +61,7 @@ def main():
         images, labels = given if all(given) else draw_pairs(folder, args.count)
         stems = {path.stem for path in Path(labels).iterdir()}
         stems &= {path.stem for path in Path(images).iterdir()}
-        samples = build_folder.list_samples(images, labels, sorted(stems))
+        samples = folder_splits.list_samples(images, labels, sorted(stems))
         cpus = available_cpus()
         ways = {
             "one process": dict(num_processes=1),

@@ -47,7 +47,15 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from datasets import build, build_folder, coco, download, pairs, worker_pool
+from datasets import (
+    build,
+    coco,
+    download,
+    folder_splits,
+    image_files,
+    pairs,
+    worker_pool,
+)
 from datasets.catalog import DATASETS, VOC_NAMES
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
@@ -344,7 +352,7 @@ def read_panoptic_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
             "channels together are the id of a segment"
         )
     segments = {int(i): class_id for i, class_id in label["segments"].items()}
-    image_bytes = build_folder.read_image(sample.image, "ignore")
+    image_bytes = image_files.read_image(sample.image, "ignore")
     return image_bytes, convert_panoptic(np.asarray(image), segments)
 
 
@@ -353,7 +361,7 @@ def read_panoptic_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
 
 def _list_stuff(input_dir: Path, folder: Path) -> list[pairs.Sample]:
     images_folder = _images_folder(input_dir, folder.name)
-    samples = build_folder.list_samples(images_folder, folder)
+    samples = folder_splits.list_samples(images_folder, folder)
     # Another project writes its own maps beside the original ones.
     return [sample for sample in samples if not sample.name.endswith("_labelTrainIds")]
 
@@ -386,7 +394,7 @@ def convert_stuff(label: np.ndarray) -> np.ndarray:
 def read_stuff_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and the classes of its map."""
     label = convert_stuff(pairs.read_label(sample.label))
-    return build_folder.read_image(sample.image, "ignore"), label
+    return image_files.read_image(sample.image, "ignore"), label
 
 
 READERS = {

@@ -36,7 +36,7 @@ from pathlib import Path
 
 from absl import flags
 
-from datasets import build, build_folder, coco, pairs
+from datasets import build, coco, folder_splits, image_files, pairs
 from datasets.info import DatasetInfo
 
 BACKGROUND_NAMES = ("background", "_background_")
@@ -185,11 +185,11 @@ def build_coco_json(
         annotations: see `parse_annotations`.
         output_dir: folder to make; its name becomes that of the data set.
         images_dir: folder of the images; default: that of each JSON file.
-        val_fraction: of one JSON file, see `build_folder.split_by_fraction`.
+        val_fraction: of one JSON file, see `folder_splits.split_by_fraction`.
         seed: likewise.
         ignore_crowd: see `coco.list_samples`.
         skip_empty: likewise.
-        exif_orientation: see `build_folder.read_image`.
+        exif_orientation: see `image_files.read_image`.
         **options: as for `build.build_dataset`.
 
     Raises:
@@ -216,7 +216,7 @@ def build_coco_json(
         for split, file in files.items()
     }
     if list(splits) == [""]:
-        splits = build_folder.split_by_fraction(splits[""], val_fraction, seed)
+        splits = folder_splits.split_by_fraction(splits[""], val_fraction, seed)
     info = DatasetInfo(
         name=Path(output_dir).expanduser().resolve().name, class_names=names
     )
@@ -239,13 +239,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Chooses which images val_fraction takes.")
     flags.DEFINE_bool("ignore_crowd", False, "Regions with iscrowd become 255.")
     flags.DEFINE_bool("skip_empty", False, "Leave out images without annotations.")
-    flags.DEFINE_enum(
-        "exif_orientation",
-        "refuse",
-        ["refuse", "apply", "ignore"],
-        "Images that viewers show turned: their regions fit the image as shown (apply) "
-        "or as stored (ignore).",
-    )
+    image_files.define_exif_flag()
+    flags.adopt_module_key_flags(image_files)
 
 
 def main() -> None:

@@ -42,14 +42,7 @@ import numpy as np
 from absl import flags
 
 from datasets import build, class_map, folder_splits, image_files, pair_lists, pairs
-
-# Other modules import these from here.
 from datasets.folder_splits import Splits
-from datasets.folder_splits import list_samples as list_samples
-from datasets.folder_splits import list_splits as list_splits
-from datasets.folder_splits import split_by_fraction as split_by_fraction
-from datasets.image_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from datasets.image_files import read_image as read_image
 from datasets.info import DatasetInfo
 from datasets.label_rules import LabelRules, choose_classes
 from datasets.output_folder import full_path

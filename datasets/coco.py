@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets import pairs
-from datasets.build_folder import IMAGE_SUFFIXES, read_image
+from datasets.image_files import IMAGE_SUFFIXES, read_image
 from datasets.info import IGNORE_LABEL
 
 # Keys that every item of the three lists must have, and their types.
@@ -331,7 +331,7 @@ def read_sample(
     """Returns the image's bytes and its regions, drawn.
 
     Raises:
-        ValueError: see `build_folder.read_image`, `rasterize`.
+        ValueError: see `image_files.read_image`, `rasterize`.
     """
     return read_image(sample.image, exif_orientation), rasterize(sample.label)
 

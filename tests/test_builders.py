@@ -381,14 +381,6 @@ def command(module: str, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("module", ["build_voc2012", "build_camvid", "build_folder"])
-def test_help_lists_own_and_common_flags(module):
-    text = command(module, "--help").stdout
-    assert f"python -m datasets.{module} " in text
-    for flag in ("output_dir", "num_shards", "num_processes", "skip_bad", "overwrite"):
-        assert f"--{flag}:" in text or f"--[no]{flag}:" in text
-
-
 def test_command_line_of_folder(tmp_path):
     make_pairs(tmp_path, "abc", ids=[[0, 255, 255, 0, 0, 0]] * 4)
     arguments = (f"--input_dir={tmp_path}", f"--output_dir={tmp_path}/out")
