@@ -281,14 +281,12 @@ def profile_steps(crop_size: int) -> dict:
         "crop": lambda now: of_both(
             augment.crop(now["image"], now["label"], now["offset"], now["window"])
         ),
-        "flip": lambda now: of_both(
-            augment.flip_left_right(now["image"], now["label"], now["mirrored"])
-        ),
+        "mirror": lambda now: {"image": augment.mirror(now["image"], now["mirrored"])},
         "resize_image": lambda now: {
             "image": augment.resize_image(now["image"], now["scaled"])
         },
         "resize_label": lambda now: {
-            "label": augment.resize_label(now["label"], now["scaled"])
+            "label": augment.resize_label(now["label"], now["scaled"], now["mirrored"])
         },
         "pad": pad,
         "cast_label": lambda now: {

@@ -75,14 +75,20 @@ def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return tf.image.resize(image, size, method="bilinear", antialias=False)
 
 
-def resize_label(label: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Resizes to the nearest pixel: [h, w, 1] -> [height, width, 1], same dtype."""
+def resize_label(
+    label: tf.Tensor, size: tf.Tensor, mirrored: tf.Tensor | bool = False
+) -> tf.Tensor:
+    """Resizes to the nearest pixel: [h, w, 1] -> [height, width, 1], same dtype.
+
+    Where `mirrored` (bool scalar) is true the columns are taken from right to left.
+    """
+    height, width = tf.shape(label)[0], tf.shape(label)[1]
+    rows = nearest_pixels(height, size[0])
+    columns = nearest_pixels(width, size[1])
+    columns = tf.where(mirrored, width - 1 - columns, columns)
     # Two selections of whole rows take a quarter of the time of tf.image.resize.
-    label = tf.squeeze(label, axis=2)
-    for axis in (0, 1):
-        rows = nearest_pixels(tf.shape(label)[0], size[axis])
-        label = tf.transpose(tf.gather(label, rows))
-    return label[..., tf.newaxis]
+    label = tf.transpose(tf.gather(tf.squeeze(label, axis=2), rows))
+    return tf.transpose(tf.gather(label, columns))[..., tf.newaxis]
 
 
 def resize(
@@ -99,14 +105,23 @@ def resize(
     return resize_image(image, size), resize_label(label, size)
 
 
-def _pad_rows(image: tf.Tensor, missing: tf.Tensor, value: float) -> tf.Tensor:
-    """Adds `missing` (height, width) pixels below and to the right of [h, w, c]."""
-    # As a matrix: TensorFlow's kernel takes several times as long for three axes.
-    height, channels = tf.shape(image)[0], image.shape[2]
-    rows = tf.reshape(image, [height, -1])
-    paddings = [[0, missing[0]], [0, channels * missing[1]]]
-    rows = tf.pad(rows, paddings, constant_values=value)
-    return tf.reshape(rows, [height + missing[0], -1, channels])
+def _pad(
+    image: tf.Tensor, size: tuple[int, int], color: tuple[float, ...]
+) -> tf.Tensor:
+    """Fills [h, w, c] up to `size` with a colour, below and to the right."""
+    # As a matrix: TensorFlow's kernels take several times as long for three axes.
+    channels = image.shape[2]
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    right, below = channels * (size[1] - width), size[0] - height
+    rows = tf.reshape(image, [height, channels * width])
+    if len(set(color)) == 1:
+        rows = tf.pad(rows, [[0, below], [0, right]], constant_values=color[0])
+    else:
+        row = tf.constant(color * size[1], image.dtype)
+        rows = tf.concat([rows, tf.broadcast_to(row[:right], [height, right])], 1)
+        bottom = tf.broadcast_to(row, [below, channels * size[1]])
+        rows = tf.concat([rows, bottom], 0)
+    return tf.reshape(rows, [*size, channels])
 
 
 def pad_to(
@@ -121,30 +136,13 @@ def pad_to(
     The model subtracts its mean later, so zeros would not be neutral here, and a label
     padded with 0 would be trained as background.
     """
-    missing = tf.constant(size, tf.int32) - tf.shape(image)[:2]
-    label = _pad_rows(label, missing, ignore_label)
-    if len(set(mean_color)) == 1:
-        return _pad_rows(image, missing, mean_color[0]), label
-    color = tf.constant(mean_color, image.dtype)
-    for axis in (1, 0):
-        shape = tf.tensor_scatter_nd_update(
-            tf.shape(image), [[axis]], missing[axis : axis + 1]
-        )
-        image = tf.concat([image, tf.broadcast_to(color, shape)], axis)
-    return image, label
+    image = _pad(image, size, tuple(mean_color))
+    return image, _pad(label, size, (ignore_label,))
 
 
-def flip_left_right(
-    image: tf.Tensor, label: tf.Tensor, flip: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mirrors image and label where `flip` (bool scalar) is true."""
-
-    def mirrored():
-        # A matrix: TensorFlow's kernel takes five times as long for [h, w, 1].
-        ids = tf.squeeze(label, axis=2)
-        return tf.reverse(image, [1]), tf.reverse(ids, [1])[..., tf.newaxis]
-
-    return tf.cond(flip, mirrored, lambda: (image, label))
+def mirror(image: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+    """Turns [h, w, c] left to right where `mirrored` (bool scalar) is true."""
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def augment(
@@ -190,9 +188,10 @@ def augment(
         tf.shape(image)[:2], crop_size, scale, draw[1:3]
     )
     image, label = crop(image, label, offset, window)
+    mirrored = draw[3] < flip_probability
     # Mirrored while it is still uint8, which is a quarter of the memory.
-    image, label = flip_left_right(image, label, draw[3] < flip_probability)
-    image, label = resize(image, label, scaled)
+    image = resize_image(mirror(image, mirrored), scaled)
+    label = resize_label(label, scaled, mirrored)
     if change_image is not None:
         color_seed = tf.random.experimental.stateless_fold_in(seed, CHANGE_IMAGE_SALT)
         image = change_image(image, color_seed)
