@@ -6,7 +6,7 @@ a data set publishes no colours, those of the VOC devkit stand in.
 
 from __future__ import annotations
 
-from datasets.info import DatasetInfo
+from datasets.info import DatasetInfo, voc_colormap
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -159,11 +159,14 @@ DATASETS = {
         name="coco_panoptic",
         class_names=COCO_THING_NAMES + COCO_PANOPTIC_STUFF_NAMES,
         splits={"train": 118287, "val": 5000},
+        # Without black: their class 0 is person, and no background.
+        colormap=voc_colormap(134)[1:],
     ),
     "coco_stuff": DatasetInfo(
         name="coco_stuff",
         class_names=COCO_THING_NAMES + COCO_STUFF_NAMES,
         splits={"train": 118287, "val": 5000},
+        colormap=voc_colormap(172)[1:],
     ),
     "pascal_context": DatasetInfo(
         name="pascal_context",

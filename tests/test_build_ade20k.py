@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_builders import command, exif, read_records, save_image, save_label
 
 from datasets import build_ade20k as ade20k
 from datasets.info import read_info
 from datasets.pairs import DatasetError
+from tests.test_builders import command, exif, read_records, save_image, save_label
 
 IDS = np.array([[0, 1, 2, 149, 150, 0]] * 4)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_builders import command, read_records, save_image, save_label
 
 from datasets import build_cityscapes as cityscapes
 from datasets.info import read_info
 from datasets.pairs import DatasetError
+from tests.test_builders import command, read_records, save_image, save_label
 
 # Id and train id of the labels that cityscapesscripts/helpers/labels.py evaluates.
 PUBLISHED = {

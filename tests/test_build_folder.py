@@ -9,15 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from test_builders import (
-    command,
-    exif,
-    grey_png,
-    make_pairs,
-    read_records,
-    save_image,
-    save_label,
-)
 
 from datasets import (
     build_folder,
@@ -32,6 +23,15 @@ from datasets.image_files import read_image
 from datasets.info import read_info, voc_colormap
 from datasets.label_rules import LabelRules
 from datasets.pairs import DatasetError, Sample
+from tests.test_builders import (
+    command,
+    exif,
+    grey_png,
+    make_pairs,
+    read_records,
+    save_image,
+    save_label,
+)
 
 COLORS = {"sky": (128, 128, 128), "road": (128, 64, 128), "car": (64, 0, 128)}
 VOID = (0, 0, 0)

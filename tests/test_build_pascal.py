@@ -11,7 +11,6 @@ import pytest
 import scipy.io
 import scipy.sparse
 from PIL import Image
-from test_builders import ROOT, read_records, save_image, save_label
 
 from datasets import (
     build_pascal_context,
@@ -23,6 +22,7 @@ from datasets import (
 from datasets.catalog import DATASETS
 from datasets.info import read_info, voc_colormap
 from datasets.pairs import DatasetError
+from tests.test_builders import ROOT, read_records, save_image, save_label
 
 SIZE = (6, 4)  # Width and height of the drawn images.
 SHAPE = SIZE[::-1]
