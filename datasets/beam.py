@@ -19,6 +19,7 @@ import logging
 import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,7 +71,8 @@ def _killed_workers_noticed():
             report(arguments)
         elif not deaths:
             deaths.append(arguments.exc_value)
-            # Wakes the main thread from its waiting.
+            print("A worker process was killed: ending.", file=sys.stderr, flush=True)
+            # Wakes the main thread, which then lets the others end their shards.
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.excepthook = notice
