@@ -56,13 +56,21 @@ def _direct_options(options: list[str], num_processes: int) -> list[str]:
     ]
 
 
+class _WorkerKilled(Exception):
+    """A worker process of DirectRunner ended by itself."""
+
+
 @contextlib.contextmanager
 def _killed_workers_noticed():
     """Raises DatasetError where a worker process of DirectRunner dies in the block.
 
     Beam waits for its answer forever. The thread that watches over the process ends by
-    an exception, and that is all there is to be noticed.
+    an exception, and that is all there is to be noticed. A signal then wakes the main
+    thread, and Beam lets the other workers end their shards.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread can be woken.
+        return
     deaths = []
     report = threading.excepthook
 
@@ -72,20 +80,26 @@ def _killed_workers_noticed():
         elif not deaths:
             deaths.append(arguments.exc_value)
             print("A worker process was killed: ending.", file=sys.stderr, flush=True)
-            # Wakes the main thread, which then lets the others end their shards.
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    def wake(number, frame):
+        if deaths:
+            raise _WorkerKilled
+        if callable(interrupt):
+            interrupt(number, frame)
+
+    # Of our own also where SIGINT is ignored, as in a shell's background jobs.
+    interrupt = signal.signal(signal.SIGINT, wake)
     threading.excepthook = notice
     try:
         yield
-    except KeyboardInterrupt as error:
-        if not deaths:
-            raise
+    except _WorkerKilled as error:
         raise DatasetError(
             f"a worker process was killed, perhaps because memory ran out ({deaths[0]})"
         ) from error
     finally:
         threading.excepthook = report
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def write_shards(

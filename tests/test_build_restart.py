@@ -399,7 +399,12 @@ def test_a_killed_beam_worker_ends_the_build_and_the_next_goes_on(
     samples, uninterrupted, tmp_path
 ):
     pytest.importorskip("apache_beam")
-    process = start(tmp_path, "DirectRunner")
+    # Ctrl-C is ignored, as in jobs that a shell runs in the background.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start(tmp_path, "DirectRunner")
+    finally:
+        signal.signal(signal.SIGINT, handler)
     wait_until(lambda: (tmp_path / "waiting").exists() and len(workers(tmp_path)) == 2)
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
     time.sleep(1)
