@@ -23,7 +23,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import errno
 import functools
 import itertools
 import os
@@ -39,7 +38,7 @@ from tqdm import tqdm
 
 from datasets import beam
 from datasets.info import INFO_FILE, DatasetInfo
-from datasets.output_folder import full_path, unfinished_folder
+from datasets.output_folder import full_path, is_disk_full, unfinished_folder
 from datasets.pairs import DatasetError, Pair, ReadSample, Sample, check_pair
 from datasets.shards import (
     Shard,
@@ -112,8 +111,8 @@ def _advice(shards: Sequence[Shard], folder: str, keep_offenders: bool):
                 "goes on with the others.",
                 file=sys.stderr,
             )
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error):
+        # TensorFlow's errors say it in words.
+        if is_disk_full(error) or "No space left" in str(error):
             raise DatasetError(
                 f"No space left on the disk of {folder}. Make room and run the same "
                 "command again, or give another --output_dir."
@@ -289,13 +288,6 @@ def define_flags() -> None:
         "runner", LOCAL, [LOCAL, *beam.RUNNERS], "Worker processes, or Apache Beam's."
     )
     flags.DEFINE_string("beam_options", "", "Of the runner, as on a command line.")
-
-
-def define_input_flags(input_help: str) -> None:
-    """Defines the flags of a builder of a data set with lists: see `build_listed`."""
-    define_flags()
-    flags.DEFINE_string("input_dir", None, input_help)
-    flags.DEFINE_list("splits", [], "Splits to write; default: all that are there.")
 
 
 def flag_options() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, download, image_files, pairs
+from datasets import build, image_files, pairs, published
 from datasets.catalog import DATASETS
 from datasets.folder_splits import list_samples as list_folder
 from datasets.info import IGNORE_LABEL, DatasetInfo
@@ -123,28 +123,17 @@ def build_ade20k(
 
 
 def define_flags() -> None:
-    build.define_input_flags("Folder ADEChallengeData2016, or its parent.")
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
+    published.define_flags("Folder ADEChallengeData2016, or its parent.")
+    flags.adopt_module_key_flags(published)
     image_files.define_exif_flag()
     flags.adopt_module_key_flags(image_files)
 
 
 def main() -> None:
     args = flags.FLAGS
-    folders = download.prepare(
-        "ade20k",
-        args.splits,
-        input_dir=args.input_dir,
-        **download.flag_options(),
-    )
     build_ade20k(
-        output_dir=args.output_dir,
-        splits=args.splits,
         exif_orientation=args.exif_orientation,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options("ade20k", "input_dir"),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, download, pairs
+from datasets import build, pairs, published
 from datasets.catalog import DATASETS
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
@@ -99,25 +99,13 @@ def build_camvid(
 
 
 def define_flags() -> None:
-    build.define_input_flags("Folder in SegNet's layout.")
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
+    published.define_flags("Folder in SegNet's layout.")
+    flags.adopt_module_key_flags(published)
 
 
 def main() -> None:
-    args = flags.FLAGS
-    folders = download.prepare(
-        "camvid",
-        args.splits,
-        input_dir=args.input_dir,
-        **download.flag_options(),
-    )
     build_camvid(
-        output_dir=args.output_dir,
-        splits=args.splits,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options("camvid", "input_dir"),
     )
 
 

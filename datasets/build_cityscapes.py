@@ -33,7 +33,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from datasets import build, download, pairs
+from datasets import build, pairs, published
 from datasets.catalog import DATASETS
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
@@ -241,10 +241,8 @@ def build_cityscapes(
 
 
 def define_flags() -> None:
-    build.define_input_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
+    published.define_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
+    flags.adopt_module_key_flags(published)
     flags.DEFINE_bool("coarse", False, "Coarse labels; by default for train_extra.")
     flags.DEFINE_bool(
         "resize_labels", False, "Fit labels to images that were made smaller."
@@ -253,19 +251,10 @@ def define_flags() -> None:
 
 def main() -> None:
     args = flags.FLAGS
-    folders = download.prepare(
-        "cityscapes",
-        args.splits,
-        input_dir=args.input_dir,
-        **download.flag_options(),
-    )
     build_cityscapes(
-        output_dir=args.output_dir,
-        splits=args.splits,
         coarse=args.coarse,
         resize_labels=args.resize_labels,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options("cityscapes", "input_dir"),
     )
 
 

@@ -50,10 +50,10 @@ from tqdm import tqdm
 from datasets import (
     build,
     coco,
-    download,
     folder_splits,
     image_files,
     pairs,
+    published,
     worker_pool,
 )
 from datasets.catalog import DATASETS, VOC_NAMES
@@ -451,10 +451,8 @@ def build_coco(
 
 
 def define_flags() -> None:
-    build.define_input_flags("Folder in COCO's layout.")
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
+    published.define_flags("Folder in COCO's layout.")
+    flags.adopt_module_key_flags(published)
     flags.DEFINE_enum("task", None, list(TASKS), "Which classes.", required=True)
     flags.DEFINE_enum("year", "", ["", "2014", "2017"], "Where both are there.")
     flags.DEFINE_string("stuff_dir", "", "Default: stuffthingmaps in input_dir.")
@@ -470,22 +468,13 @@ def main() -> None:
     args = flags.FLAGS
     if args.download and args.year == "2014":
         raise pairs.DatasetError("--download gets COCO 2017. Leave --year=2014 out.")
-    folders = download.prepare(
-        f"coco_{args.task}",
-        args.splits,
-        input_dir=args.input_dir,
-        **download.flag_options(),
-    )
     build_coco(
-        output_dir=args.output_dir,
-        splits=args.splits,
         task=args.task,
         year=args.year,
         stuff_dir=args.stuff_dir,
         min_pixels=args.min_pixels,
         filtered_splits=args.filtered_splits,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options(f"coco_{args.task}", "input_dir"),
     )
 
 

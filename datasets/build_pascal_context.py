@@ -38,7 +38,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from datasets import build, download, matlab, pairs, voc_devkit
+from datasets import build, matlab, pairs, published, voc_devkit
 from datasets.catalog import CONTEXT_NAMES, DATASETS
 from datasets.info import IGNORE_LABEL, DatasetInfo
 
@@ -347,10 +347,8 @@ def build_pascal_context(
 
 
 def define_flags() -> None:
-    build.define_input_flags("Folder of PASCAL-Context's labels, or one that holds it.")
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
+    published.define_flags("Folder of PASCAL-Context's labels, or one that holds it.")
+    flags.adopt_module_key_flags(published)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
@@ -361,19 +359,9 @@ def define_flags() -> None:
 
 def main() -> None:
     args = flags.FLAGS
-    folders = download.prepare(
-        "pascal_context",
-        args.splits,
-        input_dir=args.input_dir,
-        devkit_dir=args.devkit_dir,
-        **download.flag_options(),
-    )
     build_pascal_context(
-        output_dir=args.output_dir,
-        splits=args.splits,
         ignore_background=args.ignore_background,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options("pascal_context", "input_dir", "devkit_dir"),
     )
 
 

@@ -37,7 +37,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from datasets import build, download, matlab, pairs, voc_devkit
+from datasets import build, matlab, pairs, published, voc_devkit
 from datasets.catalog import DATASETS
 from datasets.info import DatasetInfo
 
@@ -321,29 +321,16 @@ def build_person_part(
 
 
 def define_flags() -> None:
-    build.define_input_flags("Folder of Person-Part's labels, or one that holds it.")
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
+    published.define_flags("Folder of Person-Part's labels, or one that holds it.")
+    flags.adopt_module_key_flags(published)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
 
 
 def main() -> None:
-    args = flags.FLAGS
-    folders = download.prepare(
-        "person_part",
-        args.splits,
-        input_dir=args.input_dir,
-        devkit_dir=args.devkit_dir,
-        **download.flag_options(),
-    )
     build_person_part(
-        output_dir=args.output_dir,
-        splits=args.splits,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options("person_part", "input_dir", "devkit_dir"),
     )
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, download, pairs, sbd, voc_devkit
+from datasets import build, pairs, published, sbd, voc_devkit
 from datasets.catalog import DATASETS
 from datasets.info import DatasetInfo
 
@@ -235,17 +235,13 @@ def build_voc2012(
 
 
 def define_flags() -> None:
-    build.define_flags()
-    flags.adopt_module_key_flags(build)
-    download.define_flags()
-    flags.adopt_module_key_flags(download)
-    flags.DEFINE_string("devkit_dir", None, "Folder VOCdevkit/VOC2012, or VOCdevkit.")
-    flags.DEFINE_string("sbd_dir", None, "Folder benchmark_RELEASE, for trainaug.")
-    flags.DEFINE_list(
-        "splits",
-        [],
+    published.define_flags(
+        "Folder VOCdevkit/VOC2012, or VOCdevkit.",
+        "devkit_dir",
         "Lists of ImageSets/Segmentation, or trainaug; default: all but test.",
     )
+    flags.adopt_module_key_flags(published)
+    flags.DEFINE_string("sbd_dir", None, "Folder benchmark_RELEASE, for trainaug.")
     flags.DEFINE_integer(
         "expect_trainaug",
         None,
@@ -255,19 +251,9 @@ def define_flags() -> None:
 
 def main() -> None:
     args = flags.FLAGS
-    folders = download.prepare(
-        "voc2012",
-        args.splits,
-        devkit_dir=args.devkit_dir,
-        sbd_dir=args.sbd_dir,
-        **download.flag_options(),
-    )
     build_voc2012(
-        output_dir=args.output_dir,
-        splits=args.splits,
         expect_trainaug=args.expect_trainaug,
-        **folders,
-        **build.flag_options(),
+        **published.flag_options("voc2012", "devkit_dir", "sbd_dir"),
     )
 
 

@@ -18,7 +18,6 @@ A folder of the builder that is given by its own flag is used and not downloaded
 from __future__ import annotations
 
 import dataclasses
-import errno
 import http.client
 import json
 import os
@@ -38,7 +37,7 @@ from tqdm import tqdm
 
 from datasets.archives import LOGIN, SOURCES, Archive, Source
 from datasets.extraction import unpack
-from datasets.output_folder import locked
+from datasets.output_folder import is_disk_full, locked
 from datasets.pairs import DatasetError
 
 DOWNLOAD_DIR = "runs/downloads"
@@ -242,7 +241,7 @@ def _write(response, offset: int, total: int | None, progress: _Progress) -> Non
                 file.write(chunk)
                 bar.update(len(chunk))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise DatasetError(
             f"No space left on the disk of {progress.path}, which keeps what has come. "

@@ -6,7 +6,6 @@ names with `..` and links are refused, and nothing but bytes is taken over.
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
+from datasets.output_folder import is_disk_full
 from datasets.pairs import DatasetError
 
 # What zipfile, tarfile and gzip raise for damage, encryption and unknown methods.
@@ -164,7 +164,7 @@ def unpack(
         # gzip's errors are OSErrors that no system call raised.
         if error.errno is None:
             raise _damaged(path, error) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DatasetError(
                 f"No space left on the disk of {folder} to unpack {path.name}. Make "
                 "room and run the same command again, or give another --download_dir."
