@@ -68,6 +68,12 @@ def nearest_pixels(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     return (2 * tf.range(new) + 1) * old // (2 * new)
 
 
+def mirror(image: tf.Tensor, mirrored: tf.Tensor | bool) -> tf.Tensor:
+    """Turns [h, w, c] left to right where `mirrored` (bool scalar) is true."""
+    mirrored = tf.convert_to_tensor(mirrored)
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+
+
 def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Resizes bilinearly: [h, w, 3] -> float32 [height, width, 3]."""
     # TensorFlow's kernel has vector code for float32 alone.
@@ -92,17 +98,23 @@ def resize_label(
 
 
 def resize(
-    image: tf.Tensor, label: tf.Tensor, size: tf.Tensor
+    image: tf.Tensor,
+    label: tf.Tensor,
+    size: tf.Tensor,
+    mirrored: tf.Tensor | bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Resizes the image bilinearly and the label to its nearest pixel.
 
     Both sample at half-pixel centres, (y + 0.5) * old / new - 0.5, so that an object
-    and its label stay on top of each other at every size.
+    and its label stay on top of each other at every size. Where `mirrored` (bool
+    scalar) is true both are turned left to right.
 
     Returns:
         image: float32 [height, width, 3]; label: the dtype it had, [height, width, 1].
     """
-    return resize_image(image, size), resize_label(label, size)
+    # Mirrored while it is still uint8, which is a quarter of the memory.
+    image = resize_image(mirror(image, mirrored), size)
+    return image, resize_label(label, size, mirrored)
 
 
 def _pad(
@@ -138,11 +150,6 @@ def pad_to(
     """
     image = _pad(image, size, tuple(mean_color))
     return image, _pad(label, size, (ignore_label,))
-
-
-def mirror(image: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
-    """Turns [h, w, c] left to right where `mirrored` (bool scalar) is true."""
-    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def augment(
@@ -188,10 +195,7 @@ def augment(
         tf.shape(image)[:2], crop_size, scale, draw[1:3]
     )
     image, label = crop(image, label, offset, window)
-    mirrored = draw[3] < flip_probability
-    # Mirrored while it is still uint8, which is a quarter of the memory.
-    image = resize_image(mirror(image, mirrored), scaled)
-    label = resize_label(label, scaled, mirrored)
+    image, label = resize(image, label, scaled, draw[3] < flip_probability)
     if change_image is not None:
         color_seed = tf.random.experimental.stateless_fold_in(seed, CHANGE_IMAGE_SALT)
         image = change_image(image, color_seed)
