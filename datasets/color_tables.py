@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import pairs
+from datasets.output_folder import whole_file
 from datasets.pair_lists import delimiter_of
 
 IGNORED_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
@@ -219,6 +219,5 @@ def write_table(table: ColorTable, path: str | Path) -> None:
             f"--label_colors={path}, or remove it."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")

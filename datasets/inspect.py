@@ -43,7 +43,7 @@ from datasets.inspection import (
     read_split,
     summarize,
 )
-from datasets.output_folder import full_path
+from datasets.output_folder import full_path, whole_file
 from datasets.tfrecord import parse_example
 
 NUM_NAMED = 8
@@ -239,19 +239,6 @@ def report(summary: dict) -> str:
 # --- What is written -----------------------------------------------------------------
 
 
-def _write(path: str, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    temporary = f"{path}.part"
-    try:
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(data)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise
-
-
 def contact_sheet(
     facts: SplitFacts, split: str, info: DatasetInfo, all_classes: bool = False
 ) -> Image.Image:
@@ -293,7 +280,9 @@ def write_inspection(
             files[f"{split}.png"] = buffer.getvalue()
     paths = [os.path.join(output_dir, name) for name in files]
     for path, data in zip(paths, files.values()):
-        _write(path, data)
+        with whole_file(path) as temporary:
+            with tf.io.gfile.GFile(temporary, "wb") as file:
+                file.write(data)
     return paths
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ try:
     import fcntl
 except ImportError:  # Windows has no advisory locks of this kind.
     fcntl = None
+
+# Ends the names of files that are being written.
+PART_SUFFIX = ".part"
 
 
 def is_remote(path: str | Path) -> bool:
@@ -128,6 +132,25 @@ def _install(temporary: str, output_dir: str) -> None:
         os.rename(output_dir, replaced)
     os.rename(temporary, output_dir)
     remove(replaced)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[str]:
+    """Yields a name to write to, which becomes `path` when the block succeeds.
+
+    What was written is removed where it does not. Two that write one path at the same
+    time do not meet.
+    """
+    import tensorflow as tf
+
+    temporary = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"
+    try:
+        yield temporary
+        tf.io.gfile.rename(temporary, os.fspath(path), overwrite=True)
+    except BaseException:
+        if tf.io.gfile.exists(temporary):
+            tf.io.gfile.remove(temporary)
+        raise
 
 
 @contextlib.contextmanager

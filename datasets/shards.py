@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pickle
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import numpy as np
 import PIL
 
 from datasets.info import DatasetInfo
+from datasets.output_folder import PART_SUFFIX, whole_file
 from datasets.pairs import Pair, ReadSample, Sample
 from datasets.tfrecord import serialize_example, shard_name
 
@@ -30,7 +30,6 @@ from datasets.tfrecord import serialize_example, shard_name
 MIN_SHARDS = 4
 MAX_SHARD_SAMPLES = 1000
 
-PART_SUFFIX = ".part"
 REPORT_SUFFIX = ".report.json"
 
 
@@ -130,12 +129,6 @@ def plan_shards(
 # --- Writing and reading back --------------------------------------------------------
 
 
-def _put(path: str, temporary: str) -> None:
-    import tensorflow as tf
-
-    tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
 def write_shard(
     shard: Shard, pairs: Iterable[Pair | str], folder: str, num_classes: int
 ) -> None:
@@ -152,34 +145,27 @@ def write_shard(
     report = ShardReport(shard.fingerprint, 0, np.zeros(num_classes, np.int64), [])
     path = os.path.join(folder, shard.name)
     # Distributed runners may run one piece of work twice, at the same time.
-    temporary = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"
-    try:
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for sample, pair in zip(shard.samples, pairs):
-                if isinstance(pair, str):
-                    report.offenders.append(f"{shard.split}/{sample.name}: {pair}")
-                    continue
-                writer.write(
-                    serialize_example(
-                        pair.image_bytes,
-                        pair.label_png,
-                        sample.name,
-                        pair.image_format,
-                        pair.height,
-                        pair.width,
-                    )
+    with whole_file(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
+        for sample, pair in zip(shard.samples, pairs):
+            if isinstance(pair, str):
+                report.offenders.append(f"{shard.split}/{sample.name}: {pair}")
+                continue
+            writer.write(
+                serialize_example(
+                    pair.image_bytes,
+                    pair.label_png,
+                    sample.name,
+                    pair.image_format,
+                    pair.height,
+                    pair.width,
                 )
-                report.num_examples += 1
-                report.pixel_counts += pair.pixel_counts
-        _put(path, temporary)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise
+            )
+            report.num_examples += 1
+            report.pixel_counts += pair.pixel_counts
     report.pixel_counts = report.pixel_counts.tolist()
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(json.dumps(dataclasses.asdict(report)))
-    _put(path + REPORT_SUFFIX, temporary)
+    with whole_file(path + REPORT_SUFFIX) as temporary:
+        with tf.io.gfile.GFile(temporary, "w") as file:
+            file.write(json.dumps(dataclasses.asdict(report)))
 
 
 def read_report(shard: Shard, folder: str) -> ShardReport | None:

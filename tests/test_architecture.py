@@ -131,7 +131,7 @@ FLOORS = {
     "datasets.catalog": {"info"},
     "datasets.worker_pool": {"pairs"},
     "datasets.output_folder": {"info", "pairs"},
-    "datasets.shards": {"info", "pairs", "tfrecord"},
+    "datasets.shards": {"info", "output_folder", "pairs", "tfrecord"},
     "datasets.beam": {"pairs", "shards"},
     "datasets.build": {
         "beam",

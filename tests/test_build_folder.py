@@ -595,7 +595,7 @@ def test_inferred_colors_are_sorted_shown_and_written(tmp_path, capsys):
             rules,
             num_processes=1,
         )
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_inferred_order_does_not_depend_on_the_order_of_masks(tmp_path):
