@@ -29,13 +29,13 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from datasets.bad_records import DATA_ERRORS, bad_records_named
 from datasets.build_tfds import resolve_data_dir
-from datasets.info import read_info
-from datasets.pipeline import make_eval_dataset
 from deeplab_tf.config import read_config
-from deeplab_tf.crf import parse_crf
-from deeplab_tf.evaluation import (
+from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.records.info import read_info
+from deeplab_tf.evaluation.html_report import BestAndWorst, write_report
+from deeplab_tf.evaluation.scores import (
     Evaluation,
     check_comparable,
     compare,
@@ -45,11 +45,11 @@ from deeplab_tf.evaluation import (
     write_summary,
     write_table,
 )
-from deeplab_tf.evaluation_report import BestAndWorst, write_report
-from deeplab_tf.inference import Segmenter, load_segmenter
+from deeplab_tf.inference.crf import parse_crf
+from deeplab_tf.inference.runtimes import is_runtime_file
+from deeplab_tf.inference.saved_models import find_version
+from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.runtimes import is_runtime_file
-from deeplab_tf.saved_models import find_version
 from deeplab_tf.workdir import workdir_weights
 
 FLAGS = flags.FLAGS

@@ -28,15 +28,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from absl import app, flags, logging
 
-from datasets.pipeline import make_eval_dataset
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.converting import CALIBRATION_IMAGES, convert_model
-from deeplab_tf.exporting import Agreement, export_model
-from deeplab_tf.images import read_image
-from deeplab_tf.input_files import find_inputs, is_video
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.exports.runtime_files import CALIBRATION_IMAGES, convert_model
+from deeplab_tf.exports.saved_model import Agreement, export_model
+from deeplab_tf.exports.signatures import MAX_PIXELS
 from deeplab_tf.labels import Labels
-from deeplab_tf.models import MIN_IMAGE_SIZE
-from deeplab_tf.serving import MAX_PIXELS
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.prediction.input_files import find_inputs, is_video
 from deeplab_tf.version import __version__
 from deeplab_tf.workdir import load_workdir
 
@@ -78,7 +78,7 @@ def export_workdir(
     images: Sequence[np.ndarray] | None = None,
     **options,
 ) -> tuple[str, Agreement]:
-    """Exports the best weights of a run; see `exporting.export_model`.
+    """Exports the best weights of a run; see `saved_model.export_model`.
 
     Args:
       workdir: of train.py.
@@ -87,7 +87,7 @@ def export_workdir(
       output_stride: 8, 16 or 32 instead of the run's.
       precision: "float32", "bfloat16" or "float16".
       images: to compare on; None takes some of the run's evaluation split.
-      **options: scales, flip, constants and max_pixels of `exporting.export_model`.
+      **options: scales, flip, constants and max_pixels of `saved_model.export_model`.
 
     Returns:
       (path of the version's folder, what the comparison found).
@@ -122,7 +122,7 @@ def convert_workdir(
     output_stride: int | None = None,
     images: Sequence[np.ndarray] | None = None,
 ) -> tuple[str, Agreement]:
-    """Converts the best weights of a run; see `converting.convert_model`.
+    """Converts the best weights of a run; see `runtime_files.convert_model`.
 
     Args:
       workdir: of train.py.

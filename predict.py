@@ -27,13 +27,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
 
-from deeplab_tf import page
-from deeplab_tf.crf import parse_crf
-from deeplab_tf.images import MAX_PIXELS
-from deeplab_tf.inference import Segmenter, load_segmenter
-from deeplab_tf.input_files import KINDS, find_inputs, select_listed
-from deeplab_tf.predictions import LARGE_WINDOW, Output, predict_files
-from deeplab_tf.submissions import SUBMISSIONS
+from deeplab_tf.inference.crf import parse_crf
+from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
+from deeplab_tf.pictures.images import MAX_PIXELS
+from deeplab_tf.prediction import page
+from deeplab_tf.prediction.input_files import KINDS, find_inputs, select_listed
+from deeplab_tf.prediction.outputs import LARGE_WINDOW, Output, predict_files
+from deeplab_tf.prediction.submissions import SUBMISSIONS
 
 FLAGS = flags.FLAGS
 

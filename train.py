@@ -35,30 +35,30 @@ from absl import app, flags, logging
 from tensorflow import keras
 
 from datasets import build_shapes
-from datasets.bad_records import DATA_ERRORS, bad_records_named
 from datasets.build_tfds import resolve_data_dir
-from datasets.info import read_info
-from datasets.pipeline import (
+from deeplab_tf import config as configs
+from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
+from deeplab_tf.data.reading.pipeline import (
     fill_batch,
     make_eval_dataset,
     make_eval_share,
     make_train_dataset,
 )
-from datasets.selection import SKIP_ADVICE, Selection, select_records
-from deeplab_tf import callbacks as run_callbacks
-from deeplab_tf import config as configs
-from deeplab_tf import runs, strategies, training, watching
-from deeplab_tf.backbones import find_backbone
-from deeplab_tf.checkpoints import last_step, list_checkpoints
-from deeplab_tf.layers import mean_color
-from deeplab_tf.losses import balanced_class_weights
-from deeplab_tf.meter import RunMeter
-from deeplab_tf.models import MIN_IMAGE_SIZE, MODELS, build_model
-from deeplab_tf.optimizers import AveragedEvaluation, averaged_weights
+from deeplab_tf.data.reading.selection import SKIP_ADVICE, Selection, select_records
+from deeplab_tf.data.records.info import read_info
+from deeplab_tf.networks.backbones import find_backbone
+from deeplab_tf.networks.layers import mean_color
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE, MODELS, build_model
 from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
-from deeplab_tf.report import LOG_FILE, write_report
+from deeplab_tf.training import compiling, runs, strategies, watching
+from deeplab_tf.training import resuming as run_callbacks
+from deeplab_tf.training.checkpoints import last_step, list_checkpoints
+from deeplab_tf.training.log import LOG_FILE, write_report
+from deeplab_tf.training.losses import balanced_class_weights
+from deeplab_tf.training.meter import RunMeter
+from deeplab_tf.training.optimizers import AveragedEvaluation, averaged_weights
+from deeplab_tf.training.workers import Workers, find_workers
 from deeplab_tf.workdir import POLICIES, precision_policy
-from deeplab_tf.workers import Workers, find_workers
 
 FLAGS = flags.FLAGS
 
@@ -257,17 +257,17 @@ def begin_or_resume(config: configs.TrainConfig, workdir: str, strategy, output)
     """Makes the model on every replica, with its first weights or those of the workdir.
 
     Returns:
-      (compiled model, `callbacks.ResumableRun`). Arguments and errors as of `train`.
+      (compiled model, `resuming.ResumableRun`). Arguments and errors as of `train`.
     """
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), precision_policy(config.precision):
         replicas = strategy.num_replicas_in_sync
         model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
-        training.compile_model(model, config)
-    for warning in training.batch_norm_warnings(model, config):
+        compiling.compile_model(model, config)
+    for warning in compiling.batch_norm_warnings(model, config):
         print(f"Warning: {warning}")
     if not list_checkpoints(run_callbacks.checkpoint_folder(workdir)):
-        report = training.initialize(model, config)
+        report = compiling.initialize(model, config)
         print(report or "Training from scratch.")
     with strategy.scope():
         run = run_callbacks.ResumableRun(
@@ -373,14 +373,14 @@ def make_validation_data(config: configs.TrainConfig, strategy, model):
             fill_batch, batch_size=replicas, ignore_label=config.ignore_label
         )
         dataset = dataset.map(fill)
-    return training.label_outputs(model, dataset), None
+    return compiling.label_outputs(model, dataset), None
 
 
 def data_for_fit(strategy, model, make_dataset, *arguments):
     """A label for every output of the model; of several workers, this one's share."""
     return strategies.distribute(
         strategy,
-        lambda **share: training.label_outputs(
+        lambda **share: compiling.label_outputs(
             model, make_dataset(*arguments, **share)
         ),
     )

@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import cpu_description, measure, ratio
-from datasets.augment import augment
-from datasets.bootstrap import count_pixels
-from datasets.pipeline import make_eval_dataset, make_train_dataset
-from datasets.policies import POLICIES
+from deeplab_tf.data.reading.augment import augment
+from deeplab_tf.data.reading.bootstrap import count_pixels
+from deeplab_tf.data.reading.pipeline import make_eval_dataset, make_train_dataset
+from deeplab_tf.data.reading.policies import POLICIES
 
 
 def one_thread() -> tf.data.Options:

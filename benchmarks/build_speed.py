@@ -20,10 +20,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.timing import cpu_description, measure, ratio
-from datasets import build_voc2012, folder_splits
-from datasets.build import build_dataset
-from datasets.catalog import DATASETS
-from datasets.worker_pool import available_cpus
+from datasets import build_voc2012
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.data.building.dataset import build_dataset
+from deeplab_tf.data.building.worker_pool import available_cpus
+from deeplab_tf.data.folders import folder_splits
 
 SIZE = (500, 375)
 

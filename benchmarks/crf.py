@@ -40,12 +40,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.build_shapes import draw_scene
-from datasets.catalog import DATASETS
-from datasets.info import DatasetInfo, read_info
-from datasets.pipeline import make_eval_dataset
-from deeplab_tf import metrics
-from deeplab_tf.crf import CRFParameters, dense_crf, parse_crf
-from deeplab_tf.inference import Segmenter
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.records.info import DatasetInfo, read_info
+from deeplab_tf.evaluation import metrics
+from deeplab_tf.inference.crf import CRFParameters, dense_crf, parse_crf
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.workdir import load_workdir
 
 FLAGS = flags.FLAGS

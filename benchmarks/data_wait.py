@@ -21,8 +21,8 @@ import tensorflow as tf
 
 import train
 from benchmarks.timing import cpu_description
-from deeplab_tf import training
-from deeplab_tf.models import build_model
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.training import compiling
 from deeplab_tf.workdir import precision_policy
 
 WARM_UP = 3
@@ -56,7 +56,7 @@ def main():
 
     with precision_policy(config.precision):
         model = build_model(config)
-        training.compile_model(model, config)
+        compiling.compile_model(model, config)
     waits, steps = [], []
     for step in range(WARM_UP + args.steps):
         start = time.perf_counter()

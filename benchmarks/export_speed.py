@@ -24,9 +24,9 @@ import tensorflow as tf
 
 from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf import TrainConfig, build_model
-from deeplab_tf.exporting import export_model
+from deeplab_tf.exports.saved_model import export_model
+from deeplab_tf.inference.saved_models import load_saved_model
 from deeplab_tf.labels import Labels, labels_for
-from deeplab_tf.saved_models import load_saved_model
 from deeplab_tf.workdir import precision_policy
 
 NUM_CLASSES = 21

@@ -25,8 +25,8 @@ import tensorflow as tf
 
 from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf import DeepLabV3, Segmenter, inference_model, load_workdir
-from deeplab_tf.inference import PAPER_SCALES
-from deeplab_tf.windows import window_starts
+from deeplab_tf.inference.segmenter import PAPER_SCALES
+from deeplab_tf.inference.windows import window_starts
 
 
 def forward_passes(model, image: np.ndarray):

@@ -18,11 +18,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tqdm import tqdm
 
-from datasets.pipeline import make_eval_dataset
 from deeplab_tf import Segmenter, load_workdir
-from deeplab_tf.crf import CRFParameters
-from deeplab_tf.evaluation import Evaluation
-from deeplab_tf.inference import PAPER_SCALES
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.evaluation.scores import Evaluation
+from deeplab_tf.inference.crf import CRFParameters
+from deeplab_tf.inference.segmenter import PAPER_SCALES
 
 TRIMAP_WIDTH = 5
 ROWS = {

@@ -32,7 +32,8 @@ from absl import app, flags
 from PIL import Image
 
 from benchmarks.timing import cpu_description, measure, ratio
-from datasets import augment, pipeline, tfrecord
+from deeplab_tf.data.reading import augment, pipeline
+from deeplab_tf.data.records import tfrecord
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Records; default: drawn ones of three kinds.")

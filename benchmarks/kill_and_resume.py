@@ -20,7 +20,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from deeplab_tf.weight_files import read_weights
+from deeplab_tf.networks.weight_files import read_weights
 from deeplab_tf.workdir import LAST_WEIGHTS
 
 FLAGS = (

@@ -19,9 +19,9 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from deeplab_tf.saved_models import load_saved_model, read_labels
-from deeplab_tf.serving import METADATA_KEYS
-from deeplab_tf.warmup import WARMUP_FILE
+from deeplab_tf.exports.signatures import METADATA_KEYS
+from deeplab_tf.exports.warmup import WARMUP_FILE
+from deeplab_tf.inference.saved_models import load_saved_model, read_labels
 
 
 def is_whole(path: str) -> bool:

@@ -30,8 +30,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks.timing import cpu_description
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import load_segmenter
+from deeplab_tf.inference.segmenter import load_segmenter
+from deeplab_tf.pictures.images import read_image
 from serving.client import Client
 
 PERCENTILES = (50, 90, 95, 99, 99.9)

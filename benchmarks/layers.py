@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from benchmarks.timing import measure, ratio
-from deeplab_tf.layers import (
+from deeplab_tf.networks.layers import (
     AtrousConv2D,
     AtrousDepthwiseConv2D,
     FusedBatchNormalization,

@@ -23,8 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tensorflow import keras
 
-from deeplab_tf import heads
-from deeplab_tf.models import MODELS
+from deeplab_tf.networks import heads
+from deeplab_tf.networks.models import MODELS
 
 NUM_CLASSES = 21
 IMAGE_SIZE = 513

@@ -26,10 +26,10 @@ import tensorflow as tf
 
 import train
 from benchmarks.timing import cpu_description, ratio
-from deeplab_tf import training
-from deeplab_tf.callbacks import ResumableRun
-from deeplab_tf.models import build_model
+from deeplab_tf.networks.models import build_model
 from deeplab_tf.recipes import RECIPES
+from deeplab_tf.training import compiling
+from deeplab_tf.training.resuming import ResumableRun
 
 WARM_UP_STEPS = 3
 
@@ -44,7 +44,7 @@ class Terminal(io.StringIO):
 def make_variants(config, workdir: str, validate: bool) -> dict:
     """Returns name -> function(steps) that trains an epoch."""
     model = build_model(config, auxiliary_outputs=True)
-    training.compile_model(model, config)
+    compiling.compile_model(model, config)
     run = ResumableRun(workdir, model, config.checkpoint_steps)
     with contextlib.redirect_stdout(Terminal()):
         callbacks = train.make_callbacks(config, workdir, run)
@@ -55,7 +55,7 @@ def make_variants(config, workdir: str, validate: bool) -> dict:
 
     def fit(steps, callbacks):
         model.fit(
-            training.label_outputs(model, train.make_train_data(config, 0)),
+            compiling.label_outputs(model, train.make_train_data(config, 0)),
             initial_epoch=run.epochs,
             epochs=run.epochs + 1,
             steps_per_epoch=steps,

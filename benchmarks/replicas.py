@@ -37,10 +37,10 @@ def train(options) -> None:
 
     import train as script
     from datasets import build_shapes
-    from deeplab_tf import strategies, training
-    from deeplab_tf.models import build_model
-    from deeplab_tf.weight_files import named_weights
-    from deeplab_tf.workers import find_workers
+    from deeplab_tf.networks.models import build_model
+    from deeplab_tf.networks.weight_files import named_weights
+    from deeplab_tf.training import compiling, strategies
+    from deeplab_tf.training.workers import find_workers
 
     name, workers = "mirrored", None
     if options.worker_index is not None:
@@ -68,8 +68,8 @@ def train(options) -> None:
     keras.mixed_precision.set_global_policy(options.dtype)
     with strategy.scope():
         model = build_model(config, synchronized=strategy.num_replicas_in_sync > 1)
-        training.compile_model(model, config)
-    training.initialize(model, config)
+        compiling.compile_model(model, config)
+    compiling.initialize(model, config)
     history = model.fit(
         script.data_for_fit(strategy, model, script.make_train_data, config, 0),
         epochs=config.steps,  # an epoch each: its loss is that of the step
@@ -148,7 +148,7 @@ def main():
     if options.train:
         train(options)
         return
-    from deeplab_tf.layers import is_keras3
+    from deeplab_tf.networks.layers import is_keras3
 
     places = [p for p in options.places if p != "2 workers" or not is_keras3()]
     print(

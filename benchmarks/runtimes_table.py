@@ -27,15 +27,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from benchmarks.timing import cpu_description, ratio
-from datasets.pipeline import make_eval_dataset
 from deeplab_tf import Segmenter, TrainConfig, build_model
 from deeplab_tf.config import write_config
-from deeplab_tf.evaluation import Evaluation
-from deeplab_tf.exporting import example_images
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.evaluation.scores import Evaluation
+from deeplab_tf.exports.saved_model import example_images
+from deeplab_tf.inference.runtimes import fit_image, load_network
+from deeplab_tf.inference.saved_models import load_saved_model
 from deeplab_tf.labels import labels_for
-from deeplab_tf.runtimes import fit_image, load_network
-from deeplab_tf.saved_models import load_saved_model
-from deeplab_tf.weight_files import save_weights
+from deeplab_tf.networks.weight_files import save_weights
 from deeplab_tf.workdir import BEST_WEIGHTS, load_workdir
 from export import convert_workdir, export_workdir
 

@@ -15,21 +15,18 @@ import json
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from tqdm import tqdm
 
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import Segmenter
-from deeplab_tf.input_files import find_inputs
+from deeplab_tf.inference.segmenter import Segmenter
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.prediction.input_files import find_inputs
 from export import export_workdir
 from serving.client import Client
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-import serving_stand_in
+from tests.support import serving_stand_in
 
 
 def main():

@@ -21,7 +21,8 @@ from absl import app, flags
 from tensorflow import keras
 
 from benchmarks.timing import cpu_description, measure, ratio
-from deeplab_tf import DeepLabV3, SegmentationLoss, blocks
+from deeplab_tf import DeepLabV3, SegmentationLoss
+from deeplab_tf.networks import blocks
 from deeplab_tf.workdir import precision_policy
 
 FLAGS = flags.FLAGS

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deeplab_tf.weights import load_source
+from deeplab_tf.weights.importing import load_source
 
 
 class TFLiteNetwork:

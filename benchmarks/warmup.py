@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,9 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks.timing import cpu_description
 from export import export_workdir
 from serving.client import Client
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-import serving_stand_in
+from tests.support import serving_stand_in
 
 
 def time_server(folder: str, image: bytes) -> dict[str, float]:

@@ -23,10 +23,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, image_files, pairs, published
-from datasets.catalog import DATASETS
-from datasets.folder_splits import list_samples as list_folder
-from datasets.info import IGNORE_LABEL, DatasetInfo
+from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.folders.folder_splits import list_samples as list_folder
+from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
+
+from .sources.catalog import DATASETS
 
 FOLDER = "ADEChallengeData2016"
 SPLIT_FOLDERS = {"train": "training", "val": "validation"}
@@ -44,7 +46,7 @@ def list_splits(input_dir: str | Path) -> list[str]:
     """Returns those of train and val that have a folder of masks.
 
     Raises:
-        DatasetError: neither has.
+      DatasetError: neither has.
     """
     annotations = _find_folder(input_dir) / "annotations"
     splits = [s for s, name in SPLIT_FOLDERS.items() if (annotations / name).is_dir()]
@@ -60,7 +62,7 @@ def list_samples(input_dir: str | Path, split: str) -> list[pairs.Sample]:
     """Returns a split's samples by name.
 
     Raises:
-        DatasetError: another split than train and val, or an absent or empty folder.
+      DatasetError: another split than train and val, or an absent or empty folder.
     """
     if split not in SPLIT_FOLDERS:
         raise pairs.DatasetError(f"Expected the split train or val. Received: {split}")
@@ -72,7 +74,7 @@ def convert_label(label: np.ndarray) -> np.ndarray:
     """Maps ids 1..150 to 0..149, and 0 to the ignore label; uint8 in, uint8 out.
 
     Raises:
-        ValueError: an id is over 150.
+      ValueError: an id is over 150.
     """
     highest = label.max(initial=OTHER)
     if highest > NUM_CLASSES:
@@ -101,16 +103,16 @@ def build_ade20k(
     """Writes the data set.
 
     Args:
-        input_dir: folder ADEChallengeData2016, or its parent.
-        output_dir: folder to make.
-        splits: of train and val; default: those that are there.
-        exif_orientation: see `image_files.read_image`.
-        **options: as for `build.build_dataset`.
+      input_dir: folder ADEChallengeData2016, or its parent.
+      output_dir: folder to make.
+      splits: of train and val; default: those that are there.
+      exif_orientation: see `image_files.read_image`.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `build.build_dataset`.
+      DatasetError: see `dataset.build_dataset`.
     """
-    return build.build_listed(
+    return dataset.build_listed(
         input_dir,
         output_dir,
         splits,
@@ -123,8 +125,8 @@ def build_ade20k(
 
 
 def define_flags() -> None:
-    published.define_flags("Folder ADEChallengeData2016, or its parent.")
-    flags.adopt_module_key_flags(published)
+    command_line.define_flags("Folder ADEChallengeData2016, or its parent.")
+    flags.adopt_module_key_flags(command_line)
     image_files.define_exif_flag()
     flags.adopt_module_key_flags(image_files)
 
@@ -133,9 +135,9 @@ def main() -> None:
     args = flags.FLAGS
     build_ade20k(
         exif_orientation=args.exif_orientation,
-        **published.flag_options("ade20k", "input_dir"),
+        **command_line.flag_options("ade20k", "input_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, pairs, published
-from datasets.catalog import DATASETS
-from datasets.info import IGNORE_LABEL, DatasetInfo
+from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
+
+from .sources.catalog import DATASETS
 
 SPLITS = ("train", "val", "test")
 SEGNET_VOID = 11
@@ -27,7 +29,7 @@ def list_splits(input_dir: str | Path) -> list[str]:
     """Returns those of train, val and test that have a list.
 
     Raises:
-        DatasetError: none has.
+      DatasetError: none has.
     """
     folder = Path(input_dir).expanduser()
     splits = [split for split in SPLITS if (folder / f"{split}.txt").is_file()]
@@ -43,7 +45,7 @@ def list_samples(input_dir: str | Path, split: str) -> list[pairs.Sample]:
     """Returns the samples that `<split>.txt` names, in its order.
 
     Raises:
-        DatasetError: the list is absent or empty.
+      DatasetError: the list is absent or empty.
     """
     folder = Path(input_dir).expanduser()
     lines = pairs.read_list(folder / f"{split}.txt")
@@ -78,15 +80,15 @@ def build_camvid(
     """Writes the data set.
 
     Args:
-        input_dir: folder in SegNet's layout.
-        output_dir: folder to make.
-        splits: of train, val and test; default: those that have a list.
-        **options: as for `build.build_dataset`.
+      input_dir: folder in SegNet's layout.
+      output_dir: folder to make.
+      splits: of train, val and test; default: those that have a list.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `build.build_dataset`.
+      DatasetError: see `dataset.build_dataset`.
     """
-    return build.build_listed(
+    return dataset.build_listed(
         input_dir,
         output_dir,
         splits,
@@ -99,15 +101,15 @@ def build_camvid(
 
 
 def define_flags() -> None:
-    published.define_flags("Folder in SegNet's layout.")
-    flags.adopt_module_key_flags(published)
+    command_line.define_flags("Folder in SegNet's layout.")
+    flags.adopt_module_key_flags(command_line)
 
 
 def main() -> None:
     build_camvid(
-        **published.flag_options("camvid", "input_dir"),
+        **command_line.flag_options("camvid", "input_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

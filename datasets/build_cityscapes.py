@@ -33,9 +33,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from datasets import build, pairs, published
-from datasets.catalog import DATASETS
-from datasets.info import IGNORE_LABEL, DatasetInfo
+from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
+
+from .sources.catalog import DATASETS
 
 FINE_SPLITS = ("train", "val")
 COARSE_SPLITS = ("train_extra", "train", "val")
@@ -61,7 +63,7 @@ def list_splits(input_dir: str | Path, coarse: bool = False) -> list[str]:
     """Returns train and val, or with `coarse` train_extra, where they have labels.
 
     Raises:
-        DatasetError: there are none.
+      DatasetError: there are none.
     """
     folder = Path(input_dir).expanduser()
     candidates = ("train_extra",) if coarse else FINE_SPLITS
@@ -96,12 +98,12 @@ def list_samples(
     says what is missing.
 
     Args:
-        input_dir: folder with leftImg8bit and gtFine or gtCoarse.
-        split: train, val or train_extra.
-        coarse: read coarse labels for train and val too.
+      input_dir: folder with leftImg8bit and gtFine or gtCoarse.
+      split: train, val or train_extra.
+      coarse: read coarse labels for train and val too.
 
     Raises:
-        DatasetError: another split, or the split has neither images nor labels.
+      DatasetError: another split, or the split has neither images nor labels.
     """
     if split not in COARSE_SPLITS:
         raise pairs.DatasetError(
@@ -133,7 +135,7 @@ def convert_label(label: np.ndarray) -> np.ndarray:
     """Maps the ids of a labelIds file to train ids 0..18 or 255; uint8 in, uint8 out.
 
     Raises:
-        ValueError: the label has an id that Cityscapes does not define.
+      ValueError: the label has an id that Cityscapes does not define.
     """
     stored = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
     unknown = stored[(stored > HIGHEST_ID) & (stored != LICENSE_PLATE)]
@@ -151,15 +153,15 @@ def fit_label(label: np.ndarray, width: int, height: int) -> np.ndarray:
     """Makes a label smaller by nearest neighbour.
 
     Args:
-        label: uint8 [height, width], of another size.
-        width: of the result, at most that of the label.
-        height: likewise.
+      label: uint8 [height, width], of another size.
+      width: of the result, at most that of the label.
+      height: likewise.
 
     Returns:
-        uint8 [height, width], with ids of `label` alone.
+      uint8 [height, width], with ids of `label` alone.
 
     Raises:
-        ValueError: the label would have to grow.
+      ValueError: the label would have to grow.
     """
     if width > label.shape[1] or height > label.shape[0]:
         raise ValueError(
@@ -186,9 +188,9 @@ def read_sample(
     """Returns the image's bytes and its label in train ids.
 
     Args:
-        sample: of `list_samples`.
-        resize_labels: fit larger labels to their image, see `fit_label`, rather than
-            refuse them.
+      sample: of `list_samples`.
+      resize_labels: fit larger labels to their image, see `fit_label`, rather than
+        refuse them.
     """
     label = pairs.read_label(sample.label)
     if not sample.label.endswith(TRAIN_IDS):
@@ -218,17 +220,17 @@ def build_cityscapes(
     """Writes the data set.
 
     Args:
-        input_dir: folder with leftImg8bit and gtFine or gtCoarse.
-        output_dir: folder to make.
-        splits: of train, val and train_extra; default: see `list_splits`.
-        coarse: see `list_samples`.
-        resize_labels: see `read_sample`.
-        **options: as for `build.build_dataset`.
+      input_dir: folder with leftImg8bit and gtFine or gtCoarse.
+      output_dir: folder to make.
+      splits: of train, val and train_extra; default: see `list_splits`.
+      coarse: see `list_samples`.
+      resize_labels: see `read_sample`.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `build.build_dataset`.
+      DatasetError: see `dataset.build_dataset`.
     """
-    return build.build_listed(
+    return dataset.build_listed(
         input_dir,
         output_dir,
         splits,
@@ -241,8 +243,8 @@ def build_cityscapes(
 
 
 def define_flags() -> None:
-    published.define_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
-    flags.adopt_module_key_flags(published)
+    command_line.define_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
+    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_bool("coarse", False, "Coarse labels; by default for train_extra.")
     flags.DEFINE_bool(
         "resize_labels", False, "Fit labels to images that were made smaller."
@@ -254,9 +256,9 @@ def main() -> None:
     build_cityscapes(
         coarse=args.coarse,
         resize_labels=args.resize_labels,
-        **published.flag_options("cityscapes", "input_dir"),
+        **command_line.flag_options("cityscapes", "input_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

@@ -47,17 +47,13 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from datasets import (
-    build,
-    coco,
-    folder_splits,
-    image_files,
-    pairs,
-    published,
-    worker_pool,
-)
-from datasets.catalog import DATASETS, VOC_NAMES
-from datasets.info import IGNORE_LABEL, DatasetInfo
+from deeplab_tf.data.building import dataset, image_files, pairs, worker_pool
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.folders import folder_splits
+from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
+
+from .sources import coco
+from .sources.catalog import DATASETS, VOC_NAMES
 
 # Task -> name of its data set in DATASETS.
 TASKS = {"voc": "coco_voc", "panoptic": "coco_panoptic", "stuff": "coco_stuff"}
@@ -86,13 +82,13 @@ def find_sources(
     """Returns split -> its JSON file, or for stuff its folder of maps.
 
     Args:
-        input_dir: folder in COCO's layout.
-        task: "voc", "panoptic" or "stuff".
-        year: "2014" or "2017"; needed only where both are there.
-        stuff_dir: folder of the folders of maps; default: in `input_dir`.
+      input_dir: folder in COCO's layout.
+      task: "voc", "panoptic" or "stuff".
+      year: "2014" or "2017"; needed only where both are there.
+      stuff_dir: folder of the folders of maps; default: in `input_dir`.
 
     Raises:
-        DatasetError: no split is there, or one of two years.
+      DatasetError: no split is there, or one of two years.
     """
     input_dir = Path(input_dir).expanduser()
     folder = Path(stuff_dir).expanduser() if stuff_dir else input_dir / "stuffthingmaps"
@@ -149,17 +145,17 @@ def list_samples(
     """Returns the samples of one split.
 
     Args:
-        input_dir: folder in COCO's layout.
-        split: "train" or "val".
-        task: "voc", "panoptic" or "stuff".
-        **where: see `find_sources`.
+      input_dir: folder in COCO's layout.
+      split: "train" or "val".
+      task: "voc", "panoptic" or "stuff".
+      **where: see `find_sources`.
 
     Returns:
-        The images of the JSON in its order; for stuff, those with a map or an image,
-        sorted.
+      The images of the JSON in its order; for stuff, those with a map or an image,
+      sorted.
 
     Raises:
-        DatasetError: the split is not there, or its files are not COCO's.
+      DatasetError: the split is not there, or its files are not COCO's.
     """
     sources = find_sources(input_dir, task, **where)
     if split not in sources:
@@ -177,7 +173,7 @@ def voc_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[int, in
     """Returns category id -> class id of VOC, for the categories that VOC has.
 
     Raises:
-        DatasetError: one of the 20 classes is not among the categories.
+      DatasetError: one of the 20 classes is not among the categories.
     """
     ids = {
         category["name"]: category_id for category_id, category in categories.items()
@@ -242,7 +238,7 @@ def panoptic_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[in
     """Returns category id -> class id, in the order of category ids.
 
     Raises:
-        DatasetError: the names are not those of `DATASETS["coco_panoptic"]`.
+      DatasetError: the names are not those of `DATASETS["coco_panoptic"]`.
     """
     expected = DATASETS["coco_panoptic"].class_names
     names = [category["name"] for category in categories.values()]
@@ -301,7 +297,7 @@ def segments_text(
     """Returns what `read_panoptic_sample` needs of one image as JSON text.
 
     Raises:
-        DatasetError: a segment lacks its id, or is of a category that is not there.
+      DatasetError: a segment lacks its id, or is of a category that is not there.
     """
     segments = {}
     for segment in segments_info:
@@ -319,15 +315,15 @@ def convert_panoptic(colors: np.ndarray, segments: Mapping[int, int]) -> np.ndar
     """Maps segments to classes.
 
     Args:
-        colors: uint8 [height, width, 3]; red + 256 green + 65536 blue is a segment's
-            id, 0 is none.
-        segments: id of a segment -> class id.
+      colors: uint8 [height, width, 3]; red + 256 green + 65536 blue is a segment's
+        id, 0 is none.
+      segments: id of a segment -> class id.
 
     Returns:
-        uint8 [height, width], class ids, or 255 where no segment is.
+      uint8 [height, width], class ids, or 255 where no segment is.
 
     Raises:
-        ValueError: the image holds a segment that is not in `segments`.
+      ValueError: the image holds a segment that is not in `segments`.
     """
     ids = colors.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
     found, inverse = np.unique(ids, return_inverse=True)
@@ -370,13 +366,13 @@ def convert_stuff(label: np.ndarray) -> np.ndarray:
     """Maps the ids of a map of COCO-Stuff to class ids.
 
     Args:
-        label: uint8 [height, width], category ids less one, or 255.
+      label: uint8 [height, width], category ids less one, or 255.
 
     Returns:
-        uint8 [height, width], class ids in [0, 171), or 255.
+      uint8 [height, width], class ids in [0, 171), or 255.
 
     Raises:
-        ValueError: the map has an id of no category.
+      ValueError: the map has an id of no category.
     """
     stored = np.array(STUFF_IDS) - 1
     found = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
@@ -421,18 +417,18 @@ def build_coco(
     """Writes the data set.
 
     Args:
-        input_dir: folder in COCO's layout.
-        output_dir: folder to make.
-        splits: of train and val; default: those that are there.
-        task: "voc", "panoptic" or "stuff".
-        year: see `find_sources`, as for `stuff_dir`.
-        stuff_dir: likewise.
-        min_pixels: for voc, images with so many pixels of objects or fewer are dropped.
-        filtered_splits: the splits to which `min_pixels` applies.
-        **options: as for `build.build_dataset`.
+      input_dir: folder in COCO's layout.
+      output_dir: folder to make.
+      splits: of train and val; default: those that are there.
+      task: "voc", "panoptic" or "stuff".
+      year: see `find_sources`, as for `stuff_dir`.
+      stuff_dir: likewise.
+      min_pixels: for voc, images with so many pixels of objects or fewer are dropped.
+      filtered_splits: the splits to which `min_pixels` applies.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `list_samples`, `build.build_dataset`.
+      DatasetError: see `list_samples`, `dataset.build_dataset`.
     """
     if task == "voc":
         coco.require_pycocotools()
@@ -447,12 +443,12 @@ def build_coco(
                 samples[split], split, min_pixels, options.get("num_processes")
             )
     info = DATASETS[TASKS[task]]
-    return build.build_dataset(output_dir, info, samples, READERS[task], **options)
+    return dataset.build_dataset(output_dir, info, samples, READERS[task], **options)
 
 
 def define_flags() -> None:
-    published.define_flags("Folder in COCO's layout.")
-    flags.adopt_module_key_flags(published)
+    command_line.define_flags("Folder in COCO's layout.")
+    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_enum("task", None, list(TASKS), "Which classes.", required=True)
     flags.DEFINE_enum("year", "", ["", "2014", "2017"], "Where both are there.")
     flags.DEFINE_string("stuff_dir", "", "Default: stuffthingmaps in input_dir.")
@@ -474,9 +470,9 @@ def main() -> None:
         stuff_dir=args.stuff_dir,
         min_pixels=args.min_pixels,
         filtered_splits=args.filtered_splits,
-        **published.flag_options(f"coco_{args.task}", "input_dir"),
+        **command_line.flag_options(f"coco_{args.task}", "input_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

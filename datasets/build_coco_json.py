@@ -36,8 +36,11 @@ from pathlib import Path
 
 from absl import flags
 
-from datasets import build, coco, folder_splits, image_files, pairs
-from datasets.info import DatasetInfo
+from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.folders import folder_splits
+from deeplab_tf.data.records.info import DatasetInfo
+
+from .sources import coco
 
 BACKGROUND_NAMES = ("background", "_background_")
 MAX_CLASSES = 255
@@ -49,10 +52,10 @@ def parse_annotations(values: Sequence[str]) -> dict[str, Path]:
     """Returns split -> JSON file; a single file without a name is split "".
 
     Args:
-        values: paths, or "split=path".
+      values: paths, or "split=path".
 
     Raises:
-        DatasetError: two files have the same split, or none is given.
+      DatasetError: two files have the same split, or none is given.
     """
     files: dict[str, Path] = {}
     for value in values:
@@ -76,7 +79,7 @@ def merge_categories(files: Sequence[coco.Instances]) -> dict[int, dict]:
     """Returns id -> category of all files, in the order of ids.
 
     Raises:
-        DatasetError: an id has two names, or a name two ids.
+      DatasetError: an id has two names, or a name two ids.
     """
     merged: dict[int, dict] = {}
     for file in files:
@@ -114,14 +117,14 @@ def choose_classes(
     """Chooses a class for each category.
 
     Args:
-        categories: id -> category, in the order of ids.
-        counts: category id -> number of its annotations.
+      categories: id -> category, in the order of ids.
+      counts: category id -> number of its annotations.
 
     Returns:
-        Names of the classes, background first, and category id -> class id.
+      Names of the classes, background first, and category id -> class id.
 
     Raises:
-        DatasetError: no class is left, or more than a label can hold.
+      DatasetError: no class is left, or more than a label can hold.
     """
     parents = [
         category.get("supercategory")
@@ -182,19 +185,19 @@ def build_coco_json(
     """Writes the data set.
 
     Args:
-        annotations: see `parse_annotations`.
-        output_dir: folder to make; its name becomes that of the data set.
-        images_dir: folder of the images; default: that of each JSON file.
-        val_fraction: of one JSON file, see `folder_splits.split_by_fraction`.
-        seed: likewise.
-        ignore_crowd: see `coco.list_samples`.
-        skip_empty: likewise.
-        exif_orientation: see `image_files.read_image`.
-        **options: as for `build.build_dataset`.
+      annotations: see `parse_annotations`.
+      output_dir: folder to make; its name becomes that of the data set.
+      images_dir: folder of the images; default: that of each JSON file.
+      val_fraction: of one JSON file, see `folder_splits.split_by_fraction`.
+      seed: likewise.
+      ignore_crowd: see `coco.list_samples`.
+      skip_empty: likewise.
+      exif_orientation: see `image_files.read_image`.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `parse_annotations`, `coco.read_instances`,
-            `merge_categories`, `choose_classes`, `build.build_dataset`.
+      DatasetError: see `parse_annotations`, `coco.read_instances`,
+        `merge_categories`, `choose_classes`, `dataset.build_dataset`.
     """
     coco.require_pycocotools()
     files = {
@@ -221,12 +224,12 @@ def build_coco_json(
         name=Path(output_dir).expanduser().resolve().name, class_names=names
     )
     read = functools.partial(coco.read_sample, exif_orientation=exif_orientation)
-    return build.build_dataset(output_dir, info, splits, read, **options)
+    return dataset.build_dataset(output_dir, info, splits, read, **options)
 
 
 def define_flags() -> None:
-    build.define_flags()
-    flags.adopt_module_key_flags(build)
+    dataset.define_flags()
+    flags.adopt_module_key_flags(dataset)
     flags.DEFINE_list(
         "annotations",
         None,
@@ -254,9 +257,9 @@ def main() -> None:
         ignore_crowd=args.ignore_crowd,
         skip_empty=args.skip_empty,
         exif_orientation=args.exif_orientation,
-        **build.flag_options(),
+        **dataset.flag_options(),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

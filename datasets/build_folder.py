@@ -19,15 +19,15 @@ is found in this order:
 
 Where the colours of masks are the classes (RGB, or a palette that is not in the order
 of ids), --label_colors=FILE says which colour is which class; see
-`datasets.color_tables` for its forms. --label_colors=infer takes every colour of all
+`folders.color_tables` for its forms. --label_colors=infer takes every colour of all
 masks for a class, shows them with their shares of pixels and writes them to
 OUTPUT_DIR.label_colors.csv, where classes can be named, or called void, for another
 run with --label_colors=OUTPUT_DIR.label_colors.csv --overwrite.
 
---class_map=FILE merges and drops classes; see `datasets.class_map`.
+--class_map=FILE merges and drops classes; see `data.folders.class_map`.
 
 JPEG and PNG images in RGB are stored as they are, others as RGB PNGs of the same
-pixels; see `datasets.image_files`.
+pixels; see `data.building.image_files`.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, class_map, folder_splits, image_files, pair_lists, pairs
-from datasets.folder_splits import Splits
-from datasets.info import DatasetInfo
-from datasets.label_rules import LabelRules, choose_classes
-from datasets.output_folder import full_path
+from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building.output_folder import full_path
+from deeplab_tf.data.folders import class_map, folder_splits, pair_lists
+from deeplab_tf.data.folders.folder_splits import Splits
+from deeplab_tf.data.folders.label_rules import LabelRules, choose_classes
+from deeplab_tf.data.records.info import DatasetInfo
 
 
 def read_sample(
@@ -57,13 +58,13 @@ def read_sample(
     """Returns the image's bytes and its label.
 
     Args:
-        sample: paths of an image and its mask.
-        read_ids: from the path of a mask to its stored ids, uint8 [height, width].
-        class_ids: see `class_map.Classes`.
-        exif_orientation: see `image_files.read_image`.
+      sample: paths of an image and its mask.
+      read_ids: from the path of a mask to its stored ids, uint8 [height, width].
+      class_ids: see `class_map.Classes`.
+      exif_orientation: see `image_files.read_image`.
 
     Raises:
-        ValueError: see `class_map.convert_label`, `image_files.read_image`.
+      ValueError: see `class_map.convert_label`, `image_files.read_image`.
     """
     label = class_map.convert_label(read_ids(sample.label), class_ids)
     return image_files.read_image(sample.image, exif_orientation), label
@@ -80,14 +81,14 @@ def build_splits(
     """Writes pairs that are listed already.
 
     Args:
-        splits: split -> samples, of `folder_splits` or `pair_lists`.
-        output_dir: folder to make; its name becomes that of the data set.
-        rules: how masks are to be understood; default: stored ids are class ids.
-        exif_orientation: see `image_files.read_image`.
-        **options: as for `build.build_dataset`.
+      splits: split -> samples, of `folder_splits` or `pair_lists`.
+      output_dir: folder to make; its name becomes that of the data set.
+      rules: how masks are to be understood; default: stored ids are class ids.
+      exif_orientation: see `image_files.read_image`.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `label_rules.choose_classes`, `build.build_dataset`.
+      DatasetError: see `label_rules.choose_classes`, `dataset.build_dataset`.
     """
     name = os.path.basename(full_path(output_dir))
     label_paths = [s.label for s in itertools.chain.from_iterable(splits.values())]
@@ -101,15 +102,15 @@ def build_splits(
         class_ids=classes.class_ids,
         exif_orientation=exif_orientation,
     )
-    return build.build_dataset(output_dir, info, splits, read, **options)
+    return dataset.build_dataset(output_dir, info, splits, read, **options)
 
 
 # --- Command line --------------------------------------------------------------------
 
 
 def define_flags() -> None:
-    build.define_flags()
-    flags.adopt_module_key_flags(build)
+    dataset.define_flags()
+    flags.adopt_module_key_flags(dataset)
     _define_pair_flags()
     _define_label_flags()
     image_files.define_exif_flag()
@@ -227,9 +228,9 @@ def main() -> None:
         args.output_dir,
         rules,
         exif_orientation=args.exif_orientation,
-        **build.flag_options(),
+        **dataset.flag_options(),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

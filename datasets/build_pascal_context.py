@@ -38,9 +38,12 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from datasets import build, matlab, pairs, published, voc_devkit
-from datasets.catalog import CONTEXT_NAMES, DATASETS
-from datasets.info import IGNORE_LABEL, DatasetInfo
+from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
+
+from .sources import matlab, voc_devkit
+from .sources.catalog import CONTEXT_NAMES, DATASETS
 
 LIST_FILES = {"train": ("train.txt",), "val": ("val.txt",)}
 NO_CLASS = -1  # In a table of classes: an id that a label must not have.
@@ -74,10 +77,10 @@ def read_label_names(path: str | Path) -> dict[int, str]:
     """Reads labels.txt or 59_labels.txt: one "id: name" a line.
 
     Returns:
-        id -> name, spelt as in `CONTEXT_NAMES` where it is one of those.
+      id -> name, spelt as in `CONTEXT_NAMES` where it is one of those.
 
     Raises:
-        DatasetError: a line is otherwise, or an id comes twice.
+      DatasetError: a line is otherwise, or an id comes twice.
     """
     names = {}
     for line in pairs.read_list(path):
@@ -95,14 +98,14 @@ def class_table(names: Mapping[int, str], size: int) -> np.ndarray:
     """Returns the class of each stored id.
 
     Args:
-        names: stored id -> name; ids with other names are background, as is id 0.
-        size: number of ids that labels may have; larger ids in `names` extend it.
+      names: stored id -> name; ids with other names are background, as is id 0.
+      size: number of ids that labels may have; larger ids in `names` extend it.
 
     Returns:
-        int16 [size]: 0 to 59.
+      int16 [size]: 0 to 59.
 
     Raises:
-        DatasetError: one of the 59 classes has no id, or several.
+      DatasetError: one of the 59 classes has no id, or several.
     """
     listed = [name for name in names.values() if name in CONTEXT_NAMES[1:]]
     wrong = sorted(n for n in CONTEXT_NAMES[1:] if listed.count(n) != 1)
@@ -136,14 +139,14 @@ def convert_label(label: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Maps stored ids to classes.
 
     Args:
-        label: integers [height, width].
-        table: the class of each id, or `NO_CLASS`.
+      label: integers [height, width].
+      table: the class of each id, or `NO_CLASS`.
 
     Returns:
-        uint8 [height, width], class ids or 255.
+      uint8 [height, width], class ids or 255.
 
     Raises:
-        ValueError: an id has no entry in the table, or `NO_CLASS`.
+      ValueError: an id has no entry in the table, or `NO_CLASS`.
     """
     ids = np.unique(label)
     wrong = [i for i in ids.tolist() if i >= len(table) or table[i] == NO_CLASS]
@@ -162,11 +165,11 @@ class Source(NamedTuple):
     """A way to distribute the labels.
 
     Attributes:
-        folder: name of the folder of labels.
-        suffix: of the files in it.
-        names_file: name of the file that names the stored ids, or None where they are
-            the classes of this project.
-        names: stored id -> name, without such a file.
+      folder: name of the folder of labels.
+      suffix: of the files in it.
+      names_file: name of the file that names the stored ids, or None where they are
+        the classes of this project.
+      names: stored id -> name, without such a file.
     """
 
     folder: str
@@ -201,7 +204,7 @@ def find_labels(input_dir: str | Path) -> tuple[Path, Source]:
     """Returns the folder of labels and how it is to be read.
 
     Raises:
-        DatasetError: there is none.
+      DatasetError: there is none.
     """
     input_dir = Path(input_dir).expanduser()
     for source in SOURCES:
@@ -219,7 +222,7 @@ def find_table(input_dir: str | Path) -> np.ndarray:
     """Returns the class of each id that the labels may have.
 
     Raises:
-        DatasetError: there are no labels, or their file of names is of another set.
+      DatasetError: there are no labels, or their file of names is of another set.
     """
     folder, source = find_labels(input_dir)
     names = source.names
@@ -239,7 +242,7 @@ def find_lists(
     """Returns split -> path of its list.
 
     Raises:
-        DatasetError: there is none.
+      DatasetError: there is none.
     """
     devkit = voc_devkit.find_2010(input_dir, devkit_dir)
     folders = (
@@ -262,7 +265,7 @@ def list_splits(
     """Returns those of train and val that have a list.
 
     Raises:
-        DatasetError: none has.
+      DatasetError: none has.
     """
     return list(find_lists(input_dir, devkit_dir))
 
@@ -273,7 +276,7 @@ def list_samples(
     """Returns the samples of train or val, in the order of its list.
 
     Raises:
-        DatasetError: labels, images or the list are absent.
+      DatasetError: labels, images or the list are absent.
     """
     folder, source = find_labels(input_dir)
     devkit = voc_devkit.find_2010(input_dir, devkit_dir)
@@ -288,7 +291,7 @@ def read_stored_label(path: str) -> np.ndarray:
     """Returns the stored ids of a .mat or PNG label: integers [height, width].
 
     Raises:
-        ValueError: it cannot be read.
+      ValueError: it cannot be read.
     """
     if not path.endswith(".mat"):
         return pairs.read_label(path)
@@ -315,15 +318,15 @@ def build_pascal_context(
     """Writes the data set.
 
     Args:
-        input_dir: folder of labels, or one that holds it.
-        output_dir: folder to make.
-        splits: of train and val; default: those that have a list.
-        devkit_dir: folder VOCdevkit/VOC2010; default: `input_dir` or a folder in it.
-        ignore_background: 59 classes, with background as 255.
-        **options: as for `build.build_dataset`.
+      input_dir: folder of labels, or one that holds it.
+      output_dir: folder to make.
+      splits: of train and val; default: those that have a list.
+      devkit_dir: folder VOCdevkit/VOC2010; default: `input_dir` or a folder in it.
+      ignore_background: 59 classes, with background as 255.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `find_table`, `list_samples` and `build.build_dataset`.
+      DatasetError: see `find_table`, `list_samples` and `dataset.build_dataset`.
     """
     info, table = DATASETS["pascal_context"], find_table(input_dir)
     if ignore_background:
@@ -334,7 +337,7 @@ def build_pascal_context(
             class_names=info.class_names[1:],
             colormap=info.colormap[1:],
         )
-    return build.build_listed(
+    return dataset.build_listed(
         input_dir,
         output_dir,
         splits,
@@ -347,8 +350,10 @@ def build_pascal_context(
 
 
 def define_flags() -> None:
-    published.define_flags("Folder of PASCAL-Context's labels, or one that holds it.")
-    flags.adopt_module_key_flags(published)
+    command_line.define_flags(
+        "Folder of PASCAL-Context's labels, or one that holds it."
+    )
+    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
@@ -361,9 +366,9 @@ def main() -> None:
     args = flags.FLAGS
     build_pascal_context(
         ignore_background=args.ignore_background,
-        **published.flag_options("pascal_context", "input_dir", "devkit_dir"),
+        **command_line.flag_options("pascal_context", "input_dir", "devkit_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

@@ -37,9 +37,12 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from datasets import build, matlab, pairs, published, voc_devkit
-from datasets.catalog import DATASETS
-from datasets.info import DatasetInfo
+from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.records.info import DatasetInfo
+
+from .sources import matlab, voc_devkit
+from .sources.catalog import DATASETS
 
 # In order of preference: the merged masks are what others measure on.
 LABEL_FOLDERS = (
@@ -75,9 +78,9 @@ class AnnotatedObject(NamedTuple):
     """An object of PASCAL-Parts.
 
     Attributes:
-        class_name: one of VOC's, such as "person".
-        mask: integers [height, width] of the whole image, not 0 in the object.
-        parts: (name, mask likewise) of each part.
+      class_name: one of VOC's, such as "person".
+      mask: integers [height, width] of the whole image, not 0 in the object.
+      parts: (name, mask likewise) of each part.
     """
 
     class_name: str
@@ -89,7 +92,7 @@ def read_objects(path: str) -> list[AnnotatedObject]:
     """Returns the objects of a file of Annotations_Part, in order.
 
     Raises:
-        ValueError: the file is absent, damaged or of another kind.
+      ValueError: the file is absent, damaged or of another kind.
     """
     value = matlab.read_variable(path, "anno")
     with matlab.errors_about(path):
@@ -119,11 +122,11 @@ def merge_parts(objects: Sequence[AnnotatedObject]) -> np.ndarray:
     """Paints the six parts of all persons; see the top of this file for the order.
 
     Returns:
-        uint8 [height, width], ids 0 to 6.
+      uint8 [height, width], ids 0 to 6.
 
     Raises:
-        ValueError: there is no object, masks differ in size, or a part of a person has
-            an unknown name.
+      ValueError: there is no object, masks differ in size, or a part of a person has
+        an unknown name.
     """
     if not objects:
         raise ValueError("annotation has no object; expected a person")
@@ -152,7 +155,7 @@ def _paint(label: np.ndarray, mask: np.ndarray, class_id: int) -> None:
 def shows_person_part(path: str) -> bool:
     """Returns whether an annotation has a person with a part.
 
-    One that cannot be read counts as if it had: `build.build_dataset` reads it again,
+    One that cannot be read counts as if it had: `dataset.build_dataset` reads it again,
     and says what is wrong.
     """
     try:
@@ -169,7 +172,7 @@ def find_labels(input_dir: str | Path) -> tuple[Path, str]:
     """Returns the folder of labels and the suffix of the files in it.
 
     Raises:
-        DatasetError: there is none.
+      DatasetError: there is none.
     """
     input_dir = Path(input_dir).expanduser()
     parents = (input_dir, input_dir / "pascal_person_part", input_dir / "trainval")
@@ -190,7 +193,7 @@ def find_lists(
     """Returns split -> path of its list, and whether these are lists of persons.
 
     Raises:
-        DatasetError: there is none.
+      DatasetError: there is none.
     """
     input_dir = Path(input_dir).expanduser()
     folder, _ = find_labels(input_dir)
@@ -218,7 +221,7 @@ def list_splits(
     """Returns those of train and val that have a list.
 
     Raises:
-        DatasetError: none has.
+      DatasetError: none has.
     """
     return list(find_lists(input_dir, devkit_dir)[0])
 
@@ -232,14 +235,14 @@ def list_samples(
     """Returns the samples of train or val, in the order of its list.
 
     Args:
-        input_dir: folder of labels, or one that holds it.
-        split: train or val.
-        devkit_dir: folder VOCdevkit/VOC2010; default: `input_dir` or a folder in it.
-        num_processes: for reading all annotations where no list says which show
-            persons; default: as many as there are CPUs.
+      input_dir: folder of labels, or one that holds it.
+      split: train or val.
+      devkit_dir: folder VOCdevkit/VOC2010; default: `input_dir` or a folder in it.
+      num_processes: for reading all annotations where no list says which show
+        persons; default: as many as there are CPUs.
 
     Raises:
-        DatasetError: labels, images or the list are absent.
+      DatasetError: labels, images or the list are absent.
     """
     folder, suffix = find_labels(input_dir)
     devkit = voc_devkit.find_2010(input_dir, devkit_dir)
@@ -256,8 +259,8 @@ def _with_persons(
         chosen = [sample for sample in samples if Path(sample.label).is_file()]
     else:
         labels = [sample.label for sample in samples]
-        num_processes = num_processes or build.available_cpus()
-        shown = build.map_in_order(shows_person_part, labels, num_processes)
+        num_processes = num_processes or dataset.available_cpus()
+        shown = dataset.map_in_order(shows_person_part, labels, num_processes)
         chosen = list(itertools.compress(samples, shown))
     print(
         f"Found no list of Person-Part: {split} has the {len(chosen)} of "
@@ -274,7 +277,7 @@ def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label: uint8 [height, width], ids 0 to 6.
 
     Raises:
-        ValueError: a file cannot be read; see `merge_parts`.
+      ValueError: a file cannot be read; see `merge_parts`.
     """
     if not sample.label.endswith(".mat"):
         return pairs.read_file(sample.image), pairs.read_label(sample.label)
@@ -295,16 +298,16 @@ def build_person_part(
     """Writes the data set.
 
     Args:
-        input_dir: folder of labels, or one that holds it.
-        output_dir: folder to make.
-        splits: of train and val; default: those that have a list.
-        devkit_dir: folder VOCdevkit/VOC2010; default: `input_dir` or a folder in it.
-        **options: as for `build.build_dataset`.
+      input_dir: folder of labels, or one that holds it.
+      output_dir: folder to make.
+      splits: of train and val; default: those that have a list.
+      devkit_dir: folder VOCdevkit/VOC2010; default: `input_dir` or a folder in it.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `list_samples` and `build.build_dataset`.
+      DatasetError: see `list_samples` and `dataset.build_dataset`.
     """
-    return build.build_listed(
+    return dataset.build_listed(
         input_dir,
         output_dir,
         splits,
@@ -321,8 +324,8 @@ def build_person_part(
 
 
 def define_flags() -> None:
-    published.define_flags("Folder of Person-Part's labels, or one that holds it.")
-    flags.adopt_module_key_flags(published)
+    command_line.define_flags("Folder of Person-Part's labels, or one that holds it.")
+    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
@@ -330,9 +333,9 @@ def define_flags() -> None:
 
 def main() -> None:
     build_person_part(
-        **published.flag_options("person_part", "input_dir", "devkit_dir"),
+        **command_line.flag_options("person_part", "input_dir", "devkit_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

@@ -24,11 +24,12 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets import build as common
-from datasets.build import build_dataset
-from datasets.catalog import DATASETS
-from datasets.info import IGNORE_LABEL, DatasetInfo
-from datasets.pairs import DatasetError, Sample
+from deeplab_tf.data.building import dataset as common
+from deeplab_tf.data.building.dataset import build_dataset
+from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
+
+from .sources.catalog import DATASETS
 
 CLASS_NAMES = DATASETS["shapes"].class_names
 SPLITS = ("train", "val")
@@ -165,15 +166,15 @@ def texture(
     """Draws a pattern in two random colours.
 
     Args:
-        height: of the texture, in pixels.
-        width: of the texture, in pixels.
-        palette: `MUTED` or `VIVID`.
-        rng: chooses pattern and colours.
-        unlike: RGB, float [3]; the mean colour is kept away from it where it is given,
-            so that an object can be told from what is below it.
+      height: of the texture, in pixels.
+      width: of the texture, in pixels.
+      palette: `MUTED` or `VIVID`.
+      rng: chooses pattern and colours.
+      unlike: RGB, float [3]; the mean colour is kept away from it where it is given,
+        so that an object can be told from what is below it.
 
     Returns:
-        float32 [height, width, 3], 0..255.
+      float32 [height, width, 3], 0..255.
     """
     mix = pattern(height, width, rng)[..., None]
     for _ in range(20):
@@ -204,10 +205,10 @@ def paint(
     """Paints a new texture and its shadow on the canvas, in place, where alpha says so.
 
     Args:
-        canvas: float32 [height, width, 3], 0..255.
-        alpha: float32 [height, width], 0..1.
-        palette: `MUTED` or `VIVID`.
-        rng: chooses texture, colours and shadow.
+      canvas: float32 [height, width, 3], 0..255.
+      alpha: float32 [height, width], 0..1.
+      palette: `MUTED` or `VIVID`.
+      rng: chooses texture, colours and shadow.
     """
     box = bounding_box(alpha, margin=8)  # As far as a shadow reaches.
     part, alpha = canvas[box], alpha[box]
@@ -249,7 +250,7 @@ def place_objects(
     labelled can be recognised.
 
     Returns:
-        (class id, coverage float32 [height, width] in 0..1) of each object.
+      (class id, coverage float32 [height, width] in 0..1) of each object.
     """
     objects, full_areas = [], []
     owner = np.full((height, width), -1)
@@ -274,11 +275,11 @@ def label_of(objects: list[tuple[int, np.ndarray]]) -> np.ndarray:
     """Labels a scene.
 
     Args:
-        objects: what `place_objects` returned.
+      objects: what `place_objects` returned.
 
     Returns:
-        uint8 [height, width]: class ids, and 255 on the two pixels where one object
-        meets another or the background.
+      uint8 [height, width]: class ids, and 255 on the two pixels where one object
+      meets another or the background.
     """
     label = np.zeros(objects[0][1].shape, np.uint8)
     owner = np.zeros(label.shape, np.int64)
@@ -311,8 +312,8 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, np.ndarra
     """Draws scene `index` of a split: a pure function of its arguments.
 
     Returns:
-        image: uint8 [height, width, 3], RGB.
-        label: uint8 [height, width], class ids in [0, 8) or 255 along the outlines.
+      image: uint8 [height, width, 3], RGB.
+      label: uint8 [height, width], class ids in [0, 8) or 255 along the outlines.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     height, width = (int(side) for side in rng.choice(SIDES, 2))
@@ -337,7 +338,7 @@ def read_sample(sample: Sample, seed: int) -> tuple[bytes, np.ndarray]:
     """Draws the scene of a sample.
 
     Returns:
-        The bytes of a JPEG file, and the label uint8 [height, width].
+      The bytes of a JPEG file, and the label uint8 [height, width].
     """
     split, index = sample.image.split("_")
     image, label = draw_scene(seed, split, int(index))
@@ -359,14 +360,14 @@ def build(
     """Draws the data set and writes its records.
 
     Args:
-        output_dir: folder to make.
-        num_train: scenes of the split "train".
-        num_val: scenes of the split "val".
-        seed: 0 or more; another seed, other scenes.
-        **options: num_shards, num_processes, skip_bad, overwrite of `build_dataset`.
+      output_dir: folder to make.
+      num_train: scenes of the split "train".
+      num_val: scenes of the split "val".
+      seed: 0 or more; another seed, other scenes.
+      **options: num_shards, num_processes, skip_bad, overwrite of `build_dataset`.
 
     Raises:
-        DatasetError: as `build_dataset`; or the seed is negative.
+      DatasetError: as `build_dataset`; or the seed is negative.
     """
     if seed < 0:
         raise DatasetError(f"Expected a seed of 0 or more. Received: {seed}")

@@ -31,13 +31,14 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, image_files, pairs
-from datasets.folder_splits import split_by_fraction
-from datasets.info import IGNORE_LABEL, INFO_FILE, DatasetInfo
-from datasets.output_folder import check_free, full_path, locked
-from datasets.tfds_features import Reading, find_features, import_tfds, known_reading
-from datasets.tfds_staging import choose_splits, stage, staging_folder
-from datasets.worker_pool import available_cpus, map_in_order
+from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building.output_folder import check_free, full_path, locked
+from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
+from deeplab_tf.data.folders.folder_splits import split_by_fraction
+from deeplab_tf.data.records.info import IGNORE_LABEL, INFO_FILE, DatasetInfo
+
+from .sources.tfds_features import Reading, find_features, import_tfds, known_reading
+from .sources.tfds_staging import choose_splits, stage, staging_folder
 
 PREFIX = "tfds:"
 DATA_ROOT = os.path.join("runs", "data")
@@ -50,14 +51,14 @@ def read_stored_ids(path: str, channel: int | None) -> np.ndarray:
     """Returns the ids that a label stores, those of a palette PNG as indices.
 
     Args:
-        path: of the label.
-        channel: that holds the ids; None where the label has one channel.
+      path: of the label.
+      channel: that holds the ids; None where the label has one channel.
 
     Returns:
-        uint8 [height, width].
+      uint8 [height, width].
 
     Raises:
-        ValueError: the file cannot be read, or has other channels.
+      ValueError: the file cannot be read, or has other channels.
     """
     if channel is None:
         return pairs.read_label(path)
@@ -76,16 +77,16 @@ def convert_label(
     """Maps stored ids to class ids.
 
     Args:
-        label: uint8 [height, width], stored ids.
-        ids: stored id -> class id or 255; 255 stays 255 unless it is among them. None
-            adds `offset`; what becomes negative is ignored.
-        offset: such as -1 where 0 marks pixels without a class.
+      label: uint8 [height, width], stored ids.
+      ids: stored id -> class id or 255; 255 stays 255 unless it is among them. None
+        adds `offset`; what becomes negative is ignored.
+      offset: such as -1 where 0 marks pixels without a class.
 
     Returns:
-        uint8 [height, width], class ids or 255.
+      uint8 [height, width], class ids or 255.
 
     Raises:
-        ValueError: the label has an id that `ids` lacks, or an id becomes too high.
+      ValueError: the label has an id that `ids` lacks, or an id becomes too high.
     """
     if ids is None:
         moved = {stored: stored + offset for stored in range(255)}
@@ -138,7 +139,7 @@ def _class_names(
     """Returns the names of a file, those that are known, or class_0 and so on.
 
     Raises:
-        DatasetError: names and number do not fit, or there is no class but 0.
+      DatasetError: names and number do not fit, or there is no class but 0.
     """
     names = reading.class_names
     if class_names:
@@ -172,7 +173,7 @@ def _prepared_builder(tfds, name: str, tfds_dir: str | Path | None):
     """Returns TFDS's builder, its data downloaded and prepared.
 
     Raises:
-        DatasetError: with TFDS's own words.
+      DatasetError: with TFDS's own words.
     """
     if tfds_dir is not None:
         tfds_dir = full_path(tfds_dir)
@@ -212,24 +213,24 @@ def build_tfds(
     """Writes the data set.
 
     Args:
-        name: NAME[/CONFIG][:VERSION], as for `tfds.builder`.
-        output_dir: folder to make.
-        splits: TFDS's splits to write; see `choose_splits`.
-        tfds_dir: folder of TFDS's prepared data sets; None takes its own.
-        image_key: feature of the image; default: see `find_features`.
-        label_key: likewise.
-        label_offset: see `convert_label`; replaces what is known of the ids.
-        label_channel: see `read_stored_ids`.
-        class_names: text file with one class a line.
-        num_classes: default: those of the names, or the highest id plus 1.
-        val_fraction: where train is all there is, see `folder_splits`.
-        seed: likewise.
-        exif_orientation: see `image_files.read_image`.
-        **options: as for `build.build_dataset`.
+      name: NAME[/CONFIG][:VERSION], as for `tfds.builder`.
+      output_dir: folder to make.
+      splits: TFDS's splits to write; see `choose_splits`.
+      tfds_dir: folder of TFDS's prepared data sets; None takes its own.
+      image_key: feature of the image; default: see `find_features`.
+      label_key: likewise.
+      label_offset: see `convert_label`; replaces what is known of the ids.
+      label_channel: see `read_stored_ids`.
+      class_names: text file with one class a line.
+      num_classes: default: those of the names, or the highest id plus 1.
+      val_fraction: where train is all there is, see `folder_splits`.
+      seed: likewise.
+      exif_orientation: see `image_files.read_image`.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: TFDS is absent or cannot prepare the data set; image or label
-            cannot be told; or see `build.build_dataset`.
+      DatasetError: TFDS is absent or cannot prepare the data set; image or label
+        cannot be told; or see `dataset.build_dataset`.
     """
     output_dir = full_path(output_dir)
     check_free(output_dir, options.get("overwrite", False))
@@ -260,7 +261,7 @@ def build_tfds(
             channel=reading.channel,
             exif_orientation=exif_orientation,
         )
-        info = build.build_dataset(output_dir, info, samples, read, **options)
+        info = dataset.build_dataset(output_dir, info, samples, read, **options)
         shutil.rmtree(folder)
     return info
 
@@ -269,11 +270,11 @@ def resolve_data_dir(data_dir: str) -> str:
     """Returns a folder of records: `data_dir` itself, or that of tfds:NAME.
 
     Args:
-        data_dir: a folder, or tfds:NAME[/CONFIG][:VERSION], which is written to
-            runs/data/tfds_NAME... the first time.
+      data_dir: a folder, or tfds:NAME[/CONFIG][:VERSION], which is written to
+        runs/data/tfds_NAME... the first time.
 
     Raises:
-        DatasetError: see `build_tfds`.
+      DatasetError: see `build_tfds`.
     """
     if not data_dir.startswith(PREFIX):
         return data_dir
@@ -291,9 +292,9 @@ def resolve_data_dir(data_dir: str) -> str:
 
 
 def define_flags() -> None:
-    build.define_flags()
+    dataset.define_flags()
     image_files.define_exif_flag()
-    flags.adopt_module_key_flags(build)
+    flags.adopt_module_key_flags(dataset)
     flags.adopt_module_key_flags(image_files)
     flags.DEFINE_string("name", None, "NAME[/CONFIG][:VERSION] of TFDS.", required=True)
     flags.DEFINE_list(
@@ -325,9 +326,9 @@ def main() -> None:
         args.output_dir,
         args.splits,
         **{flag: args[flag].value for flag in own},
-        **build.flag_options(),
+        **dataset.flag_options(),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

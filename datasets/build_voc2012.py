@@ -9,7 +9,7 @@ host.robots.ox.ac.uk/pascal/VOC/voc2012): `JPEGImages/NAME.jpg`,
 Masks are palette PNGs; their indices are the ids, 255 is void.
 
 The split `trainaug`, on which the papers train, is VOC's train (1,464 images) and
-those of SBD (`datasets.sbd` says where it is) that are not in VOC's val: 10,582 images.
+those of SBD (`sources.sbd` says where it is) that are not in VOC's val: 10,582 images.
 It is written when one of these says what it holds, in this order:
 
 1. a list `ImageSets/Segmentation/trainaug.txt`; it must hold no name of val;
@@ -33,9 +33,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from datasets import build, pairs, published, sbd, voc_devkit
-from datasets.catalog import DATASETS
-from datasets.info import DatasetInfo
+from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.downloads import command_line
+from deeplab_tf.data.records.info import DatasetInfo
+
+from .sources import sbd, voc_devkit
+from .sources.catalog import DATASETS
 
 LISTS = "ImageSets/Segmentation"
 LABEL_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -46,7 +49,7 @@ def find_devkit(devkit_dir: str | Path) -> Path:
     """Returns the folder VOC2012, given it or a folder above it.
 
     Raises:
-        DatasetError: none of them holds ImageSets/Segmentation.
+      DatasetError: none of them holds ImageSets/Segmentation.
     """
     return voc_devkit.find_folder(devkit_dir, (2012,), LISTS)
 
@@ -77,14 +80,14 @@ def list_samples(
     and its mask.
 
     Args:
-        devkit_dir: folder VOCdevkit/VOC2012, or VOCdevkit.
-        split: name of a list, or trainaug.
-        sbd_dir: folder benchmark_RELEASE of SBD.
-        expect_trainaug: size of trainaug; default: see the top of this file.
+      devkit_dir: folder VOCdevkit/VOC2012, or VOCdevkit.
+      split: name of a list, or trainaug.
+      sbd_dir: folder benchmark_RELEASE of SBD.
+      expect_trainaug: size of trainaug; default: see the top of this file.
 
     Raises:
-        DatasetError: the list is absent or empty; or trainaug is of the wrong size,
-            shares names with val, or has masks nowhere.
+      DatasetError: the list is absent or empty; or trainaug is of the wrong size,
+        shares names with val, or has masks nowhere.
     """
     devkit = find_devkit(devkit_dir)
     sbd_folder = sbd.find_folder(sbd_dir) if sbd_dir else None
@@ -210,17 +213,17 @@ def build_voc2012(
     """Writes the data set.
 
     Args:
-        devkit_dir: folder VOCdevkit/VOC2012, or VOCdevkit.
-        output_dir: folder to make.
-        splits: default: see `list_splits`.
-        sbd_dir: folder benchmark_RELEASE of SBD, for trainaug.
-        expect_trainaug: size of trainaug; default: see the top of this file.
-        **options: as for `build.build_dataset`.
+      devkit_dir: folder VOCdevkit/VOC2012, or VOCdevkit.
+      output_dir: folder to make.
+      splits: default: see `list_splits`.
+      sbd_dir: folder benchmark_RELEASE of SBD, for trainaug.
+      expect_trainaug: size of trainaug; default: see the top of this file.
+      **options: as for `dataset.build_dataset`.
 
     Raises:
-        DatasetError: see `list_samples` and `build.build_dataset`.
+      DatasetError: see `list_samples` and `dataset.build_dataset`.
     """
-    return build.build_listed(
+    return dataset.build_listed(
         devkit_dir,
         output_dir,
         splits,
@@ -235,12 +238,12 @@ def build_voc2012(
 
 
 def define_flags() -> None:
-    published.define_flags(
+    command_line.define_flags(
         "Folder VOCdevkit/VOC2012, or VOCdevkit.",
         "devkit_dir",
         "Lists of ImageSets/Segmentation, or trainaug; default: all but test.",
     )
-    flags.adopt_module_key_flags(published)
+    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_string("sbd_dir", None, "Folder benchmark_RELEASE, for trainaug.")
     flags.DEFINE_integer(
         "expect_trainaug",
@@ -253,9 +256,9 @@ def main() -> None:
     args = flags.FLAGS
     build_voc2012(
         expect_trainaug=args.expect_trainaug,
-        **published.flag_options("voc2012", "devkit_dir", "sbd_dir"),
+        **command_line.flag_options("voc2012", "devkit_dir", "sbd_dir"),
     )
 
 
 if __name__ == "__main__":
-    build.run(define_flags, main)
+    dataset.run(define_flags, main)

@@ -15,9 +15,9 @@ from pathlib import Path
 from absl import flags
 from PIL import Image
 
-from datasets.build import run
-from datasets.info import read_info
-from datasets.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
+from deeplab_tf.data.building.dataset import run
+from deeplab_tf.data.records.info import read_info
+from deeplab_tf.data.records.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
 
 FLAGS = flags.FLAGS
 VOID_COLOR = [224, 224, 192]
@@ -27,7 +27,7 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
     """Writes the first `limit` examples of a split, or all; returns how many.
 
     Raises:
-        FileNotFoundError: no such records.
+      FileNotFoundError: no such records.
     """
     import tensorflow as tf
 

@@ -1,45 +1,47 @@
-"""deeplab_tf: the DeepLab family for TensorFlow 2 and Keras."""
+"""deeplab_tf: the DeepLab family for TensorFlow 2 and Keras.
 
-from deeplab_tf.blocks import layer_defaults
-from deeplab_tf.config import TrainConfig
-from deeplab_tf.inference import Segmenter
-from deeplab_tf.losses import SegmentationLoss
-from deeplab_tf.metrics import MeanIoU
-from deeplab_tf.models import (
-    MODELS,
-    DeepLabV1,
-    DeepLabV2,
-    DeepLabV3,
-    DeepLabV3Cascade,
-    DeepLabV3Plus,
-    DeepLabV3Torchvision,
-    build_model,
-    inference_model,
-)
-from deeplab_tf.recipes import RECIPES, recipe_config
-from deeplab_tf.version import __version__
-from deeplab_tf.weight_files import load_weights, save_weights
-from deeplab_tf.workdir import load_workdir
+Names are imported when they are first used, so that what needs no TensorFlow (the
+builders of data sets) does not wait for it.
+"""
 
-__all__ = [
-    "MODELS",
-    "RECIPES",
-    "DeepLabV1",
-    "DeepLabV2",
-    "DeepLabV3",
-    "DeepLabV3Cascade",
-    "DeepLabV3Plus",
-    "DeepLabV3Torchvision",
-    "MeanIoU",
-    "SegmentationLoss",
-    "Segmenter",
-    "TrainConfig",
-    "__version__",
-    "build_model",
-    "inference_model",
-    "layer_defaults",
-    "load_weights",
-    "load_workdir",
-    "recipe_config",
-    "save_weights",
-]
+import importlib
+
+from deeplab_tf import moved
+
+# Public name -> the module that has it.
+_HOMES = {
+    "MODELS": "networks.models",
+    "RECIPES": "recipes",
+    "DeepLabV1": "networks.models",
+    "DeepLabV2": "networks.models",
+    "DeepLabV3": "networks.models",
+    "DeepLabV3Cascade": "networks.models",
+    "DeepLabV3Plus": "networks.models",
+    "DeepLabV3Torchvision": "networks.models",
+    "MeanIoU": "evaluation.metrics",
+    "SegmentationLoss": "training.losses",
+    "Segmenter": "inference.segmenter",
+    "TrainConfig": "config",
+    "__version__": "version",
+    "build_model": "networks.models",
+    "inference_model": "networks.models",
+    "layer_defaults": "networks.blocks",
+    "load_weights": "networks.weight_files",
+    "load_workdir": "workdir",
+    "recipe_config": "recipes",
+    "save_weights": "networks.weight_files",
+}
+
+__all__ = list(_HOMES)
+
+moved.install()
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -26,10 +26,10 @@ class TrainConfig:
       data_dir, train_split, eval_split: records and which of them to use.
       init: "", "imagenet", a keras.applications file, a workdir or a weight file.
       crop_size: (height, width) of training crops, pixels.
-      policy: augmentation, a row of `datasets.policies.POLICIES`.
+      policy: augmentation, a row of `data.reading.policies.POLICIES`.
       min_scale, max_scale: range of the random scale; None is the policy's.
       duplicate: (class name, factor) pairs: bootstrapping of hard classes, see
-        `datasets.bootstrap`.
+        `data.reading.bootstrap`.
       min_class_pixels: images with fewer pixels of such a class are not duplicated.
       min_labelled_pixels: images with fewer pixels that are not background are left
         out of training.

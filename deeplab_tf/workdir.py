@@ -8,8 +8,8 @@ import os
 from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig, read_config
-from deeplab_tf.models import build_model
-from deeplab_tf.weight_files import load_weights
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.weight_files import load_weights
 
 BEST_WEIGHTS = "best.npz"
 LAST_WEIGHTS = "last.npz"

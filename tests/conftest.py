@@ -31,8 +31,8 @@ def workdir(tmp_path_factory) -> Path:
     import numpy as np
 
     from deeplab_tf.config import TrainConfig, write_config
-    from deeplab_tf.models import build_model
-    from deeplab_tf.weight_files import named_weights, save_weights
+    from deeplab_tf.networks.models import build_model
+    from deeplab_tf.networks.weight_files import named_weights, save_weights
 
     config = TrainConfig(
         backbone="mobilenet_v2_0.35",

@@ -1,190 +1,45 @@
-"""The floors of the design: who may import whom, read from the source."""
+"""The plan of the house: which room may import from which, read from the source."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("deeplab_tf/**/*.py"), *ROOT.glob("datasets/**/*.py")])
+SCRIPTS = sorted(ROOT.glob("*.py"))
 
-# Module -> the modules of ours that it may import at most.
-FLOORS = {
-    "deeplab_tf.version": set(),
-    "deeplab_tf.config": {"files"},
-    "deeplab_tf.recipes": {"config"},
-    "deeplab_tf.crf": set(),
-    "deeplab_tf.layers": set(),
-    "deeplab_tf.losses": set(),
-    "deeplab_tf.metrics": set(),
-    "deeplab_tf.evaluation": {"files", "metrics"},
-    "deeplab_tf.evaluation_report": {"evaluation", "files", "labels", "visualize"},
-    "deeplab_tf.visualize": {"files", "labels"},
-    "deeplab_tf.torch_files": set(),
-    "deeplab_tf.weight_files": {"files"},
-    "deeplab_tf.files": set(),
-    "deeplab_tf.labels": set(),
-    "deeplab_tf.tflite_files": set(),
-    "deeplab_tf.blocks": {"layers"},
-    "deeplab_tf.backbones": {"layers", "blocks", "backbones", "weight_files"},
-    "deeplab_tf.heads": {"layers", "blocks", "backbones"},
-    "deeplab_tf.models": {"blocks", "backbones", "heads", "weight_files"},
-    "deeplab_tf.optimizers": {"layers"},
-    "deeplab_tf.workdir": {"config", "models", "weight_files"},
-    "deeplab_tf.images": set(),
-    "deeplab_tf.videos": set(),
-    "deeplab_tf.submissions": {"files", "labels", "visualize"},
-    "deeplab_tf.saved_models": {"labels"},
-    "deeplab_tf.windows": set(),
-    "deeplab_tf.runtimes": {"labels"},
-    "deeplab_tf.inference": {
-        "crf",
-        "frozen",
-        "labels",
-        "models",
-        "runtimes",
-        "saved_models",
-        "windows",
-        "workdir",
-    },
-    "deeplab_tf.page": {"images", "models", "visualize"},
-    "deeplab_tf.input_files": {"videos"},
-    "deeplab_tf.predictions": {
-        "files",
-        "images",
-        "inference",
-        "input_files",
-        "labels",
-        "models",
-        "submissions",
-        "videos",
-        "visualize",
-    },
-    "deeplab_tf.frozen": {"models"},
-    "deeplab_tf.warmup": set(),
-    "deeplab_tf.serving": {"images", "inference", "models"},
-    "deeplab_tf.exporting": {
-        "frozen",
-        "inference",
-        "labels",
-        "models",
-        "saved_models",
-        "serving",
-        "warmup",
-    },
-    "deeplab_tf.converting": {
-        "exporting",
-        "files",
-        "frozen",
-        "labels",
-        "runtimes",
-    },
-    "deeplab_tf.weight_sources": {"backbones"},
-    "deeplab_tf.weights": {
-        "config",
-        "labels",
-        "models",
-        "tflite_files",
-        "torch_files",
-        "weight_files",
-        "weight_sources",
-        "workdir",
-    },
-    "deeplab_tf.checkpoints": set(),
-    "deeplab_tf.workers": set(),
-    "deeplab_tf.strategies": {"layers", "workers"},
-    "deeplab_tf.callbacks": {
-        "checkpoints",
-        "config",
-        "optimizers",
-        "report",
-        "weight_files",
-        "workdir",
-    },
-    "deeplab_tf.report": {"config", "files"},
-    "deeplab_tf.runs": {"config", "heads", "recipes"},
-    "deeplab_tf.meter": {"callbacks", "config", "metrics", "optimizers", "report"},
-    "deeplab_tf.watching": {
-        "callbacks",
-        "config",
-        "files",
-        "meter",
-        "optimizers",
-        "report",
-        "visualize",
-    },
-    "deeplab_tf.training": {
-        "config",
-        "heads",
-        "layers",
-        "losses",
-        "metrics",
-        "models",
-        "optimizers",
-        "weight_files",
-        "workdir",
-    },
-    "datasets.info": set(),
-    "datasets.augment": set(),
-    "datasets.tfrecord": set(),
-    "datasets.pairs": {"info", "tfrecord"},
-    "datasets.catalog": {"info"},
-    "datasets.worker_pool": {"pairs"},
-    "datasets.output_folder": {"info", "pairs"},
-    "datasets.shards": {"info", "output_folder", "pairs", "tfrecord"},
-    "datasets.beam": {"pairs", "shards"},
-    "datasets.build": {
-        "beam",
-        "info",
-        "output_folder",
-        "pairs",
-        "shards",
-        "worker_pool",
-    },
-    "datasets.image_files": {"pairs"},
-    "datasets.folder_splits": {"image_files", "pairs"},
-    "datasets.inspection": {"bad_records", "info", "tfrecord"},
-    "datasets.inspect": {
-        "contact_sheet",
-        "info",
-        "inspection",
-        "output_folder",
-        "tfrecord",
-    },
-    "datasets.contact_sheet": {"info"},
-    "datasets.archives": set(),
-    "datasets.extraction": {"output_folder", "pairs"},
-    "datasets.published": {"build", "download"},
-    "datasets.download": {"archives", "extraction", "output_folder", "pairs"},
-    "datasets.coco": {"image_files", "info", "pairs"},
-    "datasets.matlab": set(),
-    "datasets.voc_devkit": {"pairs"},
-    "datasets.sbd": {"matlab", "pairs", "voc_devkit"},
-    "datasets.tfds_features": {"build_cityscapes", "catalog", "info", "pairs"},
-    "datasets.tfds_staging": {
-        "image_files",
-        "output_folder",
-        "pairs",
-        "tfds_features",
-        "tfrecord",
-    },
-    "datasets.build_tfds": {
-        "build",
-        "folder_splits",
-        "image_files",
-        "info",
-        "output_folder",
-        "pairs",
-        "tfds_features",
-        "tfds_staging",
-        "worker_pool",
-    },
-    "datasets.policies": set(),
-    "datasets.bad_records": {"info", "tfrecord"},
-    "datasets.selection": {"bad_records", "bootstrap", "info", "tfrecord"},
-    "datasets.bootstrap": {"tfrecord"},
-    "datasets.pipeline": {"augment", "policies", "tfrecord"},
+# Room -> (its row, the rooms of the same row that it may import from). A room may
+# import from all rows above its own, that is of smaller numbers.
+ROOMS = {
+    "files": (1, ()),
+    "labels": (1, ("files",)),
+    "moved": (1, ()),
+    "version": (1, ()),
+    "config": (2, ()),
+    "networks": (2, ()),
+    "data.records": (2, ()),
+    "pictures": (2, ()),
+    "data.reading": (3, ()),
+    "data.building": (3, ()),
+    "evaluation": (3, ()),
+    "recipes": (3, ()),
+    "workdir": (3, ()),
+    "data.folders": (4, ()),
+    "data.downloads": (4, ()),
+    "data.inspection": (4, ()),
+    "inference": (4, ()),
+    "training": (4, ()),
+    "weights": (4, ()),
+    "datasets": (5, ()),
+    "exports": (5, ()),
+    "prediction": (5, ()),
+    "report": (6, ()),
 }
+# The data and what is done with them do not know each other below the commands.
+DATA = {room for room in ROOMS if room.startswith("data")}
+BOTH = {"files", "labels", "version", "commands"}
 # Imported where they are used, inside a function.
 HEAVY = {
     "ai_edge_litert",
@@ -196,6 +51,7 @@ HEAVY = {
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "openvino",
     "pycocotools",
     "selenium",
     "sklearn",
@@ -207,46 +63,101 @@ HEAVY = {
 }
 
 
-def module_name(path):
+def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path, top_level_only=False):
+def imported_names(path: Path, top_level_only: bool = False) -> list[str]:
+    """Full names of what a module imports; relative ones are completed."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+    names = []
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def room_of(name: str) -> str | None:
+    """The room of a module, or of a name in it; None for what is not ours."""
+    package, *parts = name.split(".")
+    if package == "datasets":
+        return "datasets"
+    if package != "deeplab_tf" or not parts:
+        return None
+    if parts[0] == "data":
+        return ".".join(parts[:2]) if len(parts) > 1 else None
+    # `from deeplab_tf import Segmenter` is for those outside.
+    assert parts[0] in ROOMS, f"{name} is in no room of the table"
+    return parts[0]
+
+
+def is_facade(path: Path) -> bool:
+    return path.name == "__init__.py" and module_name(path) in (
+        "deeplab_tf",
+        "deeplab_tf.data",
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_modules_import_only_what_is_below_them(path):
+def test_rooms_import_only_from_rows_above_them(path):
+    if is_facade(path):
+        return
     name = module_name(path)
-    package = name.partition(".")[0]
-    other = {"deeplab_tf": "datasets", "datasets": "deeplab_tf"}[package]
-    ours = set()
-    for imported in imports(path):
-        assert imported.partition(".")[0] != other, f"{name} imports {imported}"
-        if imported.startswith(f"{package}."):
-            ours.add(imported.split(".")[1])
-    floor = FLOORS.get(name, FLOORS.get(name.rpartition(".")[0]))
-    if floor is not None:
-        assert ours <= floor, f"{name} imports {sorted(ours - floor)}"
+    room = room_of(name)
+    row, beside = ROOMS[room]
+    for imported in imported_names(path):
+        other = room_of(imported)
+        if other in (None, room, *beside):
+            continue
+        assert ROOMS[other][0] < row, f"{name} imports {imported}"
+        walled = {room in DATA or room == "datasets", other in DATA}
+        assert len(walled) == 1 or {room, other} & BOTH, f"{name} imports {imported}"
+
+
+def test_no_room_of_the_table_is_empty():
+    assert {
+        room_of(module_name(path)) for path in SOURCES if not is_facade(path)
+    } == set(ROOMS)
+
+
+def test_modules_import_each_other_in_no_circle():
+    modules = {module_name(path): path for path in SOURCES}
+    above = {
+        name: {
+            target
+            for imported in imported_names(path)
+            for target in (imported, imported.rpartition(".")[0])
+            if target in modules and target != name
+        }
+        for name, path in modules.items()
+        if path.name != "__init__.py"
+    }
+    done = set()
+
+    def visit(name, way):
+        assert name not in way, f"A circle: {' -> '.join([*way, name])}"
+        if name not in done:
+            for other in sorted(above.get(name, ())):
+                visit(other, [*way, name])
+            done.add(name)
+
+    for name in sorted(above):
+        visit(name, [])
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_heavy_packages_are_imported_where_they_are_used(path):
-    top_level = {name.partition(".")[0] for name in imports(path, top_level_only=True)}
-    assert not top_level & HEAVY
+    names = imported_names(path, top_level_only=True)
+    assert not {name.partition(".")[0] for name in names} & HEAVY
 
 
-def test_every_floor_is_a_module():
-    assert set(FLOORS) <= {module_name(path) for path in SOURCES}
-
-
-def test_installed_package_is_the_networks_alone():
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert 'include = ["deeplab_tf*"]' in text
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.stdlib_module_names")
+def test_scripts_shadow_no_module_of_the_standard_library():
+    # A folder without __init__.py (datasets/inspect) does not.
+    started = [*SCRIPTS, *ROOT.glob("datasets/*.py"), *ROOT.glob("serving/*.py")]
+    assert not {path.stem for path in started} & sys.stdlib_module_names

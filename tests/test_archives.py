@@ -15,11 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
-from file_server import Reply, serving, tar_bytes, zip_bytes
 from PIL import Image
 
 from datasets import (
-    archives,
     build_ade20k,
     build_camvid,
     build_cityscapes,
@@ -27,13 +25,13 @@ from datasets import (
     build_pascal_context,
     build_person_part,
     build_voc2012,
-    download,
-    extraction,
 )
-from datasets.catalog import DATASETS
-from datasets.info import read_info
-from datasets.pairs import DatasetError
-from datasets.pipeline import make_eval_dataset
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.downloads import archives, download, extraction
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.records.info import read_info
+from tests.support.file_server import Reply, serving, tar_bytes, zip_bytes
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from datasets import augment
+from deeplab_tf.data.reading import augment
 
 CROP = (40, 56)
 

@@ -8,13 +8,13 @@ import threading
 import h5py
 import numpy as np
 import pytest
-from networks import image_batch, randomize
 from tensorflow import keras
 
-from deeplab_tf.backbones import BACKBONES, backbone_features, find_backbone
-from deeplab_tf.backbones.output_stride import apply_output_stride
-from deeplab_tf.layers import NORMALIZATIONS, is_keras3
-from deeplab_tf.models import load_backbone_weights
+from deeplab_tf.networks.backbones import BACKBONES, backbone_features, find_backbone
+from deeplab_tf.networks.backbones.output_stride import apply_output_stride
+from deeplab_tf.networks.layers import NORMALIZATIONS, is_keras3
+from deeplab_tf.networks.models import load_backbone_weights
+from tests.support.networks import image_batch, randomize
 
 # More units of what a shallower row already tests.
 DEEPER = (

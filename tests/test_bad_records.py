@@ -10,10 +10,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import bad_records, bootstrap, pipeline
-from datasets.bad_records import BadRecords, bad_records_named, crc32c, scan_split
-from datasets.info import DatasetInfo
-from datasets.tfrecord import IMAGE, LABEL, encode_example, shard_name, shard_paths
+from deeplab_tf.data.reading import bad_records, bootstrap, pipeline
+from deeplab_tf.data.reading.bad_records import (
+    BadRecords,
+    bad_records_named,
+    crc32c,
+    scan_split,
+)
+from deeplab_tf.data.records.info import DatasetInfo
+from deeplab_tf.data.records.tfrecord import (
+    IMAGE,
+    LABEL,
+    encode_example,
+    shard_name,
+    shard_paths,
+)
 from tests.test_pipeline import assert_equal, batches, train
 
 SIZE = (40, 48)

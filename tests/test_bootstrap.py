@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from datasets import bootstrap, pipeline
-from datasets.tfrecord import encode_example, shard_name
+from deeplab_tf.data.reading import bootstrap, pipeline
+from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 from tests.test_pipeline import assert_equal, batches, data_dir, record_ids, train
 
 __all__ = ["data_dir"]  # 23 records, record k with a label full of k, in 3 shards

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from datasets import build_cityscapes as cityscapes
-from datasets.info import read_info
-from datasets.pairs import DatasetError
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.records.info import read_info
 from tests.test_builders import command, read_records, save_image, save_label
 
 # Id and train id of the labels that cityscapesscripts/helpers/labels.py evaluates.

@@ -13,15 +13,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build_coco, build_coco_json, coco
-from datasets.catalog import (
+from datasets import build_coco, build_coco_json
+from datasets.sources import coco
+from datasets.sources.catalog import (
     COCO_PANOPTIC_STUFF_NAMES,
     COCO_STUFF_NAMES,
     COCO_THING_NAMES,
 )
-from datasets.info import read_info
-from datasets.pairs import DatasetError
-from datasets.tfrecord import parse_example, shard_paths
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.records.info import read_info
+from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 # Written down from COCO's instances_val2017.json: category id -> name, VOC's class id.

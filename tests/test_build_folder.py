@@ -10,19 +10,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import (
-    build_folder,
-    class_map,
-    color_masks,
-    color_tables,
-    pair_lists,
-    pairs,
-)
-from datasets.folder_splits import list_splits, split_by_fraction
-from datasets.image_files import read_image
-from datasets.info import read_info, voc_colormap
-from datasets.label_rules import LabelRules
-from datasets.pairs import DatasetError, Sample
+from datasets import build_folder
+from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.image_files import read_image
+from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.folders import class_map, color_masks, color_tables, pair_lists
+from deeplab_tf.data.folders.folder_splits import list_splits, split_by_fraction
+from deeplab_tf.data.folders.label_rules import LabelRules
+from deeplab_tf.data.records.info import read_info, voc_colormap
 from tests.test_builders import (
     command,
     exif,

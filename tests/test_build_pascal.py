@@ -12,16 +12,11 @@ import scipy.io
 import scipy.sparse
 from PIL import Image
 
-from datasets import (
-    build_pascal_context,
-    build_person_part,
-    build_voc2012,
-    matlab,
-    sbd,
-)
-from datasets.catalog import DATASETS
-from datasets.info import read_info, voc_colormap
-from datasets.pairs import DatasetError
+from datasets import build_pascal_context, build_person_part, build_voc2012
+from datasets.sources import matlab, sbd
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.records.info import read_info, voc_colormap
 from tests.test_builders import ROOT, read_records, save_image, save_label
 
 SIZE = (6, 4)  # Width and height of the drawn images.

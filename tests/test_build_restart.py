@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from datasets import build_voc2012, output_folder, shards
-from datasets.build import build_dataset
-from datasets.info import DatasetInfo, read_info
-from datasets.pairs import DatasetError, Sample
-from datasets.tfrecord import shard_paths
+from datasets import build_voc2012
+from deeplab_tf.data.building import output_folder, shards
+from deeplab_tf.data.building.dataset import build_dataset
+from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.records.info import DatasetInfo, read_info
+from deeplab_tf.data.records.tfrecord import shard_paths
 from tests.test_builders import files_of, make_pairs, save_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,8 +216,8 @@ def test_two_runs_do_not_write_the_same_folder(samples, tmp_path):
 SLOW_BUILD = """
 import os, pathlib, time
 from datasets import build, build_voc2012
-from datasets.info import DatasetInfo
-from datasets.pairs import Sample
+from deeplab_tf.data.records.info import DatasetInfo
+from deeplab_tf.data.building.pairs import Sample
 
 folder = pathlib.Path(os.environ["FOLDER"])
 

@@ -13,12 +13,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build_camvid, build_voc2012, pairs
-from datasets.build import build_dataset
-from datasets.catalog import DATASETS
-from datasets.info import DatasetInfo, read_info
-from datasets.pairs import DatasetError, Sample
-from datasets.tfrecord import parse_example, shard_paths
+from datasets import build_camvid, build_voc2012
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.dataset import build_dataset
+from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.records.info import DatasetInfo, read_info
+from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 TWO_CLASSES = DatasetInfo("two", ("a", "b"))

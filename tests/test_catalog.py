@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.catalog import DATASETS
+from datasets.sources.catalog import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDERS = sorted(path.stem for path in (ROOT / "datasets").glob("build_*.py"))

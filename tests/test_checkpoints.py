@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.checkpoints import CheckpointFolder
+from deeplab_tf.training.checkpoints import CheckpointFolder
 
 
 @pytest.fixture

@@ -20,15 +20,15 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from serving_stand_in import MAX_MESSAGE_BYTES, running
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import load_segmenter
-from deeplab_tf.saved_models import read_labels
-from deeplab_tf.visualize import save_palette_png
+from deeplab_tf.inference.saved_models import read_labels
+from deeplab_tf.inference.segmenter import load_segmenter
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.pictures.visualize import save_palette_png
 from serving import client as client_module
 from serving.client import Client, ServingError, find_images, output_paths
+from tests.support.serving_stand_in import MAX_MESSAGE_BYTES, running
 
 CLIENT = Path(client_module.__file__)
 PNG = (  # one pixel of class 0

@@ -14,12 +14,12 @@ import tensorflow as tf
 from PIL import Image
 
 import evaluate
-from datasets.info import DatasetInfo
-from datasets.tfrecord import encode_example, shard_name
-from deeplab_tf import crf
-from deeplab_tf.crf import CRFParameters, Lattice, dense_crf, mean_field
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import Segmenter, load_segmenter
+from deeplab_tf.data.records.info import DatasetInfo
+from deeplab_tf.data.records.tfrecord import encode_example, shard_name
+from deeplab_tf.inference import crf
+from deeplab_tf.inference.crf import CRFParameters, Lattice, dense_crf, mean_field
+from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
+from deeplab_tf.pictures.images import read_image
 
 ROOT = Path(evaluate.__file__).parent
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from datasets import build_voc2012
-from datasets.pairs import EXIF_ORIENTATION, DatasetError
+from deeplab_tf.data.building.pairs import EXIF_ORIENTATION, DatasetError
 from tests.test_builders import files_of, grey_png, save_image, save_label
 
 NAMES = ("a", "b", "c", "d")

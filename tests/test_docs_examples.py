@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from serving_stand_in import running
 
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import load_segmenter
+from deeplab_tf.inference.segmenter import load_segmenter
+from deeplab_tf.pictures.images import read_image
+from tests.support.serving_stand_in import running
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import pytest
-from file_server import CONTENT, Reply, Server, serving, zip_bytes
 
-from datasets import archives, download
-from datasets.pairs import DatasetError
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.downloads import archives, download
+from tests.support.file_server import CONTENT, Reply, Server, serving, zip_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_WAITS = (0, 0, 0)

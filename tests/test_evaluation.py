@@ -17,10 +17,10 @@ import tensorflow as tf
 from PIL import Image
 
 import evaluate
-from datasets.info import DatasetInfo
-from datasets.tfrecord import encode_example, shard_name
-from deeplab_tf import metrics
-from deeplab_tf.evaluation import (
+from deeplab_tf.data.records.info import DatasetInfo
+from deeplab_tf.data.records.tfrecord import encode_example, shard_name
+from deeplab_tf.evaluation import metrics
+from deeplab_tf.evaluation.scores import (
     Evaluation,
     check_comparable,
     compare,
@@ -31,7 +31,7 @@ from deeplab_tf.evaluation import (
     write_summary,
     write_table,
 )
-from deeplab_tf.inference import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 
 NAMES = ("background", "cat", "dog", "horse")

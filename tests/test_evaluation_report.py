@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf import evaluation_report
-from deeplab_tf.evaluation import Evaluation, compare, percent
-from deeplab_tf.evaluation_report import BestAndWorst, write_report
+from deeplab_tf.evaluation import html_report
+from deeplab_tf.evaluation.html_report import BestAndWorst, write_report
+from deeplab_tf.evaluation.scores import Evaluation, compare, percent
 from deeplab_tf.labels import Labels, labels_for
-from deeplab_tf.visualize import IGNORE_COLOR, colorize
+from deeplab_tf.pictures.visualize import IGNORE_COLOR, colorize
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 NAMES = ("sky", HOSTILE, "dog")
@@ -197,10 +197,10 @@ def test_pictures_are_image_label_prediction_and_errors(tmp_path):
     # The picture of the errors before its JPEG blurs it.
     pictures = BestAndWorst()
     pictures.add(0.5, name, image, label, classes)
-    errors = evaluation_report._errors(pictures.best()[0], 255)
+    errors = html_report._errors(pictures.best()[0], 255)
     void, wrong = label == 255, (label != classes) & (label != 255)
     assert (errors[void] == IGNORE_COLOR).all()
-    assert (errors[wrong] == evaluation_report._ERROR_COLOR).all()
+    assert (errors[wrong] == html_report._ERROR_COLOR).all()
     rest = errors[~void & ~wrong]
     assert (rest[:, :1] == rest).all() and rest.min() >= 127, "pale grey"
     np.testing.assert_allclose(shown[3].mean((0, 1)), errors.mean((0, 1)), atol=3)
@@ -286,7 +286,7 @@ def test_curves_pass_through_the_scores(tmp_path):
     ],
 )
 def test_ticks_are_round_and_hold_the_range(low, high, expected):
-    ticks = evaluation_report._ticks(low, high)
+    ticks = html_report._ticks(low, high)
     assert ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9
     assert 2 <= len(ticks) <= 8
     if expected:

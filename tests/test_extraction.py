@@ -8,10 +8,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from file_server import CONTENT, tar_bytes, zip_bytes
 
-from datasets import extraction
-from datasets.pairs import DatasetError
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.downloads import extraction
+from tests.support.file_server import CONTENT, tar_bytes, zip_bytes
 
 FILES = {"data/a.txt": b"a" * 70_000, "data/b/c.txt": b"c", "other/d.txt": b"d"}
 

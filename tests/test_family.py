@@ -4,7 +4,6 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import image_batch, randomize, small_config
 from tensorflow import keras
 
 from deeplab_tf import (
@@ -16,20 +15,21 @@ from deeplab_tf import (
     DeepLabV3Torchvision,
     MeanIoU,
     SegmentationLoss,
-    heads,
-    training,
 )
-from deeplab_tf.backbones import backbone_features
-from deeplab_tf.backbones.vgg import fully_connected_as_convolutions
-from deeplab_tf.blocks import apply_again, layer_defaults
-from deeplab_tf.callbacks import validation_score
-from deeplab_tf.models import (
+from deeplab_tf.networks import heads
+from deeplab_tf.networks.backbones import backbone_features
+from deeplab_tf.networks.backbones.vgg import fully_connected_as_convolutions
+from deeplab_tf.networks.blocks import apply_again, layer_defaults
+from deeplab_tf.networks.models import (
     MODELS,
     build_model,
     inference_model,
     load_backbone_weights,
 )
-from deeplab_tf.weight_files import named_weights
+from deeplab_tf.networks.weight_files import named_weights
+from deeplab_tf.training import compiling
+from deeplab_tf.training.resuming import validation_score
+from tests.support.networks import image_batch, randomize, small_config
 
 MOBILE = "mobilenet_v2_0.35"
 
@@ -246,13 +246,13 @@ def test_auxiliary_head_has_its_weighted_loss_in_fit():
     config = small_config(
         num_classes=4, steps=10, auxiliary_weight=0.5, learning_rate=1e-9
     )
-    training.compile_model(model, config)
+    compiling.compile_model(model, config)
     image = image_batch(49, 33, batch=2)
     label = np.random.default_rng(0).integers(0, 4, [2, 49, 33]).astype("int32")
     label[:, :5] = 255
     dataset = tf.data.Dataset.from_tensors((image, label))
     logs = model.evaluate(
-        training.label_outputs(model, dataset), return_dict=True, verbose=0
+        compiling.label_outputs(model, dataset), return_dict=True, verbose=0
     )
     outputs = model(image)
     loss = SegmentationLoss(255)
@@ -355,12 +355,12 @@ def test_every_model_trains_saves_and_loads_in_plain_keras(name, tmp_path):
         cascade_blocks=1,  # Keras 2.15 takes minutes to load large .keras files
     )
     model = build_model(config, auxiliary_outputs=True)
-    training.compile_model(model, config)
+    compiling.compile_model(model, config)
     label = np.zeros([2, 33, 33], "int32")
     label[:, :, 16:] = 3
     label[:, :, 15:18] = 255
     image = np.repeat(label[..., None] % 255 * 60.0, 3, axis=-1).astype("float32")
-    dataset = training.label_outputs(
+    dataset = compiling.label_outputs(
         model, tf.data.Dataset.from_tensors((image, label)).repeat(8)
     )
     losses = model.fit(dataset, epochs=2, verbose=0).history["loss"]

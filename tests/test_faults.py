@@ -22,15 +22,15 @@ from tensorflow import keras
 
 import evaluate
 import train
-from datasets.selection import select_records
-from deeplab_tf import callbacks
-from deeplab_tf.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.config import TrainConfig, read_config, write_config
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.files import atomic_write
-from deeplab_tf.inference import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.watching import EpochLog
-from deeplab_tf.weight_files import read_weights, save_weights
+from deeplab_tf.networks.weight_files import read_weights, save_weights
+from deeplab_tf.training import resuming
+from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
+from deeplab_tf.training.watching import EpochLog
 from deeplab_tf.workdir import LAST_WEIGHTS
 from tests.test_bad_records import (
     CONTENT_FAULTS,
@@ -111,14 +111,14 @@ def assert_same_weights(actual, expected):
 
 def at_step(patch, step, act):
     """Acts as a step of training ends."""
-    original = callbacks.ResumableRun.on_train_batch_end
+    original = resuming.ResumableRun.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         original(self, batch, logs)
         if self.step == step:
             act(self)
 
-    patch.setattr(callbacks.ResumableRun, "on_train_batch_end", on_train_batch_end)
+    patch.setattr(resuming.ResumableRun, "on_train_batch_end", on_train_batch_end)
 
 
 # --- Data ----------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_labels_out_of_range_are_named(run_train, tmp_path):
     )
     for error in (
         tf.errors.InvalidArgumentError(None, None, "label value of 200"),
-        callbacks.NonFiniteLoss("The loss became nan"),
+        resuming.NonFiniteLoss("The loss became nan"),
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(train, "train", raiser(error))
@@ -197,7 +197,7 @@ def raiser(error):
 
 def test_an_error_of_whole_records_is_told_as_it_is(run_train, tmp_path, monkeypatch):
     folder = write_data(tmp_path / "data")
-    lost = callbacks.NonFiniteLoss("The loss became nan at step 3.")
+    lost = resuming.NonFiniteLoss("The loss became nan at step 3.")
     monkeypatch.setattr(train, "train", raiser(lost))
     assert message_of(run_train, folder) == "train.py: The loss became nan at step 3."
     error = tf.errors.InvalidArgumentError(None, None, "a mistake of ours")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import image_batch, randomize, small_config
 from tensorflow import keras
 
-from deeplab_tf.frozen import fold_batch_norm
-from deeplab_tf.models import MODELS, build_model, inference_model
+from deeplab_tf.networks.folding import fold_batch_norm
+from deeplab_tf.networks.models import MODELS, build_model, inference_model
+from tests.support.networks import image_batch, randomize, small_config
 
 
 def norms(model):

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 import predict
-from deeplab_tf import input_files
-from deeplab_tf.inference import load_segmenter
-from deeplab_tf.input_files import find_inputs
-from deeplab_tf.predictions import Output, predict_files
+from deeplab_tf.inference.segmenter import load_segmenter
+from deeplab_tf.prediction import input_files
+from deeplab_tf.prediction.input_files import find_inputs
+from deeplab_tf.prediction.outputs import Output, predict_files
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAGIC = {

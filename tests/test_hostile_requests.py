@@ -19,11 +19,11 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from serving_stand_in import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, running
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import Client
+from tests.support.serving_stand_in import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, running
 
 MEBIBYTE = 2**20
 # What a process may hold on to after all of them: threads' own memory and the pieces

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf import images
-from deeplab_tf.images import decode_image, read_image
+from deeplab_tf.pictures import images
+from deeplab_tf.pictures.images import decode_image, read_image
 
 # Rows and columns differ, and so do all corners.
 PIXELS = np.array(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.crf import CRFParameters, dense_crf
-from deeplab_tf.inference import PAPER_SCALES, Segmenter
+from deeplab_tf.inference.crf import CRFParameters, dense_crf
+from deeplab_tf.inference.segmenter import PAPER_SCALES, Segmenter
 from deeplab_tf.workdir import load_workdir
 
 

@@ -1,4 +1,4 @@
-"""`python -m datasets.inspect`: what it finds in records whose content is known."""
+"""`datasets.inspect_records`: what it finds in records whose content is known."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import bootstrap, build_camvid, inspect
-from datasets.contact_sheet import (
+from datasets import build_camvid, inspect_records
+from deeplab_tf.config import TrainConfig, parse_changes
+from deeplab_tf.data.inspection.contact_sheet import (
     IGNORE_COLOR,
     Example,
     _font,
@@ -23,11 +24,11 @@ from datasets.contact_sheet import (
     fit,
     shorten,
 )
-from datasets.info import INFO_FILE, DatasetInfo
-from datasets.inspection import balanced_weights, spread_indices
-from datasets.tfrecord import encode_example, shard_name
-from deeplab_tf.config import TrainConfig, parse_changes
-from deeplab_tf.losses import balanced_class_weights
+from deeplab_tf.data.inspection.facts import balanced_weights, spread_indices
+from deeplab_tf.data.reading import bootstrap
+from deeplab_tf.data.records.info import INFO_FILE, DatasetInfo
+from deeplab_tf.data.records.tfrecord import encode_example, shard_name
+from deeplab_tf.training.losses import balanced_class_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 INFO = DatasetInfo(
@@ -103,7 +104,7 @@ def records(tmp_path) -> Path:
 
 
 def test_oddities_are_found(records, capsys):
-    summary = inspect.inspect(records)
+    summary = inspect_records.inspect(records)
     train = summary["splits"]["train"]
     assert (train["examples"], train["shards"]) == (7, 2)
     shards = list(records.glob("train-*"))
@@ -131,7 +132,9 @@ def test_oddities_are_found(records, capsys):
 
 
 def test_classes_are_counted_as_by_hand(records):
-    rows = inspect.inspect(records, splits=["train"])["splits"]["train"]["classes"]
+    rows = inspect_records.inspect(records, splits=["train"])["splits"]["train"][
+        "classes"
+    ]
     # Rows of 8 pixels: ground 1 + 1 + 1 + 3 + 1, cat 5 + 5 + 6 + 5, dog 5.
     assert [row["pixels"] for row in rows] == [56, 168, 40, 0]
     assert [row["images"] for row in rows] == [5, 4, 1, 0]
@@ -144,7 +147,7 @@ def test_classes_are_counted_as_by_hand(records):
 
 
 def test_duplicates_within_and_across_splits(records, capsys):
-    summary = inspect.inspect(records)
+    summary = inspect_records.inspect(records)
     (group,) = summary["splits"]["train"]["duplicates"]
     assert sorted(map(tuple, group["images"])) == [
         ("train", "a"),
@@ -172,7 +175,7 @@ def test_splits_without_a_leak(records, capsys):
         "val",
         [(n, encoded(picture(s)), label_of(0)) for n, s in (("x", 5), ("y", 6))],
     )
-    summary = inspect.inspect(records)
+    summary = inspect_records.inspect(records)
     assert summary["shared"][0]["images"] == 0
     text = capsys.readouterr().out
     assert "train and val share no image and no name\n" in text
@@ -180,11 +183,11 @@ def test_splits_without_a_leak(records, capsys):
 
 
 def test_what_splits_share_is_counted_and_named():
-    assert inspect.count_of("name", []) == "no name"
-    assert inspect.count_of("name", ["a"]) == "1 name (a)"
-    assert inspect.count_of("image", ["a = b", "c"]) == "2 images (a = b, c)"
+    assert inspect_records.count_of("name", []) == "no name"
+    assert inspect_records.count_of("name", ["a"]) == "1 name (a)"
+    assert inspect_records.count_of("image", ["a = b", "c"]) == "2 images (a = b, c)"
     many = [str(index) for index in range(1200)]
-    assert inspect.count_of("image", many) == (
+    assert inspect_records.count_of("image", many) == (
         "1,200 images (0, 1, 2, 3, 4, 5, 6, 7 and 1,192 more)"
     )
 
@@ -196,7 +199,7 @@ def test_weights_are_those_that_train_takes():
 
 
 def test_suggested_settings_are_settings_of_train(records):
-    train = inspect.inspect(records)["splits"]["train"]
+    train = inspect_records.inspect(records)["splits"]["train"]
     settings = train["suggestions"]["settings"]
     assert settings == ["class_weights=balanced", 'duplicate=[["dog",2]]']
     TrainConfig(**parse_changes(settings))
@@ -208,7 +211,7 @@ def test_huge_weights_are_cut(tmp_path):
     labels = [label_of(0, 2, 2), label_of(2), rare]
     examples = [(str(i), encoded(picture(i)), x) for i, x in enumerate(labels)]
     write_info(tmp_path, train=write_split(tmp_path, "train", examples))
-    suggestions = inspect.inspect(tmp_path)["splits"]["train"]["suggestions"]
+    suggestions = inspect_records.inspect(tmp_path)["splits"]["train"]["suggestions"]
     weights = parse_changes(suggestions["settings"])["class_weights"]
     assert max(suggestions["class_weights"]) > 20 and max(weights) == 20
     assert len(weights) == 4
@@ -224,7 +227,7 @@ def test_a_hard_class_that_is_everywhere_needs_pixels(tmp_path):
         (str(i), encoded(picture(i, (16, 16))), x) for i, x in enumerate(labels)
     ]
     write_info(tmp_path, train=write_split(tmp_path, "train", examples))
-    split = inspect.inspect(tmp_path)["splits"]["train"]
+    split = inspect_records.inspect(tmp_path)["splits"]["train"]
     suggestions = split["suggestions"]
     assert split["classes"][1]["few_pixels"] and split["classes"][1]["images"] == 8
     assert suggestions["hard_classes"] == ["cat"]
@@ -244,7 +247,7 @@ def test_counts_that_differ_from_info_are_an_error(records):
     info["splits"]["train"] = 8
     info["pixel_counts"]["val"][2] += 1
     (records / INFO_FILE).write_text(json.dumps(info))
-    sentences = inspect.inspect(records)["disagreements"]
+    sentences = inspect_records.inspect(records)["disagreements"]
     assert len(sentences) == 2
     assert "train has 7 examples; info.json says 8" in sentences[0]
     assert "dog 8 instead of 9" in sentences[1]
@@ -254,25 +257,25 @@ def test_bad_records_are_named(records, capsys):
     bad = label_of(0, 7)
     write_split(records, "val", [("odd", encoded(picture(1)), bad)])
     with pytest.raises(ValueError, match=r"\(odd\): its label holds 7"):
-        inspect.inspect(records)
+        inspect_records.inspect(records)
     shard = records / shard_name("val", 0, 1)
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(ValueError, match="cut short"):
-        inspect.inspect(records, splits=["val"])
+        inspect_records.inspect(records, splits=["val"])
 
 
 def test_foreign_folders_get_a_sentence(records, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No info.json in .*elsewhere"):
-        inspect.inspect(tmp_path / "elsewhere")
+        inspect_records.inspect(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="Splits found there: train, val"):
-        inspect.inspect(records, splits=["test"])
+        inspect_records.inspect(records, splits=["test"])
     write_split(records, "val", [])
     with pytest.raises(ValueError, match="split val .*Received: none"):
-        inspect.inspect(records, splits=["val"])
+        inspect_records.inspect(records, splits=["val"])
 
 
 def run_command(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "datasets.inspect", *map(str, arguments)]
+    command = [sys.executable, "-m", "datasets.inspect_records", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -357,7 +360,7 @@ def test_samples_are_spread():
 def test_camvid_is_as_published(shared_data, tmp_path, capsys):
     records = tmp_path / "camvid"
     build_camvid.build_camvid(shared_data / "camvid", records, num_processes=1)
-    summary = inspect.inspect(records, tmp_path / "sheets", sheet_images=8)
+    summary = inspect_records.inspect(records, tmp_path / "sheets", sheet_images=8)
     assert summary["num_classes"] == 11 and summary["disagreements"] == []
     splits = summary["splits"]
     assert {name: split["examples"] for name, split in splits.items()} == {

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.blocks import convolution, layer_defaults
-from deeplab_tf.layers import (
+from deeplab_tf.networks.blocks import convolution, layer_defaults
+from deeplab_tf.networks.layers import (
     NORMALIZATIONS,
     AtrousConv2D,
     AtrousDepthwiseConv2D,

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.losses import SegmentationLoss, balanced_class_weights
+from deeplab_tf.training.losses import SegmentationLoss, balanced_class_weights
 
 LOGITS = np.array([[[[0.0, 2.0], [1.0, 1.0]], [[3.0, 0.0], [0.0, 0.0]]]], "float32")
 

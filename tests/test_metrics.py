@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
-from deeplab_tf import metrics
+from deeplab_tf.evaluation import metrics
 
 LABEL = np.array([[0, 0, 1], [1, 255, 2]])
 CLASSES = np.array([[0, 1, 1], [1, 2, 0]])

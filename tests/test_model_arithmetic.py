@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from benchmarks import model_table
 from benchmarks.model_table import count_parameters, multiply_adds
-from deeplab_tf.models import inference_model
+from deeplab_tf.networks.models import inference_model
 
 CLASSES = 21
 

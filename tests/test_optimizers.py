@@ -16,10 +16,10 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf import DeepLabV3
-from deeplab_tf.blocks import layer_defaults
-from deeplab_tf.layers import is_keras3
-from deeplab_tf.losses import SegmentationLoss
-from deeplab_tf.optimizers import (
+from deeplab_tf.networks.blocks import layer_defaults
+from deeplab_tf.networks.layers import is_keras3
+from deeplab_tf.training.losses import SegmentationLoss
+from deeplab_tf.training.optimizers import (
     AveragedEvaluation,
     PolySchedule,
     averaged_weights,

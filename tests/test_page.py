@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf import page
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.prediction import page
 
 LABELS = Labels(
     class_names=("background", "<b>cat</b>", "dog & horse", "a <script>"),

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import pairs, pipeline
-from datasets.tfrecord import encode_example, shard_name
+from deeplab_tf.data.building import pairs
+from deeplab_tf.data.reading import pipeline
+from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 
 NUM_RECORDS = 23
 SIZES = ((12, 20), (16, 16), (20, 12))

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import augment, pipeline, policies
-from datasets.tfrecord import encode_example
+from deeplab_tf.data.reading import augment, pipeline, policies
+from deeplab_tf.data.records.tfrecord import encode_example
 from tests.test_pipeline import NUM_RECORDS, example, record_ids, train, write
 
 CROP = (48, 56)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from datasets import augment, pipeline, policies
+from deeplab_tf.data.reading import augment, pipeline, policies
 from tests.test_pipeline import assert_equal, batches, data_dir, train
 
 __all__ = ["data_dir"]

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 import predict
-from deeplab_tf import predictions, videos
-from deeplab_tf.crf import CRFParameters
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import load_segmenter
-from deeplab_tf.input_files import find_inputs, output_names, select_listed
+from deeplab_tf.inference.crf import CRFParameters
+from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.predictions import Output, predict_files, segment
+from deeplab_tf.pictures import videos
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.prediction import outputs
+from deeplab_tf.prediction.input_files import find_inputs, output_names, select_listed
+from deeplab_tf.prediction.outputs import Output, predict_files, segment
 
 ROOT = Path(predict.__file__).parent
 
@@ -249,8 +250,8 @@ def test_an_image_too_large_for_memory_is_named(segmenter, photos, tmp_path):
 def test_a_large_image_is_predicted_in_windows_and_its_overlay_is_small(
     workdir, segmenter, photos, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(predictions, "LARGE_PIXELS", 3000)
-    monkeypatch.setattr(predictions, "LARGE_WINDOW", 40)
+    monkeypatch.setattr(outputs, "LARGE_PIXELS", 3000)
+    monkeypatch.setattr(outputs, "LARGE_WINDOW", 40)
     path = str(photos / "drawn.png")  # 64 x 96 pixels, as its width x height
     assert predict_files(segmenter, [path], Output(str(tmp_path))) == []
     assert "predicted in windows of 40 pixels" in capsys.readouterr().out
@@ -267,7 +268,7 @@ def test_a_large_image_is_predicted_in_windows_and_its_overlay_is_small(
 
 
 def test_a_large_image_with_a_crf_or_probabilities_is_refused(segmenter, monkeypatch):
-    monkeypatch.setattr(predictions, "LARGE_PIXELS", 3000)
+    monkeypatch.setattr(outputs, "LARGE_PIXELS", 3000)
     image = np.zeros((64, 96, 3), np.uint8)
     with pytest.raises(ValueError, match="and probabilities need memory for them all"):
         segment(segmenter, image, probabilities=True)

@@ -6,15 +6,16 @@ import re
 
 import numpy as np
 import pytest
-from networks import image_batch, randomize, small_config
 
-from datasets.catalog import DATASETS
-from deeplab_tf import TrainConfig, training
+from datasets.sources.catalog import DATASETS
+from deeplab_tf import TrainConfig
 from deeplab_tf.config import NETWORK_FIELDS
-from deeplab_tf.heads import is_classifier
-from deeplab_tf.models import MODELS, build_model
+from deeplab_tf.networks.heads import is_classifier
+from deeplab_tf.networks.models import MODELS, build_model
+from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
-from deeplab_tf.weight_files import named_weights
+from deeplab_tf.training import compiling
+from tests.support.networks import image_batch, randomize, small_config
 
 SMALLER = {"resnet101": "resnet18", "resnet50": "resnet18", "xception65": "xception41"}
 
@@ -31,7 +32,7 @@ def test_recipes_build_and_survive_their_json(name):
     assert config.recipe == name
     assert TrainConfig.from_json(config.to_json()) == config
     assert config.model in MODELS
-    training.make_optimizer(dataclasses.replace(config, steps=config.steps or 10))
+    compiling.make_optimizer(dataclasses.replace(config, steps=config.steps or 10))
     network = {field: getattr(config, field) for field in NETWORK_FIELDS}
     network["backbone"] = SMALLER.get(config.backbone, config.backbone)
     build_once(TrainConfig(num_classes=3, **network))
@@ -61,14 +62,14 @@ def test_unknown_recipe_names_the_others():
 
 def test_poly_schedule_by_hand():
     config = TrainConfig(learning_rate=0.007, steps=30_000)
-    schedule = training.make_schedule(config)
+    schedule = compiling.make_schedule(config)
     assert float(schedule(0)) == pytest.approx(0.007)
     assert float(schedule(15_000)) == pytest.approx(0.007 * 0.5**0.9)
     assert float(schedule(30_000)) == 0.0
 
 
 def test_step_schedule_by_hand():
-    schedule = training.make_schedule(recipe_config("deeplab_v1_voc2012"))
+    schedule = compiling.make_schedule(recipe_config("deeplab_v1_voc2012"))
     rates = [float(schedule(step)) for step in (0, 1999, 2000, 5999)]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5], rtol=1e-5)
 
@@ -78,13 +79,13 @@ def test_step_schedule_by_hand():
 )
 def test_schedules_that_are_not_there_are_refused(changes):
     with pytest.raises(ValueError, match="poly.*step.*Received: schedule="):
-        training.make_schedule(TrainConfig(steps=10, **changes))
+        compiling.make_schedule(TrainConfig(steps=10, **changes))
 
 
 def step_on(config, seed=0):
     """Weights before and after one training step on random labels."""
     model = randomize(build_model(config))
-    training.compile_model(model, config)
+    compiling.compile_model(model, config)
     before = {name: np.array(value) for name, value in named_weights(model).items()}
     label = np.random.default_rng(seed).integers(0, config.num_classes, (2, 33, 33))
     if config.learning_rate == 1.0:
@@ -152,7 +153,7 @@ def test_decoupled_weight_decay_spares_what_the_papers_do_not_decay():
 )
 def test_batch_norm_warnings(changes, expected):
     config = small_config(**changes)
-    warnings = training.batch_norm_warnings(build_model(config), config)
+    warnings = compiling.batch_norm_warnings(build_model(config), config)
     assert len(warnings) == len(expected)
     for warning, pattern in zip(warnings, expected):
         assert re.search(pattern, warning), warning
@@ -160,4 +161,4 @@ def test_batch_norm_warnings(changes, expected):
 
 def test_networks_without_batch_norm_have_nothing_to_warn_of():
     config = small_config("deeplab_v1", batch_size=1, steps=1)
-    assert training.batch_norm_warnings(build_model(config), config) == []
+    assert compiling.batch_norm_warnings(build_model(config), config) == []

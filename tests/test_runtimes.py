@@ -9,16 +9,16 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import randomize, small_config
 
 import export
-from deeplab_tf.converting import BOUNDS, convert_model
-from deeplab_tf.exporting import example_images
-from deeplab_tf.inference import Segmenter, load_segmenter
+from deeplab_tf.exports.runtime_files import BOUNDS, convert_model
+from deeplab_tf.exports.saved_model import example_images
+from deeplab_tf.inference.runtimes import fit_image, labels_path, load_network
+from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.models import MODELS, build_model, inference_model
-from deeplab_tf.predictions import Output, predict_files
-from deeplab_tf.runtimes import fit_image, labels_path, load_network
+from deeplab_tf.networks.models import MODELS, build_model, inference_model
+from deeplab_tf.prediction.outputs import Output, predict_files
+from tests.support.networks import randomize, small_config
 
 LABELS = Labels(tuple("abcde"), tuple((n, n, n) for n in range(5)))
 SIZE = (65, 65)
@@ -181,10 +181,10 @@ def test_labels_must_fit_the_model(tmp_path):
 
 
 def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch):
-    from deeplab_tf import converting
+    from deeplab_tf.exports import runtime_files
 
-    bound = converting.Bound(0.0, 1.01)
-    monkeypatch.setitem(converting.BOUNDS["tflite"], "float32", bound)
+    bound = runtime_files.Bound(0.0, 1.01)
+    monkeypatch.setitem(runtime_files.BOUNDS["tflite"], "float32", bound)
     with pytest.raises(RuntimeError, match="does not answer as the Keras model does"):
         images = example_images()[:1]
         export.convert_workdir(workdir, tmp_path, "tflite", images=images)

@@ -15,16 +15,18 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 import export
-from deeplab_tf import exporting, saved_models, serving
-from deeplab_tf.frozen import freeze
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import Segmenter, load_segmenter
-from deeplab_tf.input_files import find_inputs
+from deeplab_tf.exports import saved_model, signatures
+from deeplab_tf.inference import saved_models
+from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.layers import native_atrous_convolution_works
-from deeplab_tf.models import DeepLabV3
-from deeplab_tf.predictions import Output, predict_files
+from deeplab_tf.networks.folding import freeze
+from deeplab_tf.networks.layers import native_atrous_convolution_works
+from deeplab_tf.networks.models import DeepLabV3
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.prediction.input_files import find_inputs
+from deeplab_tf.prediction.outputs import Output, predict_files
 from deeplab_tf.workdir import load_workdir
+from tests.support import c_loader
 
 LABELS = Labels(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
 InvalidArgument = tf.errors.InvalidArgumentError
@@ -127,7 +129,7 @@ def test_predict_gives_the_same_classes_from_workdir_and_saved_model(
 
 
 def test_raw_images_in_classes_or_probabilities_out(ask, segmenter):
-    images = np.stack([exporting.example_images(seed)[0] for seed in range(2)])
+    images = np.stack([saved_model.example_images(seed)[0] for seed in range(2)])
     np.testing.assert_array_equal(
         ask("serve_images", images)["classes"], segmenter.predict_batch(images)
     )
@@ -205,7 +207,7 @@ def test_bytes_of_no_jpeg_or_png_are_refused_by_name(ask, photos, name):
 def test_metadata_tell_of_classes_and_model(ask, workdir):
     config = load_workdir(workdir)[1]
     keys = ["model", "class_names", "colormap", "ignore_label", "max_pixels"]
-    assert sorted(keys) == sorted(serving.METADATA_KEYS)
+    assert sorted(keys) == sorted(signatures.METADATA_KEYS)
     model, names, colors, ignore, pixels = map(
         json.loads, ask("metadata", keys)["values"]
     )
@@ -238,8 +240,8 @@ def test_the_graph_has_no_space_to_batch(backbone, exported, tmp_path):
     path = exported
     if backbone == "resnet":
         model = DeepLabV3(3, "resnet18", multi_grid=(1, 1))
-        images = exporting.example_images()[:1]
-        path, _ = exporting.export_model(model, LABELS, tmp_path, images=images)
+        images = saved_model.example_images()[:1]
+        path, _ = saved_model.export_model(model, LABELS, tmp_path, images=images)
     graph = read_meta_graph(path).graph_def
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     assert not {node.op for node in nodes if "SpaceToBatch" in node.op}
@@ -251,7 +253,7 @@ def test_c_library_answers_as_predict_does(exported, workdir, photos, tmp_path):
     signature = read_meta_graph(exported).signature_def["serving_default"]
     image, result = photos / "drawn.jpg", tmp_path / "answer.png"
     command = [
-        *(sys.executable, Path(__file__).with_name("c_loader.py"), exported),
+        *(sys.executable, Path(c_loader.__file__), exported),
         signature.inputs["image_bytes"].name,
         signature.outputs["classes_png_bytes"].name,
         *(image, result),
@@ -270,9 +272,9 @@ def test_versions_count_up_and_are_never_replaced(exported, model, tmp_path):
     assert saved_models.next_version(tmp_path) == 11
     assert saved_models.next_version(tmp_path / "new") == 1
     with pytest.raises(FileExistsError, match="10 exists. Give another --version"):
-        exporting.export_model(model, labels_of(4), tmp_path, version=10)
+        saved_model.export_model(model, labels_of(4), tmp_path, version=10)
     with pytest.raises(ValueError, match="positive integer. Received: 0"):
-        exporting.export_model(model, labels_of(4), tmp_path, version=0)
+        saved_model.export_model(model, labels_of(4), tmp_path, version=0)
     assert saved_models.find_version(exported.parent) == str(exported)
     assert os.listdir(exported.parent) == ["1"]
 
@@ -283,7 +285,7 @@ def labels_of(count):
 
 def test_labels_must_fit_the_model(model, tmp_path):
     with pytest.raises(ValueError, match="has 4 classes .* Received: 3 names"):
-        exporting.export_model(model, LABELS, tmp_path / "new")
+        saved_model.export_model(model, LABELS, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -298,9 +300,9 @@ def test_nothing_is_left_after_a_failure(existing, model, tmp_path, monkeypatch)
         (seen[0] / "variables").mkdir(parents=True)
         raise OSError("disk full")
 
-    monkeypatch.setattr(exporting, "_write", write_half)
+    monkeypatch.setattr(saved_model, "_write", write_half)
     with pytest.raises(OSError, match="disk full"):
-        exporting.export_model(model, labels_of(4), output_dir)
+        saved_model.export_model(model, labels_of(4), output_dir)
     assert output_dir.exists() == bool(existing)
     assert [p.name for p in output_dir.glob("*")] == existing
     # What lay there meanwhile is no version to TF Serving, which reads whole numbers.
@@ -312,10 +314,10 @@ def test_an_export_that_differs_is_not_published(model, tmp_path, monkeypatch):
         assert (Path(path) / "saved_model.pb").is_file()
         raise RuntimeError("differs")
 
-    monkeypatch.setattr(exporting, "compare_with_model", compare)
-    monkeypatch.setattr(exporting, "_write", lambda *arguments: touch(arguments[-1]))
+    monkeypatch.setattr(saved_model, "compare_with_model", compare)
+    monkeypatch.setattr(saved_model, "_write", lambda *arguments: touch(arguments[-1]))
     with pytest.raises(RuntimeError, match="differs"):
-        exporting.export_model(model, labels_of(4), tmp_path / "served")
+        saved_model.export_model(model, labels_of(4), tmp_path / "served")
     assert os.listdir(tmp_path) == []
 
 
@@ -325,13 +327,13 @@ def touch(folder):
 
 
 def compare(exported, served, model):
-    return exporting.compare_with_model(
+    return saved_model.compare_with_model(
         exported,
         freeze(served),
         model,
         Segmenter(model),
-        exporting.example_images()[:1],
-        exporting.BOUNDS["float32"],
+        saved_model.example_images()[:1],
+        saved_model.BOUNDS["float32"],
     )
 
 
@@ -353,17 +355,17 @@ def test_the_comparison_notices_another_model(exported, workdir, model):
 
 def test_of_two_tied_classes_either_will_do():
     probabilities = np.float32([[[0.2, 0.8], [0.5, 0.5 + 1e-7]]])
-    assert exporting._agreement(np.uint8([[1, 0]]), probabilities) == 1
-    assert exporting._agreement(np.uint8([[0, 1]]), probabilities) == 0.5
+    assert saved_model._agreement(np.uint8([[1, 0]]), probabilities) == 1
+    assert saved_model._agreement(np.uint8([[0, 1]]), probabilities) == 0.5
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
-    images = exporting.example_images()[:1]
+    images = saved_model.example_images()[:1]
     path, agreement = export.export_workdir(
         workdir, tmp_path, precision=precision, images=images
     )
-    bound = exporting.BOUNDS[precision]
+    bound = saved_model.BOUNDS[precision]
     assert 1e-6 < agreement.logits <= bound.logits
     assert bound.agreement <= agreement.classes
     dtypes = [
@@ -378,7 +380,7 @@ def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
 
 def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
     options = {"scales": (0.75, 1.0), "flip": True}
-    images = exporting.example_images()[:1]
+    images = saved_model.example_images()[:1]
     path, _ = export.export_workdir(workdir, tmp_path, images=images, **options)
     signatures = tf.saved_model.load(path).signatures
     image = read_image(photos / "drawn.png")
@@ -390,11 +392,11 @@ def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
 
 @pytest.mark.parametrize("constants", [False, True])
 def test_batch_norm_is_folded_into_variables_or_constants(constants, model, tmp_path):
-    path, agreement = exporting.export_model(
+    path, agreement = saved_model.export_model(
         model,
         labels_of(4),
         tmp_path,
-        images=exporting.example_images()[:1],
+        images=saved_model.example_images()[:1],
         constants=constants,
     )
     assert agreement.classes == 1

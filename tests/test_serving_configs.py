@@ -19,10 +19,10 @@ from google.protobuf import (
     text_format,
     wrappers_pb2,
 )
-from serving_stand_in import METRICS_PATH, running
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.client import Client, ServingError
+from tests.support.serving_stand_in import METRICS_PATH, running
 
 SERVING = Path(__file__).resolve().parent.parent / "serving"
 MODEL_PATH = "/v1/models/deeplab"

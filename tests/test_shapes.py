@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from datasets import build_shapes as shapes
-from datasets.info import read_info
-from datasets.pairs import DatasetError
-from datasets.pipeline import make_eval_dataset
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.records.info import read_info
 
 CLASS_NAMES = shapes.CLASS_NAMES
 

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import run_workers
 import tensorflow as tf
 
-from datasets import build_shapes, pipeline
-from deeplab_tf import strategies
-from deeplab_tf.layers import is_keras3
-from deeplab_tf.weight_files import read_weights
-from deeplab_tf.workers import Workers, call_roll, find_workers
+from datasets import build_shapes
+from deeplab_tf.data.reading import pipeline
+from deeplab_tf.networks.layers import is_keras3
+from deeplab_tf.networks.weight_files import read_weights
+from deeplab_tf.training import strategies
+from deeplab_tf.training.workers import Workers, call_roll, find_workers
+from tests.support import run_workers
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_VALIDATED = 5
@@ -225,7 +226,13 @@ def two_workers(scenes, tmp_path_factory):
     """What two processes print, what they leave, and how they end."""
     folder = tmp_path_factory.mktemp("workers")
     addresses = ",".join(free_addresses(2))
-    command = [sys.executable, "tests/run_workers.py", scenes, str(folder / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.run_workers",
+        scenes,
+        str(folder / "run"),
+    ]
     processes = []
     for index in range(2):
         temporary = folder / f"temporary{index}"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf.input_files import find_inputs
 from deeplab_tf.labels import CITYSCAPES, VOC2012, Labels
-from deeplab_tf.predictions import Output, predict_files
-from deeplab_tf.submissions import CITYSCAPES_IDS, SUBMISSIONS
+from deeplab_tf.prediction.input_files import find_inputs
+from deeplab_tf.prediction.outputs import Output, predict_files
+from deeplab_tf.prediction.submissions import CITYSCAPES_IDS, SUBMISSIONS
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 

@@ -14,12 +14,13 @@ from PIL import Image
 
 import evaluate
 import train
-from datasets import build_cityscapes, build_tfds, tfds_features, tfds_staging
+from datasets import build_cityscapes, build_tfds
 from datasets.build_tfds import convert_label, resolve_data_dir
-from datasets.info import read_info
-from datasets.pairs import DatasetError
-from datasets.tfds_staging import choose_splits
-from datasets.tfrecord import parse_example, shard_paths
+from datasets.sources import tfds_features, tfds_staging
+from datasets.sources.tfds_staging import choose_splits
+from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.records.info import read_info
+from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,9 @@ def make_builder(tfds, folder, features, example, counts):
     """Returns a builder of examples that `example(split, index)` makes.
 
     Args:
-        features: of the FeaturesDict.
-        example: from a split's name and an index to an example.
-        counts: split name -> number of examples.
+      features: of the FeaturesDict.
+      example: from a split's name and an index to an example.
+      counts: split name -> number of examples.
     """
 
     class Drawn(tfds.core.GeneratorBasedBuilder, skip_registration=True):

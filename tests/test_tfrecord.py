@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import tfrecord
-from datasets.catalog import DATASETS
-from datasets.info import DatasetInfo, read_info, voc_colormap
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.data.records import tfrecord
+from deeplab_tf.data.records.info import DatasetInfo, read_info, voc_colormap
 
 
 def png(array, mode=None) -> bytes:

@@ -18,7 +18,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from deeplab_tf import torch_files
+from deeplab_tf.weights import torch_files
 
 # PyTorch 2.13.0 wrote these: base = arange(12) as 3x4, view = base.t()[1:, ::2], an
 # int64 7 and a bfloat16 Parameter [1.5, -2]; zlib, base64.

@@ -11,31 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import randomize, small_config
 
 import evaluate
 import train
-from datasets import build_shapes, selection
-from deeplab_tf import (
-    RECIPES,
-    TrainConfig,
-    callbacks,
-    load_workdir,
-    recipe_config,
-    runs,
-    strategies,
-    training,
-)
+from datasets import build_shapes
+from deeplab_tf import RECIPES, TrainConfig, load_workdir, recipe_config
 from deeplab_tf.config import (
     describe_difference,
     parse_changes,
     read_config,
     write_config,
 )
-from deeplab_tf.layers import is_keras3
-from deeplab_tf.models import MODELS, build_model
-from deeplab_tf.weight_files import load_weights, read_weights, save_weights
+from deeplab_tf.data.reading import selection
+from deeplab_tf.networks.layers import is_keras3
+from deeplab_tf.networks.models import MODELS, build_model
+from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
+from deeplab_tf.training import compiling, resuming, runs, strategies
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
+from tests.support.networks import randomize, small_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dataclasses.replace(
@@ -67,7 +60,14 @@ def tiny(scenes, monkeypatch):
 
 def run_replicas(logical_cpus):
     done = subprocess.run(
-        [sys.executable, "tests/run_replicas.py", str(logical_cpus), "float64", "0.01"],
+        [
+            sys.executable,
+            "-m",
+            "tests.support.run_replicas",
+            str(logical_cpus),
+            "float64",
+            "0.01",
+        ],
         env={**os.environ, "PYTHONPATH": "."},
         cwd=ROOT,
         capture_output=True,
@@ -130,7 +130,7 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
         with pytest.MonkeyPatch.context() as patch:
             stop_at(patch, stop)
             message = f"SIGTERM after step {stop}"
-            with pytest.raises(callbacks.RunStopped, match=message):
+            with pytest.raises(resuming.RunStopped, match=message):
                 train.train(config, broken, strategy)
     train.train(config, broken, strategy)
     assert "Resuming after step 8 of 10." in capsys.readouterr().out
@@ -144,33 +144,33 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 def stop_at(patch, step):
     """Sends this process SIGTERM as a step ends."""
-    original = callbacks.ResumableRun.on_train_batch_end
+    original = resuming.ResumableRun.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         if self.step + 1 == step:
             os.kill(os.getpid(), signal.SIGTERM)
         original(self, batch, logs)
 
-    patch.setattr(callbacks.ResumableRun, "on_train_batch_end", on_train_batch_end)
+    patch.setattr(resuming.ResumableRun, "on_train_batch_end", on_train_batch_end)
 
 
 def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, tmp_path):
     strategy = strategies.make_strategy("default")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks.ResumableRun, "on_test_batch_end", interrupt)
+        patch.setattr(resuming.ResumableRun, "on_test_batch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.train(tiny, str(tmp_path), strategy)
     assert not (tmp_path / BEST_WEIGHTS).exists()
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 5)
-        with pytest.raises(callbacks.RunStopped):
+        with pytest.raises(resuming.RunStopped):
             train.train(tiny, str(tmp_path), strategy)
     assert (tmp_path / BEST_WEIGHTS).exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_path):
     config = dataclasses.replace(tiny, checkpoint_steps=2)
-    original = callbacks.ResumableRun.on_train_batch_end
+    original = resuming.ResumableRun.on_train_batch_end
     strategy = strategies.make_strategy("default")
 
     def on_train_batch_end(self, batch, logs=None):
@@ -178,9 +178,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_p
         original(self, batch, {"loss": loss})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks.ResumableRun, "on_train_batch_end", on_train_batch_end)
+        patch.setattr(resuming.ResumableRun, "on_train_batch_end", on_train_batch_end)
         with pytest.raises(
-            callbacks.NonFiniteLoss, match="nan at step 3.*state of step 2.*learning"
+            resuming.NonFiniteLoss, match="nan at step 3.*state of step 2.*learning"
         ):
             train.train(config, str(tmp_path), strategy)
     (checkpoint,) = os.listdir(tmp_path / "checkpoints")
@@ -213,7 +213,7 @@ def test_weights_start_another_run_without_the_classifier(tiny, tmp_path):
     config = dataclasses.replace(tiny, num_classes=3, init=str(tmp_path))
     model = build_model(config)
     classifier = model.get_layer("logits").get_weights()
-    report = training.initialize(model, config)
+    report = compiling.initialize(model, config)
     assert report.missing == ("logits/bias", "logits/kernel")
     np.testing.assert_array_equal(
         model.get_layer("logits").get_weights()[0], classifier[0]
@@ -240,7 +240,7 @@ def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
     assert config.output_stride == tiny.output_stride == 16
     assert config.atrous_rates == (2, 4)  # the same pixels at twice the stride
     assert config.learning_rate == tiny.learning_rate
-    report = training.initialize(build_model(config), config)
+    report = compiling.initialize(build_model(config), config)
     assert not report.missing and not report.unused
     chosen = train.make_config(
         "tiny", {"init": str(tmp_path), "backbone": "mobilenet_v2_0.35"}

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import build_shapes, unpack
-from datasets.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
 
 
 def test_unpacked_files_are_what_the_records_hold(tmp_path):

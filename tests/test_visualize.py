@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.catalog import DATASETS
-from deeplab_tf import visualize
+from datasets.sources.catalog import DATASETS
 from deeplab_tf.labels import (
     ADE20K,
     CAMVID,
@@ -20,6 +19,7 @@ from deeplab_tf.labels import (
     distinct_colormap,
     labels_for,
 )
+from deeplab_tf.pictures import visualize
 
 COLORMAP = ((0, 0, 0), (200, 0, 0), (0, 100, 0), (0, 0, 50))
 NAMES = ("background", "cat", "dog", "a rather long class name")

@@ -11,19 +11,20 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import randomize
 from PIL import Image
 from tensorflow import keras
 
 import evaluate
 import train
 from datasets import build_shapes
-from deeplab_tf import TrainConfig, meter, report, runs, training, watching
-from deeplab_tf.inference import Segmenter
-from deeplab_tf.losses import SegmentationLoss
-from deeplab_tf.metrics import MeanIoU, per_class_iou
+from deeplab_tf import TrainConfig
+from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
+from deeplab_tf.inference.segmenter import Segmenter
+from deeplab_tf.pictures.visualize import panel
 from deeplab_tf.recipes import RECIPES
-from deeplab_tf.visualize import panel
+from deeplab_tf.training import compiling, log, meter, runs, watching
+from deeplab_tf.training.losses import SegmentationLoss
+from tests.support.networks import randomize
 
 LOG = """\
 epoch,step,seconds,images_per_second,learning_rate,loss,val_mean_iou,val_iou/sky
@@ -62,7 +63,7 @@ def run(tmp_path_factory):
         patch.setitem(RECIPES, "demo", recipe)
         patch.setattr(meter, "LOG_STEPS", 2)
         # Such weights see several classes, as long as little moves.
-        patch.setattr(training, "initialize", lambda model, _: print(randomize(model)))
+        patch.setattr(compiling, "initialize", lambda model, _: print(randomize(model)))
         config = train.make_config("demo", {"data_dir": data_dir})
         runs.claim_workdir(config, workdir)
         train.train(config, workdir, tf.distribute.get_strategy())
@@ -109,7 +110,7 @@ def test_time_left_and_speed_by_hand():
 def test_summary_by_hand(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
     config = TrainConfig(steps=20, epochs=5, class_names=("road", "sky"))
-    summary = report.summarize(report.read_log(tmp_path / "log.csv"), config)
+    summary = log.summarize(log.read_log(tmp_path / "log.csv"), config)
     assert summary == {
         "epochs": 3,
         "steps": 12,
@@ -121,7 +122,7 @@ def test_summary_by_hand(tmp_path):
         "last_mean_iou": 0.5,
         "class_iou": {"road": None, "sky": 0.75},
     }
-    assert report.format_summary(summary, config).splitlines()[1:] == [
+    assert log.format_summary(summary, config).splitlines()[1:] == [
         "epochs      3 of 5, 12 of 20 steps",
         "time        1:23:45",
         "images/s    20.0",
@@ -139,15 +140,15 @@ def test_logs_of_old_runs_can_be_summarized(tmp_path):
     config = TrainConfig(epochs=2, class_names=("road",))
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss,val_logits_mean_iou\n0,2.0,NA\n1,1.0,0.25\n")
-    rows = report.read_log(path)
-    text = report.format_summary(report.summarize(rows, config), config)
+    rows = log.read_log(path)
+    text = log.format_summary(log.summarize(rows, config), config)
     assert text.splitlines()[1:3] == [
         "epochs      2 of 2",
         "best epoch  2, validation mean IoU 25.00",
     ]
-    text = report.format_summary(report.summarize(rows[:1], config), config)
+    text = log.format_summary(log.summarize(rows[:1], config), config)
     assert text.splitlines()[-1] == "validation  none yet"
-    report.draw_curves(rows, config, tmp_path / "curves.png")
+    log.draw_curves(rows, config, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size == (1100, 340)  # two charts
 
 
@@ -162,19 +163,19 @@ def test_logs_of_old_runs_can_be_summarized(tmp_path):
 def test_damaged_logs_are_refused(text, message, tmp_path):
     (tmp_path / "log.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        report.read_log(tmp_path / "log.csv")
+        log.read_log(tmp_path / "log.csv")
 
 
 def test_report_of_no_run_ends_with_one_sentence(run, tmp_path):
     with pytest.raises(SystemExit, match="deeplab_tf.report: .*not a workdir"):
-        report.main(["--workdir", str(tmp_path)])
+        log.main(["--workdir", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="after the first epoch"):
-        report.read_log(tmp_path / "log.csv")
+        log.read_log(tmp_path / "log.csv")
 
 
 def test_report_writes_summary_and_curves_that_show_something(run, capsys):
     workdir, config, _ = run
-    report.main(["--workdir", workdir])
+    log.main(["--workdir", workdir])
     with open(os.path.join(workdir, "summary.txt"), encoding="utf-8") as file:
         summary = file.read()
     assert capsys.readouterr().out.startswith(summary)
@@ -189,7 +190,7 @@ def test_report_writes_summary_and_curves_that_show_something(run, capsys):
 
 def test_log_holds_speed_and_the_parts_of_the_loss(run):
     workdir, config, _ = run
-    rows = report.read_log(os.path.join(workdir, "log.csv"))
+    rows = log.read_log(os.path.join(workdir, "log.csv"))
     assert [(row["epoch"], row["step"]) for row in rows] == [(0, 4), (1, 8)]
     for row in rows:
         assert row["loss"] == pytest.approx(row["cross_entropy"] + row["weight_decay"])
@@ -205,7 +206,7 @@ def test_log_holds_speed_and_the_parts_of_the_loss(run):
 
 def test_class_iou_in_the_log_is_that_of_evaluate_py(run):
     workdir, config, _ = run
-    row = report.read_log(os.path.join(workdir, "log.csv"))[-1]
+    row = log.read_log(os.path.join(workdir, "log.csv"))[-1]
     segmenter = Segmenter.from_workdir(workdir)
     labels = segmenter.labels
     evaluation, _ = evaluate.evaluate(segmenter, labels, config.data_dir, "val")
@@ -219,7 +220,7 @@ def test_class_iou_in_the_log_is_that_of_evaluate_py(run):
 def test_scalars_are_read_back_from_the_event_files(run):
     workdir, _, _ = run
     logs = os.path.join(workdir, "logs")
-    rows = report.read_log(os.path.join(workdir, "log.csv"))
+    rows = log.read_log(os.path.join(workdir, "log.csv"))
     for name in ("loss", "cross_entropy", "weight_decay"):
         points = read_events(os.path.join(logs, "train"), name)
         assert [step for step, _ in points] == [2, 4, 6, 8]
@@ -317,18 +318,20 @@ def test_parts_of_the_loss_of_a_model_with_auxiliary_outputs():
     # Layers named as those of models.py, because Keras 2 logs the losses by them.
     outputs = {"logits": scores("upsample"), "extra": scores("upsample_extra")}
     model = keras.Model(image, outputs)
-    training.compile_model(
+    compiling.compile_model(
         model, TrainConfig(num_classes=2, steps=9, learning_rate=1e-9)
     )
     rng = np.random.default_rng(0)
     images = rng.normal(size=(4, 8, 8, 3)).astype("float32")
     labels = rng.integers(0, 2, (4, 8, 8))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
-    data = training.label_outputs(model, data)
+    data = compiling.label_outputs(model, data)
     watched = meter.RunMeter(TrainConfig(class_names=("a", "b")), clock=time.time)
     rows = []
-    log = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: rows.append(logs))
-    callbacks = [watched, log]
+    each = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: rows.append(logs)
+    )
+    callbacks = [watched, each]
     model.fit(data, validation_data=data, callbacks=callbacks, shuffle=False, verbose=0)
     (row,) = rows
     kernels = [weight for weight in model.get_weights() if weight.ndim == 4]
@@ -366,14 +369,14 @@ def test_a_resumed_run_hides_the_points_it_repeats(tmp_path):
 
 
 def test_log_keeps_what_a_killed_epoch_wrote_before(tmp_path):
-    log = watching.EpochLog(tmp_path / "log.csv")
-    log.on_epoch_end(0, {"loss": 3.0})
-    log.on_epoch_end(1, {"loss": 2.0, "seconds": 5.0})
-    log.on_epoch_end(2, {"loss": 1.0})
-    log.on_epoch_end(1, {"val_mean_iou": 0.5})  # the validation alone is repeated
-    assert report.read_log(tmp_path / "log.csv") == [
+    epochs = watching.EpochLog(tmp_path / "log.csv")
+    epochs.on_epoch_end(0, {"loss": 3.0})
+    epochs.on_epoch_end(1, {"loss": 2.0, "seconds": 5.0})
+    epochs.on_epoch_end(2, {"loss": 1.0})
+    epochs.on_epoch_end(1, {"val_mean_iou": 0.5})  # the validation alone is repeated
+    assert log.read_log(tmp_path / "log.csv") == [
         {"epoch": 0, "loss": 3.0},
         {"epoch": 1, "loss": 2.0, "seconds": 5.0, "val_mean_iou": 0.5},
     ]
     log.on_epoch_end(1, {"loss": 1.5})  # all of the epoch is
-    assert report.read_log(tmp_path / "log.csv")[1] == {"epoch": 1, "loss": 1.5}
+    assert log.read_log(tmp_path / "log.csv")[1] == {"epoch": 1, "loss": 1.5}

@@ -12,10 +12,24 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import image_batch
 from tensorflow import keras
-from test_torch_files import Raw, payloads, write_legacy, write_zip
-from weight_writers import (
+
+import evaluate
+import export
+import train
+from benchmarks.tflite_agreement import TFLiteNetwork, compare
+from datasets.build_voc2012 import build_voc2012
+from datasets.sources.catalog import DATASETS
+from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
+from deeplab_tf.labels import labels_for
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.weight_files import named_weights
+from deeplab_tf.pictures.images import read_image
+from deeplab_tf.training import compiling
+from deeplab_tf.weights import importing, sources
+from deeplab_tf.workdir import load_workdir
+from tests.support.networks import image_batch
+from tests.support.weight_writers import (
     ROUNDED_HALF,
     UNROUNDED_HALF,
     bonlime_mobilenet,
@@ -26,20 +40,7 @@ from weight_writers import (
     write_checkpoint,
     write_legacy_h5,
 )
-
-import evaluate
-import export
-import train
-from benchmarks.tflite_agreement import TFLiteNetwork, compare
-from datasets.build_voc2012 import build_voc2012
-from datasets.catalog import DATASETS
-from deeplab_tf import training, weight_sources, weights
-from deeplab_tf.images import read_image
-from deeplab_tf.inference import Segmenter, load_segmenter
-from deeplab_tf.labels import labels_for
-from deeplab_tf.models import build_model
-from deeplab_tf.weight_files import named_weights
-from deeplab_tf.workdir import load_workdir
+from tests.test_torch_files import Raw, payloads, write_legacy, write_zip
 
 FLOAT_TFLITE = "deeplabv3_257_mv_gpu.tflite"
 QUANTIZED_TFLITE = "deeplabv3_mnv2_pascal_quant.tflite"
@@ -83,7 +84,7 @@ def assert_complete(report, tensors):
 def test_torchvision(shared_data, folder):
     tensors, rule, outputs = golden(shared_data, "torchvision_deeplabv3_resnet50")
     path = write_zip(folder / "weights.pth", state_dict(tensors))
-    model, config, report = weights.load_source("torchvision", path)
+    model, config, report = importing.load_source("torchvision", path)
     assert_complete(report, tensors)
     assert (config.model, config.num_classes) == ("deeplab_v3_torchvision", 21)
     layers = ["logits", "upsample", "upsample_auxiliary"]
@@ -102,7 +103,7 @@ def test_kazuto1011(shared_data, folder):
         ({}, "multi_scale_fusion", "logits_stride8"),
         ({"input_scales": (1.0,)}, "aspp_sum", "single_scale_stride8"),
     ):
-        model, config, report = weights.load_source("kazuto1011", path, **changes)
+        model, config, report = importing.load_source("kazuto1011", path, **changes)
         assert_complete(report, tensors)
         assert (config.model, config.num_classes) == ("deeplab_v2", 21)
         small, logits = outputs_of(model, layer, image)
@@ -131,7 +132,7 @@ def test_networks_of_the_authors(shared_data, folder, name, source):
         # What keras-deeplab-v3-plus does in another way.
         changes.update(strided_padding="same", resize="half_pixel")
         changes.update(output_stride=output_stride)
-    model, config, report = weights.load_source(source, path, **changes)
+    model, config, report = importing.load_source(source, path, **changes)
     assert_complete(report, tensors)
     assert (config.model, config.output_stride) == (model_name, output_stride)
     small, logits = outputs_of(model, "logits", rule.image(65, 81))
@@ -154,11 +155,11 @@ def test_half_mobilenet_by_both_names(tmp_path, widths, backbone):
     slim = slim_names(tensors, "MobilenetV2")
     assert "MobilenetV2/expanded_conv/depthwise/depthwise_weights" in slim
     assert "MobilenetV2/expanded_conv_16/project/BatchNorm/gamma" in slim
-    other, _, _ = weights.load_source(
+    other, _, _ = importing.load_source(
         "bonlime", write_legacy_h5(tmp_path / "x.h5", tensors), resize="aligned"
     )
     write_checkpoint(tmp_path / "model.ckpt-30000", slim)
-    model, config, report = weights.load_source(
+    model, config, report = importing.load_source(
         "research_deeplab", tmp_path, output_stride=8, strided_padding="same"
     )
     assert_complete(report, tensors)
@@ -170,7 +171,7 @@ def test_half_mobilenet_by_both_names(tmp_path, widths, backbone):
 def test_resnet_beta_with_a_decoder_that_is_not_separable(folder):
     tensors = slim_resnet_beta((3, 4, 6, 3), num_classes=19)
     path = write_checkpoint(folder / "model.ckpt", tensors)
-    model, config, report = weights.load_source("research_deeplab", f"{path}.index")
+    model, config, report = importing.load_source("research_deeplab", f"{path}.index")
     assert_complete(report, tensors)
     assert (config.model, config.backbone) == ("deeplab_v3plus", "resnet50_beta")
     assert config.colormap[0] == (128, 64, 128)  # Cityscapes' road
@@ -209,7 +210,7 @@ def test_backbone_of_an_imagenet_checkpoint(tmp_path, capsys):
     message = refusal(capsys, "research_deeplab", path)
     assert "holds a resnet50_beta that classifies images" in message
     output = tmp_path / "out"
-    weights.main(
+    importing.main(
         ["research_deeplab", str(path), f"--output={output}", "--partial"]
         + ["--set=multi_grid=[1,2,1]", "--set=model=deeplab_v3"]
     )
@@ -237,7 +238,7 @@ def test_depth_of_an_xception_is_read_off_its_names(entry, middle, depth):
     ]
     tensors = scalars([f"xception_{depth}/{name}" for name in names])
     tensors.update(scalars(["logits/semantic/weights"]))
-    network = weight_sources.research_deeplab(tensors)
+    network = sources.research_deeplab(tensors)
     assert network.config["backbone"] == f"xception{depth}" and not network.unused
     assert network.config["model"] == "deeplab_v3"  # without a decoder
 
@@ -259,13 +260,13 @@ def test_depth_of_a_resnet_is_read_off_its_names(units, depth):
     }
     tensors["torchvision"].update(scalars(["classifier.4.weight"]))
     tensors["kazuto1011"].update(scalars(["scale.aspp.c0.weight"]))
-    network = weight_sources.torchvision(tensors["torchvision"])
+    network = sources.torchvision(tensors["torchvision"])
     assert network.config["backbone"] == f"resnet{depth}_torchvision"
-    network = weight_sources.kazuto1011(tensors["kazuto1011"])
+    network = sources.kazuto1011(tensors["kazuto1011"])
     assert network.config["backbone"] == f"resnet{depth}" and not network.unused
     assert network.config["input_scales"] == (1.0, 0.75, 0.5)
     plain = {name[len("scale.") :]: x for name, x in tensors["kazuto1011"].items()}
-    assert weight_sources.kazuto1011(plain).config["input_scales"] == (1.0,)
+    assert sources.kazuto1011(plain).config["input_scales"] == (1.0,)
 
 
 # ---- .tflite, on real images -------------------------------------------------------
@@ -280,7 +281,7 @@ def test_depth_of_a_resnet_is_read_off_its_names(units, depth):
 )
 def test_tflite_networks(shared_data, file, backbone, output_stride, least):
     path = str(shared_data / "weights" / file)
-    model, config, report = weights.load_source("tflite", path)
+    model, config, report = importing.load_source("tflite", path)
     assert not report.missing and not report.unused
     assert (config.backbone, config.output_stride) == (backbone, output_stride)
     network = TFLiteNetwork(path)
@@ -304,7 +305,7 @@ def real_workdir(shared_data, tmp_path_factory):
     """Workdir of a network that really segments."""
     path = tmp_path_factory.mktemp("real") / "new" / "workdir"
     file = shared_data / "weights" / FLOAT_TFLITE
-    weights.main(["tflite", str(file), f"--output={path}"])
+    importing.main(["tflite", str(file), f"--output={path}"])
     return path
 
 
@@ -351,7 +352,7 @@ def test_workdir_starts_a_run(real_workdir, voc_records):
     )
     assert (config.atrous_rates, config.output_stride) == ((), 16)
     model = build_model(config, auxiliary_outputs=True)
-    report = training.initialize(model, config)
+    report = compiling.initialize(model, config)
     assert not report.missing and not report.unused
     trained = named_weights(load_workdir(real_workdir)[0])
     for name, variable in named_weights(model).items():
@@ -364,7 +365,7 @@ def test_workdir_of_any_classes_is_exported(tmp_path, capsys):
     path = write_legacy_h5(tmp_path / "mine.h5", tensors)
     workdir = tmp_path / "workdir"
     workdir.mkdir()  # empty, so it may be there
-    weights.main(["bonlime", str(path), "--output", str(workdir)])
+    importing.main(["bonlime", str(path), "--output", str(workdir)])
     printed = capsys.readouterr().out
     assert f"{len(tensors)} weights copied, 0 missing, 0 unused" in printed
     assert f"predict.py --workdir={workdir}" in printed
@@ -402,7 +403,7 @@ def refusal(capsys, source, path, *options):
     before = sorted(folder.rglob("*"))
     output = folder / "output"
     with pytest.raises(SystemExit) as caught:
-        weights.main([source, str(path), f"--output={output}", *options])
+        importing.main([source, str(path), f"--output={output}", *options])
     assert sorted(folder.rglob("*")) == before
     message = str(caught.value)
     assert message.startswith("deeplab_tf.weights: ") and "\n" not in message
@@ -467,7 +468,7 @@ def test_missing_and_left_over_tensors(tmp_path, capsys):
     path = write_legacy_h5(tmp_path / "x.h5", lacking)
     message = refusal(capsys, "bonlime", path)
     assert "lacks 2 of the model's" in message and "aspp_1x1_bn/beta" in message
-    _, _, report = weights.load_source("bonlime", path, partial=True)
+    _, _, report = importing.load_source("bonlime", path, partial=True)
     assert report.missing == ("aspp_1x1_bn/beta", "aspp_1x1_bn/gamma")
     # One that means nothing, and one that has a meaning, but not in this network.
     more = {
@@ -479,7 +480,7 @@ def test_missing_and_left_over_tensors(tmp_path, capsys):
     assert "2 tensors" in message and "--partial" in message
     assert "other/kernel" in message and "block_17_expand/kernel" in message
     output = tmp_path / "output"
-    weights.main(["bonlime", str(path), f"--output={output}", "--partial"])
+    importing.main(["bonlime", str(path), f"--output={output}", "--partial"])
     assert "0 missing, 2 unused" in capsys.readouterr().out
     assert (output / "best.npz").is_file()
 
@@ -574,7 +575,7 @@ def test_damaged_tflite(shared_data, tmp_path, capsys):
         assert "is not a .tflite file, or it is cut short" in message
 
 
-@pytest.mark.parametrize("source", sorted(weights.SOURCES))
+@pytest.mark.parametrize("source", sorted(importing.SOURCES))
 def test_absent_file_and_other_content(tmp_path, capsys, source):
     assert "No " in refusal(capsys, source, tmp_path / "absent")
     path = tmp_path / "page.html"
@@ -600,13 +601,13 @@ def test_failure_while_writing_leaves_nothing(tmp_path, capsys, monkeypatch):
     def fail(*arguments):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(weights, "save_weights", fail)
+    monkeypatch.setattr(importing, "save_weights", fail)
     assert "No space left" in refusal(capsys, "bonlime", path)
 
 
 def test_unknown_source_names_the_choices(tmp_path, capsys):
     with pytest.raises(ValueError, match="'bonlime'.*'torchvision'.*Received: 'onnx'"):
-        weights.load_source("onnx", tmp_path / "x")
+        importing.load_source("onnx", tmp_path / "x")
     with pytest.raises(SystemExit):
-        weights.main(["onnx", "x", "--output=y"])
+        importing.main(["onnx", "x", "--output=y"])
     assert "invalid choice: 'onnx'" in capsys.readouterr().err

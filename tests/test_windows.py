@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from deeplab_tf.windows import (
+from deeplab_tf.inference.windows import (
     blend_windows,
     check_window,
     window_starts,

@@ -1,0 +1,1 @@
+"""The formats that published data sets come in."""

@@ -1,0 +1,1 @@
+"""Files in, tf.data of (image, label) out. Knows nothing of networks."""

@@ -1,0 +1,1 @@
+"""Samples in, shards of records out: whole or not at all."""

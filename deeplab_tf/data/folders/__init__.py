@@ -1,0 +1,1 @@
+"""Anyone's folders, lists and colours in, samples out."""

@@ -1,0 +1,201 @@
+"""Masks whose colours are the classes: their ids by a table, and the colours they have.
+
+Masks consist of long runs of one colour. Only the runs' colours are looked up, so that
+a mask costs little more than its decoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf.data.building import pairs, worker_pool
+from deeplab_tf.data.building.image_files import to_rgb
+from deeplab_tf.data.folders.color_tables import (
+    MAX_COLORS,
+    ColorTable,
+    NamedColor,
+    format_color,
+)
+from deeplab_tf.data.records.info import IGNORE_LABEL
+
+ADVICE = (
+    "Colours of masks must be exact: save masks as PNG, not as JPEG, without "
+    "anti-aliasing, and enlarge or reduce them by nearest neighbour only."
+)
+
+
+def read_colors(path: str) -> np.ndarray:
+    """Reads a mask file as the colours that it shows, those of a palette too.
+
+    Returns:
+      uint32 [height, width], 65536 * red + 256 * green + blue.
+
+    Raises:
+      ValueError: the file cannot be read, is a JPEG, or has transparent pixels or
+        more than 8 bits a channel.
+    """
+    data = pairs.read_file(path)
+    image = pairs.open_image(data, path)
+    if image.format == "JPEG":
+        raise ValueError(f"{path} is a JPEG, which alters colours; expected a PNG mask")
+    # Pillow reads PNGs of 16-bit colours as if they had 8.
+    if image.format == "PNG" and data[24] > 8:
+        raise ValueError(f"{path} has {data[24]} bits a channel; expected 8")
+    rgb = np.asarray(to_rgb(image, path))
+    packed = np.zeros((*rgb.shape[:2], 4), np.uint8)
+    packed[..., 2::-1] = rgb
+    return packed.view("<u4")[..., 0]
+
+
+def _runs(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the sorted colours there are, each run's index into them, its length."""
+    flat = colors.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    found, index = np.unique(flat[starts], return_inverse=True)
+    return found, index, np.diff(starts, append=flat.size)
+
+
+def _unpack(color: int) -> tuple[int, int, int]:
+    return (int(color) >> 16, int(color) >> 8 & 255, int(color) & 255)
+
+
+def is_colored(path: str) -> bool:
+    """Returns whether a file is an image in RGB, by its header."""
+    try:
+        with Image.open(path) as image:
+            return image.mode in ("RGB", "RGBA") and image.format != "JPEG"
+    except (OSError, SyntaxError):
+        return False
+
+
+# --- Colours to ids ------------------------------------------------------------------
+
+
+def read_rows(
+    path: str, colors: Sequence[tuple[int, int, int]], other_colors: str = "refuse"
+) -> np.ndarray:
+    """Reads a colour-coded mask as places in a table of colours.
+
+    Args:
+      path: the mask.
+      colors: at most 255 different colours.
+      other_colors: for pixels of another colour, "ignore" gives 255 and "refuse"
+        raises.
+
+    Returns:
+      uint8 [height, width], indices of `colors`, or 255.
+
+    Raises:
+      ValueError: see `read_colors`; or pixels of another colour.
+    """
+    image = read_colors(path)
+    found, index, lengths = _runs(image)
+    places = {(r << 16) + (g << 8) + b: i for i, (r, g, b) in enumerate(colors)}
+    rows = np.array([places.get(c, IGNORE_LABEL) for c in found.tolist()], np.uint8)
+    others = np.flatnonzero(rows == IGNORE_LABEL)
+    if others.size and other_colors == "refuse":
+        counts = np.bincount(index, lengths, len(found)).astype(np.int64)
+        raise ValueError(f"{path} has {_describe_others(found, counts, others)}")
+    return np.repeat(rows[index], lengths).reshape(image.shape)
+
+
+def _describe_others(found: np.ndarray, counts: np.ndarray, others: np.ndarray) -> str:
+    """Says how many pixels have colours that are not in the table, and which."""
+    most = others[np.argsort(-counts[others], kind="stable")]
+    named = [f"{format_color(_unpack(found[i]))} ({counts[i]} pixels)" for i in most]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return (
+        f"{counts[others].sum()} of {counts.sum()} pixels in colours that are not in "
+        f"--label_colors: {', '.join(named[:5])}{more}; add them, or leave such pixels "
+        "out: --other_colors=ignore"
+    )
+
+
+# --- Colours that masks have ---------------------------------------------------------
+
+
+class ColorCounts(NamedTuple):
+    """What one mask has; or why it cannot be read, which the builder says again."""
+
+    pixels: dict[int, int]  # colour -> pixels
+    num_colors: int  # where over MAX_COLORS, `pixels` is empty
+    error: str = ""
+
+
+def count_colors(path: str) -> ColorCounts:
+    """Counts the colours of one mask; for worker processes."""
+    try:
+        found, index, lengths = _runs(read_colors(path))
+    except ValueError as error:
+        return ColorCounts({}, 0, str(error))
+    if len(found) > MAX_COLORS:
+        return ColorCounts({}, len(found))
+    counts = np.bincount(index, lengths, len(found)).astype(np.int64)
+    return ColorCounts(dict(zip(found.tolist(), counts.tolist())), len(found))
+
+
+def _count_all(
+    paths: Sequence[str], num_processes: int | None
+) -> tuple[Counter, Counter]:
+    """Returns colour -> pixels, and colour -> masks that have it; see `infer_table`."""
+    pixels, masks, errors = Counter(), Counter(), []
+    num_processes = num_processes or worker_pool.available_cpus()
+    results = worker_pool.map_in_order(count_colors, paths, num_processes)
+    with contextlib.closing(results):
+        for path, result in zip(paths, results):
+            pixels.update(result.pixels)
+            masks.update(result.pixels.keys())
+            errors += [result.error] if result.error else []
+            num_colors = max(result.num_colors, len(pixels))
+            if num_colors > MAX_COLORS:
+                raise pairs.DatasetError(
+                    f"Expected at most {MAX_COLORS} colours in all masks. Received: "
+                    f"{num_colors} up to {path}. {ADVICE}"
+                )
+    if len(pixels) < 2:
+        raise pairs.DatasetError(
+            f"Expected masks of two colours or more. Received: {len(pixels)} in "
+            f"{len(paths)} masks. {'; '.join(errors[:1])}".rstrip()
+        )
+    return pixels, masks
+
+
+def infer_table(
+    paths: Sequence[str], num_processes: int | None = None
+) -> tuple[ColorTable, str]:
+    """Makes a table of all colours of masks, sorted by red, green and blue.
+
+    Args:
+      paths: of the masks. Those that cannot be read do not count.
+      num_processes: worker processes; default: as many as there are CPUs.
+
+    Returns:
+      The table, and a listing of the colours with their shares of pixels.
+
+    Raises:
+      DatasetError: fewer than 2 colours or more than 255; or no mask can be read.
+    """
+    pixels, masks = _count_all(paths, num_processes)
+    total = sum(pixels.values())
+    table, lines = [], []
+    for packed in sorted(pixels):
+        color = _unpack(packed)
+        table.append(NamedColor(f"color_{bytes(color).hex()}", color))
+        lines.append(
+            f"  {format_color(color)}  {pixels[packed] / total:8.3%} of pixels, in "
+            f"{masks[packed]} of {len(paths)} masks"
+        )
+    return tuple(table), "\n".join(lines)
+
+
+def row_reader(table: ColorTable, other_colors: str) -> Callable[[str], np.ndarray]:
+    """Returns `read_rows` for a table, as a picklable function of a path."""
+    colors = tuple(entry.color for entry in table)
+    return functools.partial(read_rows, colors=colors, other_colors=other_colors)

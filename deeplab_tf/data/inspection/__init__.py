@@ -1,0 +1,1 @@
+"""Records in, facts about them out."""

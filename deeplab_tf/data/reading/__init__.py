@@ -1,0 +1,1 @@
+"""Records in, a `tf.data.Dataset` of (image, label) out."""

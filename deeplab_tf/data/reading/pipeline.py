@@ -1,0 +1,393 @@
+"""TFRecords -> `tf.data.Dataset` of (image, label), for training and for evaluation.
+
+Training is one infinite stream whose batch k depends on the seed and on k alone: not
+on the number of processors, on TensorFlow's global seed, or on where the stream was
+entered. A run that was interrupted after k batches goes on with `start_step=k`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.data.reading.augment import augment
+from deeplab_tf.data.reading.policies import find_policy
+from deeplab_tf.data.records.tfrecord import (
+    GoodFrames,
+    count_records,
+    parse_example,
+    read_shards,
+    shard_paths,
+    shard_reader,
+)
+
+# Shards that are read side by side. Fixed: as many as there are processors would make
+# the order of the records depend on the machine.
+CYCLE_LENGTH = 8
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Several workers each take their part of every batch. Dealing out files instead
+    # would change what a batch holds with the number of workers.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return options
+
+
+def count_examples(
+    paths: list[str],
+    repeats: np.ndarray | None = None,
+    good_frames: GoodFrames | None = None,
+) -> int:
+    """Returns the number of examples in an epoch: of records, or of their repeats."""
+    if repeats is None:
+        return count_records(paths, good_frames)
+    return int(np.sum(repeats))
+
+
+def _read_repeated(
+    records: tf.data.Dataset, first: tf.Tensor, repeats: tf.Tensor
+) -> tf.data.Dataset:
+    """Returns the serialized records of a shard, record i of all repeats[i] times.
+
+    Args:
+      records: string [], those of the shard.
+      first: int64 [], index of the shard's first record among those of the split.
+      repeats: int64 [records], 0 or more, of the split.
+    """
+    return records.enumerate(first).flat_map(
+        lambda index, record: tf.data.Dataset.from_tensors(record).repeat(
+            repeats[index]
+        )
+    )
+
+
+def _shard_reader(
+    paths: list[str], repeats: np.ndarray | None, good_frames: GoodFrames | None
+):
+    """Returns a function from a shard's path (string []) to its serialized records."""
+    read_once = shard_reader(good_frames)
+    if repeats is None:
+        return read_once
+    counts = [count_records([path], good_frames) for path in paths]
+    if sum(counts) != len(repeats):
+        raise ValueError(
+            f"Expected repeats of the {sum(counts)} records in {len(paths)} shards "
+            f"from {paths[0]} on. Received: {len(repeats)}. Count the labels of this "
+            "split: data.reading.bootstrap.count_pixels"
+        )
+    firsts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
+    names, repeats = tf.constant(paths), tf.constant(repeats, tf.int64)
+
+    def read(path):
+        first = firsts[tf.argmax(names == path)]
+        return _read_repeated(read_once(path), first, repeats)
+
+    return read
+
+
+def _epoch_records(
+    paths: list[str], read, seed: int, epoch: tf.Tensor, shuffle_buffer: int
+) -> tf.data.Dataset:
+    """Returns the serialized records of one epoch, in the order of (seed, epoch)."""
+    # The global seed would take part in `shuffle`. This function is traced into a graph
+    # of its own, and here only that graph's seed is set.
+    tf.random.set_seed(1)
+    shuffle_seed = tf.random.stateless_uniform(
+        [], [seed, epoch], maxval=tf.int64.max, dtype=tf.int64
+    )
+    shuffled_paths = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
+    records = tf.data.Dataset.from_tensor_slices(shuffled_paths).interleave(
+        read,
+        cycle_length=CYCLE_LENGTH,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return records.shuffle(shuffle_buffer, seed=shuffle_seed)
+
+
+def _record_stream(
+    paths: list[str],
+    seed: int,
+    shuffle_buffer: int,
+    start: int,
+    repeats: np.ndarray | None,
+    good_frames: GoodFrames | None = None,
+) -> tf.data.Dataset:
+    """Returns (index, serialized record) without end, from index `start` on."""
+    # A fresh start need not know how many records there are.
+    first_epoch, done = (
+        divmod(start, count_examples(paths, repeats, good_frames)) if start else (0, 0)
+    )
+    epochs = tf.data.Dataset.counter(first_epoch)
+    read = _shard_reader(paths, repeats, good_frames)
+    records = epochs.flat_map(
+        lambda epoch: _epoch_records(paths, read, seed, epoch, shuffle_buffer)
+    )
+    return records.skip(done).enumerate(start)
+
+
+def make_train_dataset(
+    data_dir: str,
+    split: str,
+    *,
+    crop_size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    policy: str = "paper",
+    min_scale: float | None = None,
+    max_scale: float | None = None,
+    flip: bool = True,
+    mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
+    ignore_label: int = 255,
+    shuffle_buffer: int = 512,
+    repeats: np.ndarray | None = None,
+    good_frames: GoodFrames | None = None,
+    num_replicas: int = 1,
+    num_workers: int = 1,
+    worker_index: int = 0,
+) -> tf.data.Dataset:
+    """Makes the infinite stream of augmented batches.
+
+    Every epoch holds each record once (or as `repeats` says), in an order of its own.
+    Epochs follow one another without a break, so that a batch may hold the end of one
+    and the start of the next.
+
+    Args:
+      data_dir: folder of the records.
+      split: name of the split, such as "train".
+      crop_size: (height, width) of the images.
+      batch_size: images in a batch: the global batch under a strategy.
+      seed: 0 or more; decides order and augmentation.
+      start_step: batches to leave out at the start. Their records are not decoded,
+        and whole epochs are not even read.
+      policy: a name of `data.reading.policies.POLICIES`.
+      min_scale: smallest random scale; None takes the policy's.
+      max_scale: largest random scale; None takes the policy's.
+      flip: whether half of the images are mirrored.
+      mean_color: RGB that pads the images.
+      ignore_label: pads the labels.
+      shuffle_buffer: serialized records to choose from; a buffer of all of them
+        shuffles perfectly. Shards are shuffled too.
+      repeats: int64 [records], how often each record comes in an epoch, 0 or more,
+        from `bootstrap.record_repeats`; None takes each once. An epoch
+        has as many examples as their sum. Serialized records are repeated, before
+        they are shuffled; each copy gets an augmentation of its own.
+      good_frames: leaves out the bad records of damaged shards; from
+        `data.reading.bad_records.scan_split`.
+      num_replicas: devices of all workers together that share a batch; each takes
+        `batch_size / num_replicas` examples of it, in their order.
+      num_workers: processes that share the replicas equally. Each reads all of the
+        records and decodes its own alone.
+      worker_index: which of them this is; it gets one replica's share after another.
+
+    Returns:
+      (image float32 [n, height, width, 3], RGB in 0..255; label int32 [n, height,
+      width], class ids or ignore_label), static shapes, n = batch_size /
+      num_replicas.
+
+    Raises:
+      FileNotFoundError: there are no records of this split.
+      ImportError: the policy needs keras-cv, which is not installed.
+      ValueError: a number is out of its range or cannot be shared, there is no such
+        policy, or `repeats` belongs to other records.
+    """
+    chosen = find_policy(policy)
+    min_scale = chosen.min_scale if min_scale is None else min_scale
+    max_scale = chosen.max_scale if max_scale is None else max_scale
+    if min(*crop_size, batch_size, shuffle_buffer) < 1 or min(start_step, seed) < 0:
+        raise ValueError(
+            "Expected crop_size, batch_size, shuffle_buffer of 1 or more, start_step "
+            f"and seed of 0 or more. Received: crop_size={crop_size}, "
+            f"batch_size={batch_size}, shuffle_buffer={shuffle_buffer}, "
+            f"start_step={start_step}, seed={seed}"
+        )
+    if not 0 < min_scale <= max_scale:
+        raise ValueError(
+            "Expected 0 < min_scale <= max_scale. "
+            f"Received: min_scale={min_scale}, max_scale={max_scale}"
+        )
+    if repeats is not None and (np.min(repeats) < 0 or np.sum(repeats) < 1):
+        raise ValueError(
+            "Expected repeats of 0 or more, and a record that comes at least once. "
+            f"Received: {np.min(repeats)} to {np.max(repeats)}"
+        )
+    if batch_size % num_replicas or num_replicas % num_workers:
+        raise ValueError(
+            "Expected a batch_size divisible by num_replicas, and that by num_workers. "
+            f"Received: batch_size={batch_size}, num_replicas={num_replicas}, "
+            f"num_workers={num_workers}"
+        )
+    change_image = chosen.make_image_change and chosen.make_image_change()
+
+    def decode_and_augment(index, serialized):
+        example = parse_example(serialized)
+        image, label = augment(
+            example["image"],
+            example["label"],
+            tf.stack([tf.constant(seed, tf.int64), index]),
+            crop_size=crop_size,
+            min_scale=min_scale,
+            max_scale=max_scale,
+            flip_probability=0.5 if flip else 0.0,
+            mean_color=mean_color,
+            ignore_label=ignore_label,
+            change_image=change_image,
+        )
+        return image, tf.cast(tf.squeeze(label, axis=2), tf.int32)
+
+    records = _record_stream(
+        shard_paths(data_dir, split),
+        seed,
+        shuffle_buffer,
+        start_step * batch_size,
+        repeats,
+        good_frames,
+    )
+    records = _share(records, batch_size, num_workers, worker_index)
+    examples = records.map(decode_and_augment, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = examples.batch(batch_size // num_replicas, drop_remainder=True)
+    options = _options()
+    # Each thread writes its example into the batch: one copy less, and no step that
+    # all threads wait for.
+    options.experimental_optimization.map_and_batch_fusion = True
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _share(
+    records: tf.data.Dataset, period: int, num_workers: int, worker_index: int
+) -> tf.data.Dataset:
+    """Keeps a worker's share of (index, ...): one run of every `period` indices.
+
+    By position, and not by file: so a batch holds the same examples, in the same order,
+    for any number of workers.
+    """
+    if num_workers == 1:
+        return records
+    size = period // num_workers
+    return records.filter(lambda index, _: index % period // size == worker_index)
+
+
+def fill_batch(
+    image: tf.Tensor, label: tf.Tensor, *, batch_size: int, ignore_label: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fills a batch up with repeated images whose labels are void: no score changes.
+
+    Under a strategy every replica must get an image: convolutions of empty batches fail
+    on CPUs.
+    """
+    missing = batch_size - tf.shape(image)[0]
+    images = tf.concat([image, tf.repeat(image[:1], missing, axis=0)], axis=0)
+    void = tf.fill([missing, tf.shape(label)[1], tf.shape(label)[2]], ignore_label)
+    labels = tf.concat([label, tf.cast(void, label.dtype)], axis=0)
+    return (
+        tf.ensure_shape(images, [batch_size, None, None, 3]),
+        tf.ensure_shape(labels, [batch_size, None, None]),
+    )
+
+
+def _whole_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(image uint8 [h, w, 3]; label int32 [h, w]; filename string [])."""
+    example = parse_example(serialized)
+    label = tf.cast(tf.squeeze(example["label"], axis=2), tf.int32)
+    return example["image"], label, example["filename"]
+
+
+def make_eval_dataset(
+    data_dir: str,
+    split: str,
+    *,
+    batch_size: int = 1,
+    with_filename: bool = False,
+    good_frames: GoodFrames | None = None,
+) -> tf.data.Dataset:
+    """Makes one pass over a split: each example once, whole and at its own size.
+
+    Args:
+      data_dir: folder of the records.
+      split: name of the split, such as "val".
+      batch_size: largest batch. A batch holds images of equal size, so that nothing
+        is padded; with 1 the examples come in the order of the records.
+      with_filename: whether the third element, string [B], is there.
+      good_frames: leaves out the bad records of damaged shards; from
+        `data.reading.bad_records.scan_split`.
+
+    Returns:
+      (image uint8 [B, h, w, 3], RGB; label int32 [B, h, w], class ids or the ignore
+      label; and the filename where asked for).
+
+    Raises:
+      FileNotFoundError: there are no records of this split.
+      ValueError: batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch_size of 1 or more. Received: {batch_size}")
+
+    def decode(serialized):
+        example = _whole_example(serialized)
+        return example if with_filename else example[:2]
+
+    def size_of(image, *_):
+        shape = tf.shape(image, tf.int64)
+        return shape[0] * 2**32 + shape[1]
+
+    records = read_shards(shard_paths(data_dir, split), good_frames)
+    examples = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    if batch_size == 1:
+        batches = examples.batch(1)
+    else:
+        batches = examples.group_by_window(
+            size_of, lambda _, same_size: same_size.batch(batch_size), batch_size
+        )
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def make_eval_share(
+    data_dir: str,
+    split: str,
+    *,
+    num_examples: int,
+    ignore_label: int = 255,
+    good_frames: GoodFrames | None = None,
+    num_replicas: int = 1,
+    num_workers: int = 1,
+    worker_index: int = 0,
+) -> tf.data.Dataset:
+    """Makes a worker's part of one pass over a split: its images whole, one by one.
+
+    Each example goes to one replica of one worker. All get equally many: those without
+    an example in the last round get the first image, its labels void (see
+    `fill_batch`). So the workers take the same number of steps, as they must.
+
+    Args:
+      data_dir: folder of the records.
+      split: name of the split, such as "val".
+      num_examples: records that are read.
+      ignore_label: of the void labels.
+      good_frames: see `make_eval_dataset`.
+      num_replicas: devices of all workers together.
+      num_workers: processes that share the replicas equally.
+      worker_index: which of them this is.
+
+    Returns:
+      (image uint8 [1, h, w, 3], RGB; label int32 [1, h, w]), for one replica of the
+      worker after another.
+
+    Raises:
+      FileNotFoundError: there are no records of this split.
+    """
+    records = read_shards(shard_paths(data_dir, split), good_frames)
+    filled = records.concatenate(records.take(1).repeat(-num_examples % num_replicas))
+    mine = _share(filled.enumerate(), num_replicas, num_workers, worker_index)
+
+    def decode(index, serialized):
+        image, label, _ = _whole_example(serialized)
+        void = tf.fill(tf.shape(label), tf.cast(ignore_label, label.dtype))
+        return image, tf.where(index < num_examples, label, void)
+
+    examples = mine.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(1).prefetch(tf.data.AUTOTUNE).with_options(_options())

@@ -1,0 +1,1 @@
+"""A workdir in; a SavedModel, LiteRT or ONNX file out."""

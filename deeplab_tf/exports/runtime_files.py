@@ -1,0 +1,267 @@
+"""A Keras model as .tflite or .onnx file: converted, compared, then given its name.
+
+`runtimes.py` says what the files are and runs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from deeplab_tf.exports.saved_model import (
+    Agreement,
+    Bound,
+    check_labels,
+    example_images,
+)
+from deeplab_tf.files import atomic_write
+from deeplab_tf.inference.runtimes import (
+    INPUT,
+    OUTPUT,
+    RUNTIMES,
+    RuntimeNetwork,
+    RuntimeRefusal,
+    fit_image,
+    labels_path,
+    sha256,
+)
+from deeplab_tf.labels import Labels
+from deeplab_tf.networks.folding import freeze
+
+ONNX_OPSET = 18
+CALIBRATION_IMAGES = 100
+
+
+class ConversionError(Exception):
+    """What a converter, or the runtime of what it made, says on one line."""
+
+
+# Format -> precision -> how far it may be from the Keras model. `logits` bounds by how
+# much the Keras model's logit of the class chosen by the file is below its largest.
+BOUNDS = {
+    "tflite": {
+        "float32": Bound(2e-3, 0.999),
+        "float16": Bound(2e-2, 0.99),
+        # Kernels in 8 bits; activations in float, or in 8 bits where there are kernels
+        # for that.
+        "dynamic": Bound(0.15, 0.95),
+        # All in 8 bits.
+        "int8": Bound(0.25, 0.9),
+    },
+    "onnx": {"float32": Bound(2e-3, 0.999)},
+}
+
+
+def convert_model(
+    model: keras.Model,
+    labels: Labels,
+    path: str | os.PathLike,
+    precision: str = "float32",
+    input_size: tuple[int, int] | None = None,
+    *,
+    calibration: Sequence[np.ndarray] = (),
+    images: Sequence[np.ndarray] = (),
+    about: Mapping | None = None,
+) -> Agreement:
+    """Writes a .tflite or .onnx file and its labels, checked against the Keras model.
+
+    Args:
+      model: Keras model in float32: image float32 [B, h, w, 3] in 0..255 -> logits
+        float32 [B, h, w, classes].
+      labels: what the classes are called.
+      path: its ending is the format; what is there is replaced when all is done.
+      precision: a key of `BOUNDS[format]`.
+      input_size: (height, width) of the images that the file takes; None is any, of
+        which "int8" knows none.
+      calibration: uint8 [h, w, 3] each, for "int8": the ranges of the activations are
+        those on these images.
+      images: uint8 [h, w, 3] each, to compare on. None given takes drawn ones.
+      about: what the labels' file tells of the model, for JSON.
+
+    Returns:
+      What the comparison found.
+
+    Raises:
+      OSError: it cannot be written.
+      ValueError: a precision that the format has not, int8 without size or images, or
+        labels that do not fit the model.
+      RuntimeError: it cannot be converted, or answers differently.
+    """
+    ending = os.path.splitext(os.fspath(path))[1]
+    _check(ending[1:], precision, input_size, calibration)
+    check_labels(labels, model)
+    try:
+        content = _convert(model, ending[1:], precision, input_size, calibration)
+        network = RuntimeNetwork(RUNTIMES[ending](content), labels)
+    except (ConversionError, RuntimeRefusal) as error:
+        raise RuntimeError(
+            f"{model.name} cannot be converted to {ending[1:]} in {precision} for "
+            f"images of {input_size or 'any size'}: {error}. Give another --input_size "
+            "or none, another --precision, or export a SavedModel."
+        ) from error
+    agreement = compare_with_model(
+        network, model, images or example_images(), BOUNDS[ending[1:]][precision]
+    )
+    described = {
+        **dataclasses.asdict(labels),
+        "model": {**(about or {}), "precision": precision, "input_size": input_size},
+        "sha256": sha256(content),
+    }
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with atomic_write(labels_path(path)) as file:
+        file.write(json.dumps(described, indent=2) + "\n")
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+    return agreement
+
+
+def compare_with_model(
+    network: RuntimeNetwork,
+    model: keras.Model,
+    images: Sequence[np.ndarray],
+    bound: Bound,
+) -> Agreement:
+    """Compares the classes of a network under its runtime with the Keras model's.
+
+    Args:
+      network: of the file.
+      model: the Keras model in float32.
+      images: uint8 [h, w, 3] each; stretched to the network's size where it has one.
+      bound: what is still rounding.
+
+    Returns:
+      The comparison; its `logits` is as in `BOUNDS`, and pixels whose logits tie within
+      1e-4 of the largest count as of the same class.
+
+    Raises:
+      RuntimeError: they differ by more than bound.
+    """
+    logits_of = tf.function(
+        lambda batch: model(batch, training=False),
+        input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32)],
+    )
+    worst, shares = 0.0, []
+    for image in images:
+        image = fit_image(image, network.size) if network.size else image
+        logits = logits_of(tf.constant(image[None], tf.float32)).numpy()[0]
+        chosen = network.classes(image[None])[0, ..., None].astype(np.intp)
+        below = logits.max(-1) - np.take_along_axis(logits, chosen, -1)[..., 0]
+        below = below / max(1.0, np.abs(logits).max())
+        worst = max(worst, float(below.max()))
+        shares.append(float((below <= 1e-4).mean()))
+    agreement = Agreement(worst, min(shares), len(images))
+    # Not `>`: that would let NaN pass.
+    if not (worst <= bound.logits and agreement.classes >= bound.agreement):
+        raise RuntimeError(
+            "The converted model does not answer as the Keras model does: "
+            f"{agreement.classes:.2%} of the pixels have its class (bound "
+            f"{bound.agreement:.1%}), and its logit of a chosen class is up to "
+            f"{worst:.2g} of the largest below its best (bound {bound.logits:g})."
+        )
+    return agreement
+
+
+def _check(format_, precision, input_size, calibration) -> None:
+    if precision not in BOUNDS.get(format_, ()):
+        known = ", ".join(f"{key} in {', '.join(BOUNDS[key])}" for key in BOUNDS)
+        raise ValueError(f"Expected {known}. Received: {format_} in {precision}")
+    if precision == "int8" and not (input_size and calibration):
+        raise ValueError(
+            "int8 needs a fixed input size, and images to take the ranges of the "
+            f"activations from. Received: size {input_size}, {len(calibration)} images"
+        )
+
+
+def _convert(model, format_, precision, input_size, calibration) -> bytes:
+    # LiteRT plans memory for one image.
+    batch = None if format_ == "onnx" and not input_size else 1
+    shape = (batch, *(input_size or (None, None)), 3)
+    logits = freeze(model, shape)
+    spec = tf.TensorSpec(shape, tf.uint8, INPUT)
+
+    @tf.function(input_signature=[spec])
+    def classes(images):
+        scores = logits(tf.cast(images, tf.float32))
+        best = tf.argmax(scores, -1, output_type=tf.int32)
+        return {OUTPUT: tf.cast(best, tf.uint8)}
+
+    if format_ == "onnx":
+        return _to_onnx(classes, spec)
+    if precision == "int8":
+        calibration = [fit_image(image, input_size) for image in calibration]
+    return _to_tflite(classes, precision, calibration)
+
+
+def _to_tflite(classes, precision: str, calibration: Sequence[np.ndarray]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        # By way of a SavedModel: only so does the file keep the names of its input and
+        # output.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(
+            tf.Module(),
+            folder,
+            signatures={"serving_default": classes},
+            options=options,
+        )
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if precision != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if precision == "int8":
+            converter.representative_dataset = lambda: (
+                {INPUT: image[None]} for image in calibration
+            )
+        try:
+            return converter.convert()
+        except Exception as error:  # of converters that raise what they like
+            raise ConversionError(_first_lines(error)) from error
+
+
+def _to_onnx(classes, spec: tf.TensorSpec) -> bytes:
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise ValueError(
+            "--format=onnx needs tf2onnx. Run: pip install tf2onnx onnxruntime"
+        ) from error
+    try:
+        proto, _ = tf2onnx.convert.from_function(
+            classes, input_signature=[spec], opset=ONNX_OPSET
+        )
+    except Exception as error:
+        raise ConversionError(_first_lines(error)) from error
+    for node in proto.graph.node:
+        if node.op_type == "Conv":
+            _pad_explicitly(node)
+    return proto.SerializeToString()
+
+
+def _pad_explicitly(node) -> None:
+    """Writes out "same" padding: ONNX Runtime refuses it where a kernel is dilated."""
+    from onnx import helper
+
+    values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    strides = values.get("strides", [1, 1])
+    if values.get("auto_pad") != b"SAME_UPPER" or list(strides) != [1, 1]:
+        return
+    kernel, dilations = values["kernel_shape"], values.get("dilations", [1, 1])
+    totals = [rate * (side - 1) for side, rate in zip(kernel, dilations)]
+    before = [total // 2 for total in totals]
+    after = [total - half for total, half in zip(totals, before)]
+    kept = [each for each in node.attribute if each.name not in ("auto_pad", "pads")]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute("pads", before + after)])
+
+
+def _first_lines(error: Exception) -> str:
+    """The gist of a converter's error, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:4])[:500].rstrip(".")

@@ -1,0 +1,5 @@
+"""A network and any picture in, classes at the picture's own size out."""
+
+from deeplab_tf.inference.segmenter import PAPER_SCALES, Segmenter, load_segmenter
+
+__all__ = ["PAPER_SCALES", "Segmenter", "load_segmenter"]

@@ -1,0 +1,386 @@
+"""Prediction at the image's own size: scales, left-right flip, windows, dense CRF."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from deeplab_tf.inference.crf import CRFParameters, dense_crf
+from deeplab_tf.inference.runtimes import is_runtime_file, load_network
+from deeplab_tf.inference.saved_models import (
+    find_version,
+    load_saved_model,
+    read_labels,
+)
+from deeplab_tf.inference.windows import blend_windows, check_window
+from deeplab_tf.labels import Labels
+from deeplab_tf.networks.folding import fold_batch_norm
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE, inference_model
+from deeplab_tf.workdir import load_workdir
+
+PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+class Segmenter:
+    """Any-size images in, classes or probabilities at the same size out.
+
+    `Segmenter.from_workdir("runs/demo").predict(image)`
+
+    Each of its functions is traced once, for images of any size and any batch: a trace
+    for each size would not be quicker (`python -m benchmarks.inference`).
+
+    Args:
+      model: Keras model of this package, or any function of tensors: image float32
+        [B, h, w, 3] in 0..255 -> logits float32 [B, h, w, classes].
+      scales: the image is also run at these factors; probabilities are averaged
+        (DeepLabV3, section 4.1: `PAPER_SCALES`). No side gets smaller than 32 pixels.
+      flip: also run each scale mirrored left-right.
+      window: images larger than this many pixels a side are run in windows of that
+        size; None runs each image whole. Memory is then bounded, but what the network
+        sees of the whole image is cut off: image-level pooling is that of the window.
+      overlap: pixels that neighbouring windows share at least; None is a quarter of
+        the window. The outer quarter of it does not count: where that is more than the
+        network reaches, the result is that of the whole image.
+      window_batch: windows of an image that are run at once.
+      crf: parameters of a dense CRF over the probabilities; None is no CRF.
+      labels: what the classes are called.
+
+    Attributes:
+      labels: as given, or those of the run or the exported model.
+      probabilities_of: `tf.function` of scales and flip, without windows or CRF: image
+        float32 [B, h, w, 3] -> probabilities float32 [B, h, w, classes].
+      classes_of: the same, -> classes uint8 [B, h, w].
+
+    Raises:
+      ValueError: no scale, or one that is not positive; windows that cannot be, or
+        together with a CRF, which needs the whole image.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | Callable[[tf.Tensor], tf.Tensor],
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: int | None = None,
+        overlap: int | None = None,
+        window_batch: int = 1,
+        crf: CRFParameters | None = None,
+        labels: Labels | None = None,
+    ):
+        if not scales or not all(0 < scale < float("inf") for scale in scales):
+            raise ValueError(f"scales must be positive. Received: {tuple(scales)}")
+        self.scales = tuple(map(float, scales))
+        self.flip = flip
+        self.window, self.overlap = _checked_window(window, overlap, crf)
+        self.window_batch = window_batch
+        self.crf = crf
+        self.labels = labels
+        if isinstance(model, keras.Model):
+            network = inference_model(model)
+            self._logits = lambda images: network(images, training=False)
+        else:
+            self._logits = model
+        images = tf.TensorSpec([None, None, None, 3], tf.float32)
+        self.probabilities_of = tf.function(self._mean, input_signature=[images])
+        self.classes_of = tf.function(self._best, input_signature=[images])
+
+    @classmethod
+    def from_workdir(
+        cls,
+        path: str | os.PathLike,
+        output_stride: int | None = None,
+        precision: str = "float32",
+        **options,
+    ) -> Segmenter:
+        """Loads the best weights of a run; see `load_workdir`.
+
+        BatchNorm is folded into the convolutions, as in an export: quicker, and the
+        same rounding.
+
+        Args:
+          path: workdir of train.py.
+          output_stride: 8, 16 or 32 instead of the one it was trained with.
+          precision: "float32", "bfloat16" or "float16".
+          **options: those of `Segmenter`, but for labels.
+        """
+        model, config = load_workdir(path, output_stride, precision)
+        model = fold_batch_norm(inference_model(model))
+        return cls(model, labels=Labels.from_config(config), **options)
+
+    @classmethod
+    def from_saved_model(cls, path: str | os.PathLike, **options) -> Segmenter:
+        """Loads a model of export.py: a version's folder, or the one above it.
+
+        It takes whole numbers: an image scaled by `scales` is rounded to them.
+
+        Args:
+          path: folder written by export.py.
+          **options: those of `Segmenter`, but for labels.
+
+        Raises:
+          FileNotFoundError: there is no exported model.
+        """
+        path = find_version(path)
+        loaded = load_saved_model(path)
+        serve = {name: _on_uint8(each) for name, each in loaded.signatures.items()}
+        # The softmax of log(p) is p.
+        segmenter = cls(
+            lambda images: tf.math.log(serve["serve_probabilities"](images)),
+            labels=read_labels(path),
+            **options,
+        )
+        segmenter._loaded = loaded  # owns the variables
+        # Its own arg max: rounded probabilities may tie where logits do not.
+        segmenter._arg_max = serve["serve_images"]
+        return segmenter
+
+    @classmethod
+    def from_runtime_file(cls, path: str | os.PathLike, **options) -> Segmenter:
+        """Loads a .tflite or .onnx file of export.py.
+
+        It answers with classes alone, so what needs probabilities raises ValueError.
+
+        Args:
+          path: of the file; its labels lie beside it.
+          **options: those of `Segmenter` that need no probabilities.
+
+        Raises:
+          FileNotFoundError: the file or its labels are not there.
+          ValueError: it cannot be run here, or scales, flip, windows or a CRF.
+        """
+        network = load_network(path)
+        segmenter = cls(_refuse_probabilities, labels=network.labels, **options)
+        whole = segmenter.window is None and segmenter.crf is None
+        if segmenter.scales != (1.0,) or segmenter.flip or not whole:
+            _refuse_probabilities()
+        segmenter.classes_of = lambda images: tf.constant(
+            network.classes(_as_uint8(images))
+        )
+        segmenter.probabilities_of = _refuse_probabilities
+        return segmenter
+
+    def with_window(self, window: int, overlap: int | None = None) -> Segmenter:
+        """Returns a segmenter of the same network, that runs large images in windows.
+
+        Raises:
+          ValueError: windows that cannot be; see `Segmenter`.
+        """
+        other = copy.copy(self)
+        other.window, other.overlap = _checked_window(window, overlap, self.crf)
+        return other
+
+    def predict(self, image, out: np.ndarray | None = None) -> np.ndarray:
+        """Returns the class of every pixel of one image.
+
+        Args:
+          image: RGB in 0..255, uint8 or float [height, width, 3]. With windows,
+            anything that can be sliced will do, such as a `numpy.memmap`.
+          out: uint8 [height, width] to write to, such as a `numpy.memmap`; None makes
+            an array.
+
+        Returns:
+          uint8 [height, width] in [0, num_classes).
+
+        Raises:
+          ValueError: another shape, a side under 32 pixels, or out of another size.
+        """
+        _check_images((1, *np.shape(image)))
+        size = np.shape(image)[:2]
+        out = np.empty(size, np.uint8) if out is None else out
+        if out.shape != size:
+            raise ValueError(f"Expected out of shape {size}. Received: {out.shape}")
+        if self._in_windows(image):
+            for rows, columns, block in self._blocks(image):
+                out[rows, columns] = block.argmax(-1)
+        else:
+            out[...] = self._predict_whole(np.asarray(image)[None])[0]
+        return out
+
+    def predict_batch(self, images) -> np.ndarray:
+        """As `predict`, on images of one size: uint8 [B, height, width]."""
+        _check_images(np.shape(images))
+        if len(images) and self._in_windows(images[0]):
+            return np.stack([self.predict(image) for image in images])
+        return self._predict_whole(images)
+
+    def probabilities(self, images) -> np.ndarray:
+        """Returns float32 [B, height, width, num_classes] that sum to one.
+
+        Args:
+          images: RGB in 0..255, uint8 or float [B, height, width, 3].
+
+        Raises:
+          ValueError: another shape, or a side under 32 pixels.
+        """
+        _check_images(np.shape(images))
+        if len(images) and self._in_windows(images[0]):
+            return np.stack([self._whole(image) for image in images])
+        probabilities = self.probabilities_of(_as_float(images)).numpy()
+        if self.crf is None:
+            return probabilities
+        return np.stack(
+            [
+                dense_crf(_as_uint8(image), each, self.crf)
+                for image, each in zip(images, probabilities)
+            ]
+        )
+
+    def _predict_whole(self, images) -> np.ndarray:
+        if self.crf is None:
+            return self.classes_of(_as_float(images)).numpy()
+        return self.probabilities(images).argmax(-1).astype(np.uint8)
+
+    def _in_windows(self, image) -> bool:
+        return self.window is not None and max(image.shape[:2]) > self.window
+
+    def _blocks(self, image):
+        """Yields (rows, columns, probabilities) that cover the image."""
+
+        def predict(tiles):
+            return self.probabilities_of(_as_float(tiles)).numpy()
+
+        blocks = blend_windows(
+            predict, image, self.window, self.overlap, self.window_batch
+        )
+        for top, left, block in blocks:
+            rows, columns = block.shape[:2]
+            yield slice(top, top + rows), slice(left, left + columns), block
+
+    def _whole(self, image) -> np.ndarray:
+        whole = None
+        for rows, columns, block in self._blocks(image):
+            if whole is None:
+                whole = np.empty([*image.shape[:2], block.shape[-1]], np.float32)
+            whole[rows, columns] = block
+        return whole
+
+    def _arg_max(self, images):
+        return tf.argmax(self._logits(images), -1, output_type=tf.int32)
+
+    def _best(self, images):
+        if self.scales == (1.0,) and not self.flip:
+            classes = self._arg_max(images)
+        else:
+            scores = self.probabilities_of(images)
+            classes = tf.argmax(scores, -1, output_type=tf.int32)
+        return tf.cast(classes, tf.uint8)
+
+    def _mean(self, images):
+        """Mean of the softmax over scales and flips."""
+        size = tf.shape(images)[1:3]
+        total, runs = 0.0, 0
+        for scale in self.scales:
+            scaled = images
+            if scale != 1.0:
+                scaled = tf.image.resize(images, _scaled_size(size, scale))
+            for mirrored in (False, True)[: 1 + self.flip]:
+                # Not `[:, :, ::-1]`, which takes ten times as long.
+                logits = self._logits(tf.reverse(scaled, [2]) if mirrored else scaled)
+                logits = tf.reverse(logits, [2]) if mirrored else logits
+                if scale != 1.0:
+                    logits = tf.image.resize(logits, size)
+                total += tf.nn.softmax(logits)
+                runs += 1
+        return total / runs
+
+
+def load_segmenter(
+    workdir: str | os.PathLike | None = None,
+    saved_model: str | os.PathLike | None = None,
+    output_stride: int | None = None,
+    **options,
+) -> Segmenter:
+    """Chooses between a run and an exported model, as the scripts' flags do.
+
+    Args:
+      workdir: of train.py.
+      saved_model: folder, .tflite or .onnx file written by export.py, instead.
+      output_stride: 8, 16 or 32 instead of that of the run.
+      **options: those of `Segmenter`.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: both or neither, an output stride for an exported model, or options
+        that cannot be.
+    """
+    if bool(workdir) == bool(saved_model):
+        raise ValueError("Give either --workdir or --saved_model.")
+    if workdir:
+        return Segmenter.from_workdir(workdir, output_stride, **options)
+    if output_stride:
+        raise ValueError(
+            "--output_stride needs --workdir: an exported model keeps its own."
+        )
+    if is_runtime_file(saved_model):
+        return Segmenter.from_runtime_file(saved_model, **options)
+    return Segmenter.from_saved_model(saved_model, **options)
+
+
+def _refuse_probabilities(images=None):
+    raise ValueError(
+        "A .tflite or .onnx file answers with classes, and scales, flip, windows, the "
+        "CRF and --save=probabilities need probabilities. Give a --workdir, or the "
+        "folder of a SavedModel."
+    )
+
+
+def _scaled_size(size: tf.Tensor, scale: float) -> tf.Tensor:
+    scaled = tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32)
+    return tf.maximum(scaled, MIN_IMAGE_SIZE)
+
+
+def _on_uint8(signature):
+    """Signature of uint8 images, with one output -> function of float32 images."""
+
+    def call(images):
+        rounded = tf.saturate_cast(tf.round(images), tf.uint8)
+        (output,) = signature(images=rounded).values()
+        return output
+
+    return call
+
+
+def _checked_window(window, overlap, crf) -> tuple[int | None, int | None]:
+    if window is None:
+        if overlap is not None:
+            raise ValueError(f"overlap needs a window. Received: overlap={overlap}")
+        return None, None
+    overlap = window // 4 if overlap is None else overlap
+    check_window(window, overlap)
+    if window < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"window must be at least {MIN_IMAGE_SIZE} pixels. Received: {window}"
+        )
+    if crf is not None:
+        raise ValueError(
+            "The dense CRF joins all pixels of an image, so it cannot be used with "
+            "windows. Leave out either."
+        )
+    return window, overlap
+
+
+def _check_images(shape: tuple[int, ...]) -> None:
+    if len(shape) != 4 or shape[-1] != 3:
+        raise ValueError(
+            "Expected RGB images [B, height, width, 3], B of 1 where it is one. "
+            f"Received: shape {shape}"
+        )
+    if min(shape[1:3]) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"Images must be at least {MIN_IMAGE_SIZE} pixels a side. "
+            f"Received: {shape[1]}x{shape[2]} (height x width)"
+        )
+
+
+def _as_float(images) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(images), tf.float32)
+
+
+def _as_uint8(image) -> np.ndarray:
+    """What the CRF takes."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

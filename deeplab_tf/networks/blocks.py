@@ -1,0 +1,242 @@
+"""Functions from tensor to tensor that every network is built of.
+
+They make layers of fixed names and share what a paper sets once for a whole network:
+`layer_defaults`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+
+from tensorflow import keras
+
+from deeplab_tf.networks.layers import (
+    AtrousConv2D,
+    AtrousDepthwiseConv2D,
+    FusedBatchNormalization,
+    ResizeLike,
+    is_keras3,
+)
+
+STRIDED_PADDINGS = ("symmetric", "same", "caffe")
+RESIZES = ("aligned", "half_pixel")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerDefaults:
+    """What the papers set once for a whole network.
+
+    The last three name conventions of other people's code; weights that were trained
+    with one give the same function only with it.
+
+    Attributes:
+      weight_decay: lambda of the papers, whose gradient is `lambda * w`, on kernels of
+        full and 1x1 convolutions; depthwise kernels, biases and BatchNorm have none.
+      batch_norm_momentum: decay of the moving statistics; None keeps the value of the
+        network the layer belongs to (0.999 for MobileNetV2, 0.99 for all others).
+      synchronized_batch_norm: compute batch statistics over all replicas.
+      frozen_batch_norm: BatchNorm in inference mode while training too, its parameters
+        and statistics fixed (DeepLabV3, section 4.1, second stage).
+      strided_padding: where strided kernels sit. "symmetric", PyTorch's: outputs at
+        input pixels 0, s, 2s, ..., so that every output stride sees the same pixels.
+        "same", TensorFlow's: at even sizes half a stride later. "caffe": symmetric, but
+        pooling rounds its output size up. All are one at sizes 32k + 1.
+      resize: how features are put back on pixels. "aligned": feature i at pixel
+        i * stride (`ResizeLike`); "half_pixel": stretched over the whole image, as
+        `tf.image.resize` and PyTorch without align_corners do.
+      normalization: a row of `layers.NORMALIZATIONS`; None is the backbone's own.
+    """
+
+    weight_decay: float = 0.0
+    batch_norm_momentum: float | None = None
+    synchronized_batch_norm: bool = False
+    frozen_batch_norm: bool = False
+    strided_padding: str = "symmetric"
+    resize: str = "aligned"
+    normalization: str | None = None
+
+    def __post_init__(self):
+        for name, choices in (
+            ("strided_padding", STRIDED_PADDINGS),
+            ("resize", RESIZES),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {choices}. "
+                    f"Received: {getattr(self, name)!r}"
+                )
+
+
+_defaults: contextvars.ContextVar[LayerDefaults] = contextvars.ContextVar("defaults")
+
+
+@contextlib.contextmanager
+def layer_defaults(**changes):
+    """Sets fields of `LayerDefaults` for every layer made inside the block.
+
+    `with layer_defaults(weight_decay=1e-4): model = DeepLabV3(21)`
+
+    Raises:
+      ValueError: a value that is not among its choices.
+    """
+    token = _defaults.set(dataclasses.replace(current_defaults(), **changes))
+    try:
+        yield
+    finally:
+        _defaults.reset(token)
+
+
+def current_defaults() -> LayerDefaults:
+    """Returns the defaults of the block the caller is in."""
+    return _defaults.get(LayerDefaults())
+
+
+def convolution(
+    x,
+    filters: int,
+    kernel_size: int,
+    *,
+    name: str,
+    stride: int = 1,
+    rate: int = 1,
+    use_bias: bool = False,
+    activation: str | None = None,
+    dtype=None,
+):
+    """A convolution with the shared initializer, weight decay and strided padding."""
+    padding = "same"
+    if stride > 1 and kernel_size > 1:
+        x, padding = _pad_strided(x, kernel_size, rate, name)
+    return AtrousConv2D(
+        filters,
+        kernel_size,
+        strides=stride,
+        dilation_rate=rate,
+        padding=padding,
+        use_bias=use_bias,
+        activation=activation,
+        kernel_initializer="he_normal",
+        kernel_regularizer=_weight_decay(),
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def depthwise_convolution(
+    x, kernel_size: int, *, name: str, stride=1, rate=1, strided_padding=None
+):
+    """A depthwise convolution, padded as `convolution`; never decayed."""
+    padding = "same"
+    if stride > 1:
+        x, padding = _pad_strided(x, kernel_size, rate, name, strided_padding)
+    return AtrousDepthwiseConv2D(
+        kernel_size,
+        strides=stride,
+        dilation_rate=rate,
+        padding=padding,
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.99):
+    """BatchNormalization with the shared momentum, synchronization and freezing."""
+    defaults = current_defaults()
+    if defaults.batch_norm_momentum is not None:
+        momentum = defaults.batch_norm_momentum
+    layer = FusedBatchNormalization if is_keras3() else keras.layers.BatchNormalization
+    return layer(
+        epsilon=epsilon,
+        momentum=momentum,
+        synchronized=defaults.synchronized_batch_norm,
+        trainable=not defaults.frozen_batch_norm,
+        name=name,
+    )(x)
+
+
+def conv_bn_relu(
+    x, filters: int, kernel_size: int, *, name: str, stride: int = 1, rate: int = 1
+):
+    """Convolution, BatchNorm and ReLU, named `<name>_conv`, `_bn` and `_relu`."""
+    x = convolution(
+        x, filters, kernel_size, stride=stride, rate=rate, name=f"{name}_conv"
+    )
+    x = batch_norm(x, name=f"{name}_bn")
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def separable_conv_bn_relu(x, filters: int, *, name: str, rate: int = 1):
+    """Atrous separable 3x3 convolution, each half with BatchNorm and ReLU.
+
+    DeepLabV3+, figure 3 and section 3.1. Layers are `<name>_depthwise`,
+    `<name>_depthwise_bn`, `<name>_depthwise_relu`, `<name>_pointwise_conv`, ...
+    """
+    x = depthwise_convolution(x, 3, rate=rate, name=f"{name}_depthwise")
+    x = batch_norm(x, name=f"{name}_depthwise_bn")
+    x = keras.layers.ReLU(name=f"{name}_depthwise_relu")(x)
+    return conv_bn_relu(x, filters, 1, name=f"{name}_pointwise")
+
+
+def max_pool(x, *, name: str, stride: int):
+    """3x3 max-pooling of features that are not negative, padded as `convolution`."""
+    convention = current_defaults().strided_padding
+    padding = "valid"
+    if stride == 1 or convention == "same":
+        padding = "same"
+    else:
+        # Zeros are neutral behind a ReLU. Caffe's last window may start at the border.
+        border = (1, 2) if convention == "caffe" else (1, 1)
+        x = keras.layers.ZeroPadding2D((border, border), name=f"{name}_pad")(x)
+    return keras.layers.MaxPooling2D(3, strides=stride, padding=padding, name=name)(x)
+
+
+def resize_like(features, reference, *, name: str, stride: int, dtype=None):
+    """Resizes features, each `stride` pixels of `reference`, to its size."""
+    if current_defaults().resize == "half_pixel":
+        stride = None
+    return ResizeLike(stride, dtype=dtype, name=name)([features, reference])
+
+
+def apply_again(image, outputs, other_images) -> list:
+    """Runs the layers between `image` and `outputs` over other images as well.
+
+    The layers are the same ones, so their weights are shared, and the graph stays flat.
+
+    Args:
+      image: input of the network.
+      outputs: its output, made from `image` by layers that were called once.
+      other_images: tensors to put in the place of `image`.
+
+    Returns:
+      The network's output for each of `other_images`.
+    """
+    layers = keras.Model(image, outputs).layers[1:]
+    # Read before the second call, which makes `layer.input` ambiguous.
+    steps = [(layer, layer.input, id(layer.output)) for layer in layers]
+    results = []
+    for other in other_images:
+        tensors = {id(image): other}
+        for layer, inputs, output in steps:
+            if isinstance(inputs, (list, tuple)):
+                tensors[output] = layer([tensors[id(tensor)] for tensor in inputs])
+            else:
+                tensors[output] = layer(tensors[id(inputs)])
+        results.append(tensors[id(outputs)])
+    return results
+
+
+def _pad_strided(x, kernel_size, rate, name, strided_padding=None):
+    """Pads in front of a strided kernel; returns it and the kernel's own padding."""
+    if (strided_padding or current_defaults().strided_padding) == "same":
+        return x, "same"
+    border = kernel_size // 2 * rate
+    return keras.layers.ZeroPadding2D(border, name=f"{name}_pad")(x), "valid"
+
+
+def _weight_decay():
+    """The papers' lambda as Keras' L2, which adds `l2 * sum(w^2)`: half of it."""
+    weight_decay = current_defaults().weight_decay
+    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None

@@ -1,0 +1,1 @@
+"""A user's files in; class maps, tables and a page out."""

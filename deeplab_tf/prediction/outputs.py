@@ -1,0 +1,322 @@
+"""One image or video in, class maps, overlays and probabilities as files out."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from deeplab_tf.files import atomic_write
+from deeplab_tf.inference.segmenter import Segmenter
+from deeplab_tf.labels import Labels
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE
+from deeplab_tf.pictures import videos, visualize
+from deeplab_tf.pictures.images import MAX_PIXELS, read_image
+from deeplab_tf.prediction.input_files import KINDS, is_video, output_names, shown
+from deeplab_tf.prediction.submissions import SUBMISSIONS
+
+# Larger images are predicted in windows, and their overlays are drawn reduced.
+LARGE_PIXELS = 16_000_000
+LARGE_WINDOW = 513
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What is written, and where.
+
+    Attributes:
+      folder: made where needed.
+      save: some of `KINDS`.
+      alpha: opacity of the overlay.
+      submission: key of `SUBMISSIONS`, or None.
+      max_pixels: images of more are refused.
+    """
+
+    folder: str
+    save: tuple[str, ...] = ("classes", "overlay")
+    alpha: float = 0.5
+    submission: str | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        unknown = set(self.save) - set(KINDS)
+        if unknown:
+            raise ValueError(
+                f"--save takes {', '.join(KINDS)}. Received: {', '.join(unknown)}"
+            )
+
+    def paths(self, name: str, path: str) -> dict[str, str]:
+        """Returns {kind: path} of what is written for the input `path`.
+
+        Args:
+          name: of `output_names`.
+          path: the input.
+        """
+        extensions = KINDS
+        if is_video(path):
+            extensions = {**KINDS, "classes": "", "overlay": ".mp4"}
+        paths = {
+            kind: os.path.join(self.folder, kind, name + extensions[kind])
+            for kind in self.save
+        }
+        if self.submission:
+            submission = SUBMISSIONS[self.submission]
+            paths["submission"] = submission.output_path(self.folder, path)
+        return paths
+
+
+def predict_files(
+    segmenter: Segmenter, paths: Sequence[str], output: Output
+) -> list[str]:
+    """Segments images and videos into `output.folder`.
+
+    Args:
+      segmenter: the model, with labels.
+      paths: of `find_inputs`.
+      output: what is asked for.
+
+    Returns:
+      One sentence for each input that could not be used; the others are done.
+
+    Raises:
+      OSError: shares.csv or the archive cannot be written.
+      ValueError: an output would overwrite an input, or a submission that does not
+        fit.
+    """
+    if output.submission:
+        num_classes = len(segmenter.labels.class_names)
+        SUBMISSIONS[output.submission].check(num_classes, paths)
+    outputs = [
+        output.paths(name, path) for name, path in zip(output_names(paths), paths)
+    ]
+    _check_inputs_stay(paths, outputs)
+    rows, failures = [], []
+    for path, written in zip(tqdm(paths, unit="input", disable=None), outputs):
+        predict = predict_video if is_video(path) else predict_image
+        try:
+            rows.append(predict(segmenter, path, written, output))
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            failures.append(f"{shown(path)}: too large for this machine's memory.")
+        except (OSError, ValueError) as error:
+            failures.append(f"{shown(path)}: {_reason(error)}.")
+    write_shares(output.folder, rows, segmenter.labels)
+    return failures
+
+
+def segment(
+    segmenter: Segmenter, image: np.ndarray, probabilities: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Segments one image, in windows where it is large.
+
+    Args:
+      segmenter: the model.
+      image: RGB uint8 [height, width, 3].
+      probabilities: whether they are wanted.
+
+    Returns:
+      (classes uint8 [height, width], probabilities float32 [height, width,
+      num_classes] or None).
+
+    Raises:
+      ValueError: a large image together with a CRF or with probabilities.
+    """
+    if is_large(image):
+        unfit = "the dense CRF needs" if segmenter.crf else "probabilities need"
+        if segmenter.crf or probabilities:
+            raise ValueError(
+                f"{_megapixels(image)}, and {unfit} memory for them all; give an "
+                f"image of at most {LARGE_PIXELS // 10**6}, or do without"
+            )
+        segmenter = in_windows(segmenter)
+    if not probabilities:
+        return segmenter.predict(image), None
+    scores = segmenter.probabilities(image[None])[0]
+    return scores.argmax(-1).astype(np.uint8), scores
+
+
+def is_large(image: np.ndarray) -> bool:
+    return image.shape[0] * image.shape[1] > LARGE_PIXELS
+
+
+def in_windows(segmenter: Segmenter) -> Segmenter:
+    """Returns a segmenter of the same model that takes large images in windows."""
+    return segmenter if segmenter.window else segmenter.with_window(LARGE_WINDOW)
+
+
+def predict_image(
+    segmenter: Segmenter, path: str, paths: dict[str, str], output: Output
+) -> list:
+    """Segments one image and writes what is asked for.
+
+    Args:
+      segmenter: the model, with labels.
+      path: the image.
+      paths: of `Output.paths`; folders are made.
+      output: what is asked for.
+
+    Returns:
+      The row of shares.csv.
+
+    Raises:
+      OSError: a file that cannot be read or written.
+      ValueError: an image that cannot be used.
+    """
+    labels = segmenter.labels
+    image = read_image(path, MIN_IMAGE_SIZE, output.max_pixels)
+    if is_large(image):
+        tqdm.write(
+            f"{shown(path)}: {_megapixels(image)}, predicted in windows of "
+            f"{in_windows(segmenter).window} pixels; overlays are drawn smaller."
+        )
+    classes, scores = segment(segmenter, image, "probabilities" in paths)
+    for each in paths.values():
+        os.makedirs(os.path.dirname(each), exist_ok=True)
+    if "classes" in paths:
+        save_classes(paths["classes"], classes, labels)
+    if "overlay" in paths:
+        small = visualize.shrink(image, classes, LARGE_PIXELS)
+        names, ignore = labels.class_names, labels.ignore_label
+        picture = visualize.overlay_with_legend(
+            *small, labels.colormap, names, output.alpha, ignore
+        )
+        visualize.save_png(paths["overlay"], picture)
+    if "probabilities" in paths:
+        save_probabilities(paths["probabilities"], scores, labels.class_names)
+    if "submission" in paths:
+        SUBMISSIONS[output.submission].save(paths["submission"], classes)
+    return shares_row(path, classes.shape, visualize.class_counts(classes), labels)
+
+
+def save_classes(path: str, classes: np.ndarray, labels: Labels) -> None:
+    """Writes the class map, uint8 [height, width], as a palette PNG."""
+    visualize.save_palette_png(path, classes, labels.colormap, labels.ignore_label)
+
+
+def save_probabilities(
+    path: str, probabilities: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Writes a compressed npz: `probabilities` float16 [h, w, classes], `class_names`.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    with atomic_write(path, "wb") as file:
+        np.savez_compressed(
+            file,
+            probabilities=probabilities.astype(np.float16),
+            class_names=np.array(class_names),
+        )
+
+
+def predict_video(
+    segmenter: Segmenter, path: str, paths: dict[str, str], output: Output
+) -> list:
+    """Segments each frame of a video, as `predict_image` an image.
+
+    Class maps are <paths["classes"]>/000000.png, ...; the legend under the frames of
+    the overlay names all classes, as frames must not change their size.
+
+    Returns:
+      The row of shares.csv, over all frames.
+
+    Raises:
+      OSError: it cannot be written.
+      ValueError: not a video, or an output that videos have not; or it ends long
+        before its end, when the frames until there are written.
+    """
+    if not set(paths) <= {"classes", "overlay"}:
+        raise ValueError("a video, of which only classes and overlay can be saved")
+    labels = segmenter.labels
+    counts, num_frames = np.zeros(256, np.int64), 0
+    for each in paths.values():
+        os.makedirs(os.path.dirname(each), exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(videos.open_video(path))
+        rate, total = video.frames_per_second, video.num_frames
+        if "overlay" in paths:
+            write = stack.enter_context(videos.create_video(paths["overlay"], rate))
+        frames = tqdm(
+            video.frames, total=total, unit="frame", leave=False, disable=None
+        )
+        for num_frames, frame in enumerate(frames, start=1):
+            _check_frame(frame)
+            classes, _ = segment(segmenter, frame)
+            counts += visualize.class_counts(classes)
+            if "classes" in paths:
+                os.makedirs(paths["classes"], exist_ok=True)
+                file = os.path.join(paths["classes"], f"{num_frames - 1:06d}.png")
+                save_classes(file, classes, labels)
+            if "overlay" in paths:
+                write(draw_frame(frame, classes, labels, output.alpha))
+        if not num_frames:
+            raise ValueError("a video without frames")
+    # Some files only estimate how many they have.
+    if num_frames < 0.9 * (total or 0):
+        raise ValueError(f"a truncated video, of which {num_frames} frames are done")
+    return shares_row(path, classes.shape, counts, labels)
+
+
+def draw_frame(
+    frame: np.ndarray, classes: np.ndarray, labels: Labels, alpha: float
+) -> np.ndarray:
+    """Returns the overlay of a frame, uint8 RGB, above a legend of all classes."""
+    picture = visualize.overlay(
+        frame, classes, labels.colormap, alpha, labels.ignore_label
+    )
+    strip = visualize.legend(labels.colormap, labels.class_names, frame.shape[1])
+    return visualize.above(picture, strip)
+
+
+def shares_row(path: str, shape: Sequence[int], counts, labels: Labels) -> list:
+    """Returns [name, height, width, share of each class in 0..1]."""
+    shares = counts[: len(labels.class_names)] / counts.sum()
+    return [shown(path), *shape, *(f"{share:.6f}" for share in shares)]
+
+
+def _check_frame(frame: np.ndarray) -> None:
+    height, width = frame.shape[:2]
+    if min(height, width) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"frames must be at least {MIN_IMAGE_SIZE} pixels a side, these are "
+            f"{height}x{width} (height x width)"
+        )
+
+
+def _megapixels(image: np.ndarray) -> str:
+    return f"{image.shape[0] * image.shape[1] / 1e6:,.0f} megapixels"
+
+
+def write_shares(folder: str, rows: Sequence[Sequence], labels: Labels) -> None:
+    """Writes <folder>/shares.csv, a row for each image or video.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with atomic_write(os.path.join(folder, "shares.csv"), newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "height", "width", *labels.class_names])
+        writer.writerows(rows)
+
+
+def _reason(error: Exception) -> str:
+    """One sentence without its full stop."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rstrip(".")
+
+
+def _check_inputs_stay(paths, outputs) -> None:
+    inputs = {os.path.realpath(path) for path in paths}
+    for output in (path for written in outputs for path in written.values()):
+        if os.path.realpath(output) in inputs:
+            raise ValueError(
+                f"{output} would be overwritten, and it is an input. Give another "
+                "--output."
+            )

@@ -1,0 +1,267 @@
+"""What a run has done, read off its log.csv: a summary and curves.
+
+    python -m deeplab_tf.report --workdir=runs/demo
+
+Prints the summary and writes `<workdir>/summary.txt` and `<workdir>/curves.png`, as
+train.py does when it ends. Only log.csv and config.json are read, so the run may still
+be going on. Epochs are counted from 0 in log.csv and from 1 everywhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+
+from deeplab_tf.config import TrainConfig, read_config
+from deeplab_tf.files import atomic_write
+
+LOG_FILE = "log.csv"
+SUMMARY_FILE = "summary.txt"
+CURVES_FILE = "curves.png"
+CLASS_IOU = "val_iou/"  # and the name of a class: a column of log.csv
+
+_MISSING = {"", "NA", "nan"}
+# Keras' names where a model has several outputs -> ours, the same for every model.
+# Keras 3 puts the name of the output in front, Keras 2 that of its layer.
+_PLAIN_NAMES = {
+    "logits_loss": "cross_entropy",
+    "upsample_loss": "cross_entropy",
+    "logits_mean_iou": "mean_iou",
+    "upsample_mean_iou": "mean_iou",
+}
+# Title of a chart -> column of log.csv -> what the legend calls it.
+_CHARTS = {
+    "Loss": {
+        "loss": "training",
+        "val_loss": "validation",
+        "cross_entropy": "training: cross-entropy",
+        "weight_decay": "training: weight decay",
+    },
+    "Mean IoU": {"mean_iou": "training", "val_mean_iou": "validation"},
+    "Learning rate": {"learning_rate": "learning rate"},
+    "Images per second": {"images_per_second": "images per second"},
+}
+
+
+def plain_names(values: dict) -> dict:
+    """Names scores as those of a model with one output, in any Keras.
+
+    "val_upsample_mean_iou" -> "val_mean_iou", "upsample_auxiliary_loss" ->
+    "auxiliary_loss", "logits_loss" -> "cross_entropy".
+    """
+    plain = {}
+    for name, value in values.items():
+        prefix = "val_" if name.startswith("val_") else ""
+        rest = name[len(prefix) :]
+        rest = _PLAIN_NAMES.get(rest, rest.removeprefix("upsample_"))
+        plain[prefix + rest] = value
+    return plain
+
+
+def read_log(path: str | os.PathLike) -> list[dict[str, float]]:
+    """Reads the log.csv of a run; a row lacks what was not measured in its epoch.
+
+    Raises:
+      FileNotFoundError: no epoch has ended yet.
+      ValueError: the file holds something else.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{os.fspath(path)} is not there. It appears after the first epoch of "
+            "train.py."
+        )
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [_numbers(row) for row in csv.DictReader(file)]
+    except ValueError as error:
+        raise ValueError(f"{path} is not the log of a run: {error}") from error
+    if not rows or not all("epoch" in row for row in rows):
+        raise ValueError(f"{path} is not the log of a run: it has no epochs.")
+    return rows
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    if None in row or None in row.values():
+        raise ValueError(
+            f"the row of epoch {row.get('epoch')} has not one value for each column"
+        )
+    return plain_names({k: float(v) for k, v in row.items() if v not in _MISSING})
+
+
+def summarize(rows: Sequence[dict[str, float]], config: TrainConfig) -> dict:
+    """Returns the figures of a run; None where the log does not hold one.
+
+    Args:
+      rows: of `read_log`, one or more.
+      config: of the run.
+
+    Returns:
+      "epochs", "steps" (done, int), "seconds" (of all epochs), "images_per_second"
+      (median of the epochs), "best_epoch" (from 1, the first one of the highest mean
+      IoU), "best_mean_iou", "last_epoch" (validated last), "last_mean_iou",
+      "class_iou" (class name -> IoU of the best epoch).
+    """
+    seconds = [row["seconds"] for row in rows if "seconds" in row]
+    rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
+    validated = [row for row in rows if "val_mean_iou" in row]
+    best = max(validated, key=lambda row: row["val_mean_iou"], default={})
+    last = validated[-1] if validated else {}
+    return {
+        "epochs": int(rows[-1]["epoch"]) + 1,
+        "steps": int(rows[-1]["step"]) if "step" in rows[-1] else None,
+        "seconds": sum(seconds) if seconds else None,
+        "images_per_second": statistics.median(rates) if rates else None,
+        "best_epoch": int(best["epoch"]) + 1 if best else None,
+        "best_mean_iou": best.get("val_mean_iou"),
+        "last_epoch": int(last["epoch"]) + 1 if last else None,
+        "last_mean_iou": last.get("val_mean_iou"),
+        "class_iou": {n: best.get(CLASS_IOU + n) for n in config.class_names},
+    }
+
+
+def format_summary(summary: dict, config: TrainConfig) -> str:
+    """Lays out `summarize` for people, IoU in per cent; leaves out what is unknown."""
+    epochs = f"{summary['epochs']} of {config.epochs}"
+    if summary["steps"] is not None:
+        epochs += f", {summary['steps']:,} of {config.steps:,} steps"
+    lines = [
+        f"run         {config.recipe}: {config.model} on {config.backbone}",
+        f"epochs      {epochs}",
+    ]
+    if summary["seconds"] is not None:
+        lines.append(f"time        {format_duration(summary['seconds'])}")
+    if summary["images_per_second"] is not None:
+        lines.append(f"images/s    {summary['images_per_second']:.1f}")
+    if summary["best_epoch"] is None:
+        return "\n".join([*lines, "validation  none yet"])
+    for which in ("best", "last"):
+        lines.append(
+            f"{which} epoch  {summary[f'{which}_epoch']}, validation mean IoU "
+            f"{100 * summary[f'{which}_mean_iou']:.2f}"
+        )
+    return "\n".join(lines + _class_table(summary["class_iou"]))
+
+
+def _class_table(class_iou: dict) -> list[str]:
+    if all(iou is None for iou in class_iou.values()):
+        return []
+    width = max(len("class"), *map(len, class_iou))
+    lines = ["", f"{'class':{width}}     IoU  (validation, best epoch)"]
+    for name, iou in class_iou.items():
+        percent = "-" if iou is None else f"{100 * iou:.2f}"
+        lines.append(f"{name:{width}}  {percent:>6}")
+    return lines
+
+
+def format_duration(seconds: float) -> str:
+    """5025.4 -> "1:23:45", hours, minutes and seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def draw_curves(
+    rows: Sequence[dict[str, float]], config: TrainConfig, path: str | os.PathLike
+) -> None:
+    """Draws loss and its parts, mean IoU, learning rate and speed as a PNG.
+
+    Over the step, or over the epoch where a log does not hold the step. A chart of
+    which the log holds nothing is left out.
+
+    Args:
+      rows: of `read_log`, one or more.
+      config: of the run.
+      path: of the PNG.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      ValueError: no column to draw.
+    """
+    from matplotlib.figure import Figure  # draws by Agg: it needs no display
+
+    charts = _charts(rows)
+    if not charts:
+        raise ValueError(f"Nothing in the log can be drawn. It has: {sorted(rows[-1])}")
+    columns = min(2, len(charts))
+    lines = -(-len(charts) // columns)
+    figure = Figure(figsize=(5.5 * columns, 3.4 * lines), dpi=100, layout="constrained")
+    figure.suptitle(f"{config.recipe}: {config.model} on {config.backbone}")
+    for index, (title, curves) in enumerate(charts.items()):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        _draw_chart(axes, title, curves, rows)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png")
+
+
+def _charts(rows) -> dict[str, dict[str, str]]:
+    """`_CHARTS` with the losses of auxiliary outputs, without what the log lacks."""
+    present = list(dict.fromkeys(name for row in rows for name in row))
+    charts = {}
+    for title, curves in _CHARTS.items():
+        curves = {name: label for name, label in curves.items() if name in present}
+        if title == "Loss":
+            for name in present:
+                if name.endswith("_loss") and not name.startswith("val_"):
+                    curves[name] = f"training: {name[: -len('_loss')]}"
+        if curves:
+            charts[title] = curves
+    return charts
+
+
+def _draw_chart(axes, title, curves, rows):
+    by_step = all("step" in row for row in rows)
+    for name, label in curves.items():
+        points = [
+            (row["step"] if by_step else row["epoch"] + 1, row[name])
+            for row in rows
+            if name in row
+        ]
+        # Validations are few; a line alone would hide where they are, or a single one.
+        marker = "o" if name.startswith("val_") or len(points) < 3 else None
+        axes.plot(*zip(*points), label=label, marker=marker, markersize=4)
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("step" if by_step else "epoch")
+    axes.locator_params(axis="x", integer=True)
+    top = max((row[name] for row in rows for name in curves if name in row), default=0)
+    axes.set_ylim(0, 1.05 * top if top > 0 else 1)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(fontsize=9)
+
+
+def write_report(workdir: str | os.PathLike) -> str:
+    """Writes summary.txt and curves.png of a run as far as it went.
+
+    Returns:
+      The summary.
+
+    Raises:
+      FileNotFoundError: not the workdir of a run, or no epoch has ended yet.
+      ImportError: matplotlib is not installed.
+      OSError: the disk is full or cannot be written.
+      ValueError: log.csv or config.json is damaged.
+    """
+    config = read_config(workdir)
+    rows = read_log(os.path.join(workdir, LOG_FILE))
+    summary = format_summary(summarize(rows, config), config)
+    with atomic_write(os.path.join(workdir, SUMMARY_FILE)) as file:
+        file.write(summary + "\n")
+    draw_curves(rows, config, os.path.join(workdir, CURVES_FILE))
+    return summary
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m deeplab_tf.report", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--workdir", required=True, help="Folder of a run of train.py.")
+    workdir = parser.parse_args(arguments).workdir
+    try:
+        print(write_report(workdir))
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"deeplab_tf.report: {error}")
+    print(f"Written: {os.path.join(workdir, CURVES_FILE)}")

@@ -1,0 +1,142 @@
+"""What keeps a run: checkpoints, its best and last weights, stops."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+from tensorflow import keras
+
+from deeplab_tf.networks.weight_files import save_weights
+from deeplab_tf.training.checkpoints import CheckpointFolder
+from deeplab_tf.training.log import plain_names
+from deeplab_tf.training.optimizers import averaged_weights, build_optimizer
+from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
+
+
+def checkpoint_folder(workdir: str | os.PathLike) -> str:
+    return os.path.join(workdir, "checkpoints")
+
+
+class RunStopped(Exception):
+    """A signal asked the run to stop; its state is saved."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss is NaN or infinite; the state of before is saved."""
+
+
+class ResumableRun(keras.callbacks.Callback):
+    """Saves the state of a run so that the same command goes on where it stopped.
+
+    `<workdir>/checkpoints` holds model, optimizer, step and best score, the last three
+    times: after every epoch, in front of its validation, every `checkpoint_steps` and
+    when a stop is asked for. `last.npz` and, when the validation mean IoU rises,
+    `best.npz` hold weights by name, which any Keras reads.
+
+    Args:
+      workdir: folder of the run.
+      model: compiled model, with its first weights: some optimizers start from them.
+      checkpoint_steps: training steps between checkpoints.
+      output: folder to write to, the workdir unless given. Of several workers the chief
+        alone writes there; but all must save, as reading a variable may need them all.
+      agree: makes of "stop here", said in each worker, one answer for all.
+
+    Attributes:
+      step: training steps done.
+      epochs: epochs done, their validation too.
+    """
+
+    def __init__(
+        self,
+        workdir: str,
+        model: keras.Model,
+        checkpoint_steps: int = 1000,
+        *,
+        output: str | None = None,
+        agree: Callable[[bool], bool] = bool,
+    ):
+        super().__init__()
+        self.workdir = workdir
+        self.output = output or workdir
+        self._agree = agree
+        self.checkpoint_steps = checkpoint_steps
+        self.step, self.epochs = 0, 0
+        self._stop_reason = None
+        self._saved_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._saved_epochs = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._best = tf.Variable(-1.0, dtype=tf.float64, trainable=False)
+        build_optimizer(model.optimizer, model.trainable_variables)
+        checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            step=self._saved_step,
+            epochs=self._saved_epochs,
+            best=self._best,
+        )
+        self._source = CheckpointFolder(checkpoint_folder(workdir), checkpoint)
+        self._folder = CheckpointFolder(checkpoint_folder(self.output), checkpoint)
+
+    def restore(self) -> bool:
+        """Restores the latest state; says whether there was one."""
+        restored = self._source.restore() is not None
+        self.step = int(self._saved_step.numpy())
+        self.epochs = int(self._saved_epochs.numpy())
+        return restored
+
+    def save(self) -> None:
+        """Writes a checkpoint of the present state."""
+        self._saved_step.assign(self.step)
+        self._saved_epochs.assign(self.epochs)
+        self._folder.save(self.step)
+
+    def request_stop(self, reason: str) -> None:
+        """Lets the run stop behind the step it is at; safe in a signal handler."""
+        self._stop_reason = reason
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(
+                f"The loss became {loss} at step {self.step + 1}. {self.workdir} keeps "
+                f"its state of step {int(self._saved_step.numpy())}. Try a lower "
+                "learning rate in another --workdir."
+            )
+        self.step += 1
+        if self._agree(self._stop_reason is not None):
+            self.save()
+            self._stop()
+        if self.step % self.checkpoint_steps == 0:
+            self.save()
+
+    def on_test_begin(self, logs=None):
+        # A kill during validation shall not cost the epoch.
+        if self.step != int(self._saved_step.numpy()):
+            self.save()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self._agree(self._stop_reason is not None):
+            self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        score = validation_score(logs)
+        with averaged_weights(self.model):  # where there is such an average
+            save_weights(self.model, os.path.join(self.output, LAST_WEIGHTS))
+            if score is not None and score > float(self._best.numpy()):
+                self._best.assign(score)
+                save_weights(self.model, os.path.join(self.output, BEST_WEIGHTS))
+        self.epochs = epoch + 1
+        self.save()
+
+    def _stop(self):
+        raise RunStopped(
+            f"Stopped by {self._stop_reason or 'a signal to another worker'} after "
+            f"step {self.step}. All of it is saved: the same command resumes."
+        )
+
+
+def validation_score(logs: dict | None) -> float | None:
+    """The validation mean IoU in the logs of an epoch; None where there was none."""
+    return plain_names(logs or {}).get("val_mean_iou")

@@ -1,0 +1,5 @@
+"""`python -m deeplab_tf.weights`: see `importing`."""
+
+from deeplab_tf.weights.importing import main
+
+main()

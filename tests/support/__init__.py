@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: servers, files of other projects, small networks."""

@@ -1,0 +1,74 @@
+"""Trains five steps on N logical CPUs and prints the losses: run by test_training.
+
+In float32 a rounding error of 1e-6 flips a few ReLUs, each worth 1 / sqrt(activations)
+of the gradient's norm: two correct runs part by 1e-3 within steps. In float64 nothing
+flips, and any difference is a mistake.
+"""
+
+import functools
+import json
+import sys
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from deeplab_tf import TrainConfig
+from deeplab_tf.data.reading.pipeline import fill_batch
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.training import compiling, strategies
+
+
+def main(logical_cpus, policy, learning_rate):
+    strategy = strategies.make_strategy("mirrored", logical_cpus)
+    config = TrainConfig(
+        backbone="mobilenet_v2_0.35",
+        num_classes=4,
+        steps=5,
+        learning_rate=learning_rate,
+        weight_decay=1e-3,
+    )
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:33, 0:33]
+    waves = [
+        np.sin(x / rng.uniform(2, 20) + y / rng.uniform(2, 20) + rng.uniform(0, 6))
+        for _ in range(60)
+    ]
+    image = 127.5 + 90 * np.reshape(waves, (20, 3, 33, 33)).transpose(0, 2, 3, 1)
+    image = (image + rng.normal(0, 12, image.shape)).astype("float32")
+    label = rng.integers(0, 4, (20, 33, 33)).astype("int32")
+    for index in range(20):  # the replicas see very different numbers of valid pixels
+        label[index, 2 + index * 7 % 30 :] = 255
+    keras.utils.set_random_seed(0)
+    keras.backend.set_floatx(policy)
+    keras.mixed_precision.set_global_policy(policy)
+    with strategy.scope():
+        model = build_model(config, synchronized=logical_cpus > 1)
+        compiling.compile_model(model, config)
+    losses = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: history.append(
+            [logs["loss"], logs["mean_iou"]]
+        )
+    )
+    history = []
+    data = tf.data.Dataset.from_tensor_slices((image, label)).batch(4).repeat()
+    model.fit(data, epochs=5, steps_per_epoch=1, callbacks=[losses], verbose=0)
+    # Three images in batches of two: the last is filled up.
+    rest = tf.data.Dataset.from_tensor_slices((image[:3], label[:3])).batch(2)
+    fill = functools.partial(fill_batch, batch_size=2, ignore_label=255)
+    score = model.evaluate(rest.map(fill), verbose=0, return_dict=True)["mean_iou"]
+    means = [np.abs(weight).mean() for weight in model.get_weights()]
+    print(
+        json.dumps(
+            {
+                "replicas": strategy.num_replicas_in_sync,
+                "history": np.asarray(history, float).tolist(),
+                "score": float(score),
+                "weights": np.asarray(means, float).tolist(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
