@@ -35,6 +35,7 @@ ROOMS = {
     "datasets": (5, ()),
     "exports": (5, ()),
     "prediction": (5, ()),
+    "commands": (6, ()),
     "report": (6, ()),
 }
 # The data and what is done with them do not know each other below the commands.

@@ -1,0 +1,1 @@
+"""Where networks and data meet: the commands, which alone read flags."""
