@@ -11,7 +11,8 @@ from PIL import Image
 from datasets import build_ade20k as ade20k
 from deeplab_tf.data.building.pairs import DatasetError
 from deeplab_tf.data.records.info import read_info
-from tests.test_builders import command, exif, read_records, save_image, save_label
+from tests.support.commands import command
+from tests.support.pairs import exif, read_records, save_image, save_label
 
 IDS = np.array([[0, 1, 2, 149, 150, 0]] * 4)
 

@@ -12,7 +12,8 @@ from PIL import Image
 from datasets import build_cityscapes as cityscapes
 from deeplab_tf.data.building.pairs import DatasetError
 from deeplab_tf.data.records.info import read_info
-from tests.test_builders import command, read_records, save_image, save_label
+from tests.support.commands import command
+from tests.support.pairs import read_records, save_image, save_label
 
 # Id and train id of the labels that cityscapesscripts/helpers/labels.py evaluates.
 PUBLISHED = {

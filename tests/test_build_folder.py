@@ -18,8 +18,8 @@ from deeplab_tf.data.folders import class_map, color_masks, color_tables, pair_l
 from deeplab_tf.data.folders.folder_splits import list_splits, split_by_fraction
 from deeplab_tf.data.folders.label_rules import LabelRules
 from deeplab_tf.data.records.info import read_info, voc_colormap
-from tests.test_builders import (
-    command,
+from tests.support.commands import command
+from tests.support.pairs import (
     exif,
     grey_png,
     make_pairs,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,8 @@ from datasets.sources import matlab, sbd
 from datasets.sources.catalog import DATASETS
 from deeplab_tf.data.building.pairs import DatasetError
 from deeplab_tf.data.records.info import read_info, voc_colormap
-from tests.test_builders import ROOT, read_records, save_image, save_label
+from tests.support.commands import command
+from tests.support.pairs import read_records, save_image, save_label
 
 SIZE = (6, 4)  # Width and height of the drawn images.
 SHAPE = SIZE[::-1]
@@ -856,11 +855,6 @@ def test_person_part_says_what_is_missing(tmp_path):
 
 
 # --- Command line --------------------------------------------------------------------
-
-
-def command(module: str, *arguments: str) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, "-m", f"datasets.{module}", *arguments]
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from deeplab_tf.data.building.dataset import build_dataset
 from deeplab_tf.data.building.pairs import DatasetError, Sample
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.data.records.tfrecord import shard_paths
-from tests.test_builders import files_of, make_pairs, save_image
+from tests.support.pairs import files_of, make_pairs, save_image
 
 ROOT = Path(__file__).resolve().parent.parent
 INFO = DatasetInfo("two", ("a", "b"))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import subprocess
-import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,59 +15,24 @@ from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.dataset import build_dataset
 from deeplab_tf.data.building.pairs import DatasetError, Sample
 from deeplab_tf.data.records.info import DatasetInfo, read_info
-from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
+from deeplab_tf.data.records.tfrecord import shard_paths
+from tests.support.commands import command
+from tests.support.pairs import (
+    PALETTE,
+    exif,
+    files_of,
+    grey_png,
+    make_pairs,
+    read_records,
+    save_image,
+    save_label,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
 TWO_CLASSES = DatasetInfo("two", ("a", "b"))
-PALETTE = np.random.default_rng(1).integers(0, 256, 768).tolist()
-
-
-def save_image(path: Path, size=(6, 4), mode="RGB", **options) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    width, height = size
-    rng = np.random.default_rng(list(path.stem.encode()))  # Every name its own pixels.
-    pixels = rng.integers(0, 256, (height, width, 3))
-    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(path, **options)
-    return path
-
-
-def save_label(path: Path, ids=((0, 1, 0, 1, 0, 255),) * 4, palette=True) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.array(ids, np.uint8))
-    if palette:
-        image.putpalette(PALETTE)
-    image.save(path)
-    return path
-
-
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[pairs.EXIF_ORIENTATION] = orientation
-    return tags
-
-
-def make_pairs(folder: Path, names, **label_options) -> list[Sample]:
-    return [
-        Sample(
-            name,
-            str(save_image(folder / "images" / f"{name}.png")),
-            str(save_label(folder / "labels" / f"{name}.png", **label_options)),
-        )
-        for name in names
-    ]
 
 
 # Importing this file would cost worker processes the import of TensorFlow.
 read_pair = build_voc2012.read_sample
-
-
-def read_records(data_dir, split) -> dict[str, dict]:
-    records = tf.data.TFRecordDataset(shard_paths(data_dir, split)).map(parse_example)
-    return {r["filename"].decode(): r for r in records.as_numpy_iterator()}
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def build_two(folder: Path, samples, read=read_pair, **options):
@@ -187,23 +148,6 @@ def test_camvid_void_11_becomes_255_in_segnets_own_layout(tmp_path):
 
 
 # --- Masks that Pillow reads otherwise than they are stored --------------------------
-
-
-def grey_png(ids: np.ndarray, bit_depth: int) -> bytes:
-    """A grey PNG of 1, 2, 4 or 16 bits, put together by hand."""
-
-    def chunk(kind, data):
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
-    height, width = ids.shape
-    shifts = np.arange(bit_depth)[::-1]
-    bits = (ids[..., None].astype(int) >> shifts & 1).reshape(height, -1)
-    rows = np.packbits(bits.astype(bool), axis=1)
-    data = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", width, height, bit_depth, 0, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("bit_depth", [1, 2, 4])
@@ -371,15 +315,6 @@ def test_overwrite_deletes_nothing_but_data_sets(tmp_path):
 
 
 # --- Command line --------------------------------------------------------------------
-
-
-def command(module: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", f"datasets.{module}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_command_line_of_folder(tmp_path):

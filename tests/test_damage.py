@@ -17,7 +17,7 @@ from PIL import Image
 
 from datasets import build_voc2012
 from deeplab_tf.data.building.pairs import EXIF_ORIENTATION, DatasetError
-from tests.test_builders import files_of, grey_png, save_image, save_label
+from tests.support.pairs import files_of, grey_png, save_image, save_label
 
 NAMES = ("a", "b", "c", "d")
 SIZE = (24, 16)
