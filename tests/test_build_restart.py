@@ -215,9 +215,10 @@ def test_two_runs_do_not_write_the_same_folder(samples, tmp_path):
 # A builder whose reader leaves the number of its process, and waits at e and later.
 SLOW_BUILD = """
 import os, pathlib, time
-from datasets import build, build_voc2012
-from deeplab_tf.data.records.info import DatasetInfo
+from datasets import build_voc2012
+from deeplab_tf.data.building import dataset
 from deeplab_tf.data.building.pairs import Sample
+from deeplab_tf.data.records.info import DatasetInfo
 
 folder = pathlib.Path(os.environ["FOLDER"])
 
@@ -239,10 +240,10 @@ def main():
     info = DatasetInfo("two", ("a", "b"))
     options = dict(num_processes=2, runner=os.environ["RUNNER"])
     splits = {"train": samples}
-    build.build_dataset(folder / "out", info, splits, read_sample, **options)
+    dataset.build_dataset(folder / "out", info, splits, read_sample, **options)
 
 if __name__ == "__main__":
-    build.run(lambda: None, main)
+    dataset.run(lambda: None, main)
 """
 
 

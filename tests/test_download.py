@@ -391,7 +391,7 @@ def test_killed_process_is_taken_up(server, tmp_path):
     archive = archive_of(server)
     server.script = [Reply(stall=123_456), Reply()]
     program = (
-        "import sys; from datasets import archives, download; "
+        "import sys; from deeplab_tf.data.downloads import archives, download; "
         "download.fetch(archives.Archive(**eval(sys.argv[1])), sys.argv[2])"
     )
     arguments = [repr(dataclasses.asdict(archive)), str(tmp_path)]

@@ -378,5 +378,5 @@ def test_log_keeps_what_a_killed_epoch_wrote_before(tmp_path):
         {"epoch": 0, "loss": 3.0},
         {"epoch": 1, "loss": 2.0, "seconds": 5.0, "val_mean_iou": 0.5},
     ]
-    log.on_epoch_end(1, {"loss": 1.5})  # all of the epoch is
+    epochs.on_epoch_end(1, {"loss": 1.5})  # all of the epoch is
     assert log.read_log(tmp_path / "log.csv")[1] == {"epoch": 1, "loss": 1.5}
