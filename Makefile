@@ -2,12 +2,14 @@
 # make test        the fast tests on TensorFlow 2.21 and Keras 3
 # make test-keras2 the same tests on tf-keras (TF_USE_LEGACY_KERAS=1)
 # make test-tf215  the same tests on TensorFlow 2.15 with tensorflow-addons
+# make wheel       builds the wheel and the source archive into dist/, and checks them
+# make wheel-test  installs the wheel with all it needs into .venv-wheel, and trains there
 # make lint, make format, make bench
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-keras2 test-tf215 lint format bench
+.PHONY: demo test test-keras2 test-tf215 wheel wheel-test lint format bench
 
 # The first interpreter that runs and is recent enough; PYTHON=... chooses another.
 find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; $(2) <= sys.version_info[:2] <= $(3) and print('$(p)')" 2>/dev/null)))
@@ -56,6 +58,18 @@ test-keras2: $(venv)
 
 test-tf215: $(venv215)
 	.venv-tf215/bin/python $(pytest)
+
+wheel: $(venv)
+	rm -rf dist
+	.venv/bin/python -m build
+	.venv/bin/twine check --strict dist/*
+	rm -rf build *.egg-info
+
+wheel-test: wheel
+	rm -rf .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install -q dist/*.whl
+	.venv/bin/python tests/support/console_commands.py .venv-wheel
 
 lint: $(venv)
 	.venv/bin/ruff check .

@@ -1,12 +1,20 @@
-"""Old names of modules, for code and .keras files that were written with them."""
+"""Modules that lie elsewhere: under another name, or beside this package.
+
+Old names are for code and .keras files that were written with them. The builders of
+data sets are `deeplab_tf.datasets` wherever Python imports them: a wheel has them in
+this package, as a top-level `datasets` would shadow Hugging Face's, and a checkout
+beside it, for `python -m datasets.build_X`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 import warnings
+from pathlib import Path
 
 # Old module -> new one, both below this package. `.keras` files name the first four.
 MOVED = {
@@ -27,8 +35,8 @@ MOVED = {
 
 
 def install() -> None:
-    """Lets Python's import find modules of `MOVED` under their old names."""
-    sys.meta_path.append(_MovedModules())
+    """Lets Python's import find modules of `MOVED`, and `datasets` of a checkout."""
+    sys.meta_path += [_MovedModules(), _DatasetsOfCheckout()]
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -47,3 +55,17 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         )
         # The import system hands out what it finds under the name afterwards.
         sys.modules[module.__name__] = importlib.import_module(new)
+
+
+class _DatasetsOfCheckout(importlib.abc.MetaPathFinder):
+    """Is asked last too: an installed package has found its own `datasets` before."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != f"{__package__}.datasets":
+            return None
+        folder = Path(__file__).resolve().parents[1] / "datasets"
+        return importlib.util.spec_from_file_location(
+            fullname,
+            folder / "__init__.py",
+            submodule_search_locations=[str(folder)],
+        )

@@ -13,6 +13,7 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # Room -> (its row, the rooms of the same row that it may import from). A room may
 # import from all rows above its own, that is of smaller numbers.
 ROOMS = {
+    "command_names": (1, ()),
     "files": (1, ()),
     "labels": (1, ("files",)),
     "moved": (1, ()),
@@ -37,10 +38,11 @@ ROOMS = {
     "prediction": (5, ()),
     "commands": (6, ()),
     "report": (6, ()),
+    "__main__": (7, ()),
 }
 # The data and what is done with them do not know each other below the commands.
 DATA = {room for room in ROOMS if room.startswith("data")}
-BOTH = {"files", "labels", "version", "commands"}
+BOTH = {"command_names", "files", "labels", "version", "commands"}
 # Imported where they are used, inside a function.
 HEAVY = {
     "ai_edge_litert",

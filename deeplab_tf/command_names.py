@@ -1,0 +1,82 @@
+"""How commands are called: from a checkout, and where the package is installed.
+
+    command             from a checkout                       installed
+    train               python train.py                       deeplab-tf train
+    build voc2012       python -m datasets.build_voc2012      deeplab-tf build voc2012
+    weights             python -m deeplab_tf.weights          deeplab-tf weights
+
+Errors and advice name a command as this process would be asked for it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+CONSOLE = "deeplab-tf"
+
+# Command -> how a checkout calls it. A builder's is made from its name.
+_IN_CHECKOUT = {
+    "train": "python train.py",
+    "evaluate": "python evaluate.py",
+    "predict": "python predict.py",
+    "export": "python export.py",
+    "inspect": "python -m datasets.inspect_records",
+    "unpack": "python -m datasets.unpack",
+    "report": "python -m deeplab_tf.report",
+    "weights": "python -m deeplab_tf.weights",
+}
+
+
+def is_console() -> bool:
+    """Whether this process was started by the console command `deeplab-tf`."""
+    return sys.argv[0].split(" ")[0] == CONSOLE
+
+
+def call_of(command: str) -> str:
+    """Returns the words that call a command.
+
+    Args:
+      command: as after `deeplab-tf`: "train", "build voc2012".
+    """
+    if is_console():
+        return f"{CONSOLE} {command}"
+    builder = command.partition("build ")[2]
+    return f"python -m datasets.build_{builder}" if builder else _IN_CHECKOUT[command]
+
+
+def name_of(command: str) -> str:
+    """Returns what an error begins with: `train.py` or `deeplab-tf train`."""
+    return call_of(command) if is_console() else call_of(command).split(" ")[-1]
+
+
+def as_typed(text: str) -> str:
+    """Returns a text with commands of a checkout as `call_of` gives them."""
+    if not is_console():
+        return text
+    for command, call in _IN_CHECKOUT.items():
+        text = re.sub(rf"{re.escape(call)}\b", f"{CONSOLE} {command}", text)
+    return re.sub(r"python -m datasets\.build_(\w+)", rf"{CONSOLE} build \1", text)
+
+
+def run_with_flags(
+    define_flags: Callable[[], None], main: Callable[[list[str]], object]
+) -> None:
+    """Runs a command with absl's flags, whichever program it is part of.
+
+    absl shows the text and the flags of the program's own file for --help, which is a
+    script of a few lines, or the console command: both are given the command's.
+
+    Args:
+      define_flags: defines the command's flags; the text is that of its module.
+      main: gets the command's name and the arguments that are no flags.
+    """
+    define_flags()
+    command, program = sys.modules[define_flags.__module__], sys.modules["__main__"]
+    for flag in flags.FLAGS.get_key_flags_for_module(command):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    program.__doc__ = as_typed(command.__doc__ or "")
+    app.run(main)
