@@ -24,6 +24,8 @@ import numpy as np
 from absl import flags
 
 from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.folders.folder_splits import list_samples as list_folder
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
@@ -51,7 +53,7 @@ def list_splits(input_dir: str | Path) -> list[str]:
     annotations = _find_folder(input_dir) / "annotations"
     splits = [s for s, name in SPLIT_FOLDERS.items() if (annotations / name).is_dir()]
     if not splits:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {FOLDER} with the folders annotations/training or "
             f"annotations/validation. Received: {input_dir}"
         )
@@ -65,7 +67,7 @@ def list_samples(input_dir: str | Path, split: str) -> list[pairs.Sample]:
       DatasetError: another split than train and val, or an absent or empty folder.
     """
     if split not in SPLIT_FOLDERS:
-        raise pairs.DatasetError(f"Expected the split train or val. Received: {split}")
+        raise DatasetError(f"Expected the split train or val. Received: {split}")
     folder, name = _find_folder(input_dir), SPLIT_FOLDERS[split]
     return list_folder(folder / "images" / name, folder / "annotations" / name)
 
@@ -126,9 +128,7 @@ def build_ade20k(
 
 def define_flags() -> None:
     command_line.define_flags("Folder ADEChallengeData2016, or its parent.")
-    flags.adopt_module_key_flags(command_line)
     image_files.define_exif_flag()
-    flags.adopt_module_key_flags(image_files)
 
 
 def main() -> None:
@@ -139,5 +139,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
@@ -34,7 +35,7 @@ def list_splits(input_dir: str | Path) -> list[str]:
     folder = Path(input_dir).expanduser()
     splits = [split for split in SPLITS if (folder / f"{split}.txt").is_file()]
     if not splits:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected a CamVid folder with train.txt, val.txt or test.txt. "
             f"Received: {input_dir}"
         )
@@ -102,7 +103,6 @@ def build_camvid(
 
 def define_flags() -> None:
     command_line.define_flags("Folder in SegNet's layout.")
-    flags.adopt_module_key_flags(command_line)
 
 
 def main() -> None:
@@ -111,5 +111,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

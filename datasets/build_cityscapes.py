@@ -34,6 +34,8 @@ from absl import flags
 from PIL import Image
 
 from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
@@ -72,7 +74,7 @@ def list_splits(input_dir: str | Path, coarse: bool = False) -> list[str]:
         expected = " or ".join(
             f"{_labels_folder(Path(), split, coarse)}" for split in candidates
         )
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a Cityscapes folder with leftImg8bit and {expected} in it. "
             f"Received: {input_dir}"
         )
@@ -106,7 +108,7 @@ def list_samples(
       DatasetError: another split, or the split has neither images nor labels.
     """
     if split not in COARSE_SPLITS:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a split of {', '.join(COARSE_SPLITS)}; the labels of test are "
             f"not public. Received: {split}"
         )
@@ -117,7 +119,7 @@ def list_samples(
     label_endings = (f"_{kind}_{LABEL_IDS}", f"_{kind}_{TRAIN_IDS}")
     keys = _find_keys(images_dir, IMAGE_ENDINGS) | _find_keys(labels_dir, label_endings)
     if not keys:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected images CITY/NAME{IMAGE_ENDINGS[0]} in {images_dir} and labels "
             f"CITY/NAME_{kind}_{LABEL_IDS} in {labels_dir}. Received: none"
         )
@@ -244,7 +246,6 @@ def build_cityscapes(
 
 def define_flags() -> None:
     command_line.define_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
-    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_bool("coarse", False, "Coarse labels; by default for train_extra.")
     flags.DEFINE_bool(
         "resize_labels", False, "Fit labels to images that were made smaller."
@@ -260,5 +261,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

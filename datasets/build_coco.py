@@ -48,6 +48,8 @@ from absl import flags
 from tqdm import tqdm
 
 from deeplab_tf.data.building import dataset, image_files, pairs, worker_pool
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
@@ -104,14 +106,14 @@ def find_sources(
             continue
         split = match.group(1)
         if split in sources:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected one year. Received: {sources[split]} and {path}. "
                 f"Choose one: --year={match.group(2)}"
             )
         sources[split] = path
     if not sources:
         wanted = folder / f"{prefix}{{train,val}}{year or '2017'}{suffix}"
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {wanted} for task {task}. Received: none of them. See "
             "python -m datasets.build_coco --help for the layout."
         )
@@ -127,7 +129,7 @@ def _find_folder(candidates: Sequence[Path], what: str) -> Path:
     for folder in candidates:
         if folder.is_dir():
             return folder
-    raise pairs.DatasetError(
+    raise DatasetError(
         f"Expected {what} in one of {', '.join(map(str, candidates))}. "
         "Received: no such folder"
     )
@@ -159,7 +161,7 @@ def list_samples(
     """
     sources = find_sources(input_dir, task, **where)
     if split not in sources:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected splits among {', '.join(sources)}. Received: {split}"
         )
     listers = {"voc": _list_voc, "panoptic": _list_panoptic, "stuff": _list_stuff}
@@ -181,7 +183,7 @@ def voc_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[int, in
     names = [COCO_NAMES_OF_VOC.get(name, name) for name in VOC_NAMES[1:]]
     missing = [name for name in names if name not in ids]
     if missing:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected COCO's categories in {path}. Received: none called "
             f"{', '.join(missing)}. For other files: datasets.build_coco_json"
         )
@@ -243,13 +245,13 @@ def panoptic_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[in
     expected = DATASETS["coco_panoptic"].class_names
     names = [category["name"] for category in categories.values()]
     if len(names) != len(expected):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected the {len(expected)} panoptic categories in {path}. "
             f"Received: {len(names)}"
         )
     for name, wanted in zip(names, expected):
         if name != wanted:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected COCO's panoptic categories in {path}, in the order of their "
                 f"ids. Received: {name} instead of {wanted}"
             )
@@ -276,7 +278,7 @@ def _list_panoptic(input_dir: Path, path: Path) -> list[pairs.Sample]:
     for annotation in annotations:
         image = images.get(annotation["image_id"])
         if image is None:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected annotations of the images in {path}. Received: "
                 f"{annotation['file_name']} with image_id {annotation['image_id']!r}"
             )
@@ -304,7 +306,7 @@ def segments_text(
         try:
             segments[segment["id"]] = class_ids[segment["category_id"]]
         except (KeyError, TypeError) as error:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected segments with 'id' and a known 'category_id' for {png}. "
                 f"Received: {json.dumps(segment):.150}"
             ) from error
@@ -448,7 +450,6 @@ def build_coco(
 
 def define_flags() -> None:
     command_line.define_flags("Folder in COCO's layout.")
-    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_enum("task", None, list(TASKS), "Which classes.", required=True)
     flags.DEFINE_enum("year", "", ["", "2014", "2017"], "Where both are there.")
     flags.DEFINE_string("stuff_dir", "", "Default: stuffthingmaps in input_dir.")
@@ -463,7 +464,7 @@ def define_flags() -> None:
 def main() -> None:
     args = flags.FLAGS
     if args.download and args.year == "2014":
-        raise pairs.DatasetError("--download gets COCO 2017. Leave --year=2014 out.")
+        raise DatasetError("--download gets COCO 2017. Leave --year=2014 out.")
     build_coco(
         task=args.task,
         year=args.year,
@@ -474,5 +475,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

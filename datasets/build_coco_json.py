@@ -36,7 +36,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building import command_line, dataset, image_files, pairs
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import DatasetInfo
 
@@ -228,8 +228,7 @@ def build_coco_json(
 
 
 def define_flags() -> None:
-    dataset.define_flags()
-    flags.adopt_module_key_flags(dataset)
+    command_line.define_flags()
     flags.DEFINE_list(
         "annotations",
         None,
@@ -243,7 +242,6 @@ def define_flags() -> None:
     flags.DEFINE_bool("ignore_crowd", False, "Regions with iscrowd become 255.")
     flags.DEFINE_bool("skip_empty", False, "Leave out images without annotations.")
     image_files.define_exif_flag()
-    flags.adopt_module_key_flags(image_files)
 
 
 def main() -> None:
@@ -257,9 +255,13 @@ def main() -> None:
         ignore_crowd=args.ignore_crowd,
         skip_empty=args.skip_empty,
         exif_orientation=args.exif_orientation,
-        **dataset.flag_options(),
+        **command_line.flag_options(),
     )
 
 
+def run() -> None:
+    command_line.run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building import command_line, dataset, image_files, pairs
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.folders import class_map, folder_splits, pair_lists
 from deeplab_tf.data.folders.folder_splits import Splits
@@ -109,12 +109,10 @@ def build_splits(
 
 
 def define_flags() -> None:
-    dataset.define_flags()
-    flags.adopt_module_key_flags(dataset)
+    command_line.define_flags()
     _define_pair_flags()
     _define_label_flags()
     image_files.define_exif_flag()
-    flags.adopt_module_key_flags(image_files)
 
 
 def _define_pair_flags() -> None:
@@ -228,9 +226,13 @@ def main() -> None:
         args.output_dir,
         rules,
         exif_orientation=args.exif_orientation,
-        **dataset.flag_options(),
+        **command_line.flag_options(),
     )
 
 
+def run() -> None:
+    command_line.run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

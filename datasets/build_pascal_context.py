@@ -39,6 +39,8 @@ import numpy as np
 from absl import flags
 
 from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
@@ -87,7 +89,7 @@ def read_label_names(path: str | Path) -> dict[int, str]:
         number, _, name = line.partition(":")
         name = "".join(name.split()).lower()
         if not number.strip().isdigit() or not name or int(number) in names:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f'Expected lines "id: name" in {path}, each id once. Received: {line!r}'
             )
         names[int(number)] = ALIASES.get(name, name)
@@ -110,7 +112,7 @@ def class_table(names: Mapping[int, str], size: int) -> np.ndarray:
     listed = [name for name in names.values() if name in CONTEXT_NAMES[1:]]
     wrong = sorted(n for n in CONTEXT_NAMES[1:] if listed.count(n) != 1)
     if wrong:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected one id for each of the 59 classes in the file of names. Received "
             f"none or several for: {', '.join(wrong)}. Take the published file, or "
             "remove it: the published ids are known."
@@ -213,7 +215,7 @@ def find_labels(input_dir: str | Path) -> tuple[Path, Source]:
             if named and next(folder.glob(f"*{source.suffix}"), None):
                 return folder, source
     expected = " or ".join(f"{s.folder}/*{s.suffix}" for s in SOURCES)
-    raise pairs.DatasetError(
+    raise DatasetError(
         f"Expected labels of PASCAL-Context: {expected}. Received: none in {input_dir}"
     )
 
@@ -252,7 +254,7 @@ def find_lists(
     )
     lists = voc_devkit.find_lists(folders, LIST_FILES)
     if not lists:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected train.txt or val.txt in one of: "
             f"{', '.join(map(str, folders))}. Received: none"
         )
@@ -353,7 +355,6 @@ def define_flags() -> None:
     command_line.define_flags(
         "Folder of PASCAL-Context's labels, or one that holds it."
     )
-    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
@@ -370,5 +371,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

@@ -38,6 +38,9 @@ import numpy as np
 from absl import flags
 
 from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.records.info import DatasetInfo
 
@@ -182,7 +185,7 @@ def find_labels(input_dir: str | Path) -> tuple[Path, str]:
             if next(folder.glob(f"*{suffix}"), None):
                 return folder, suffix
     expected = " or ".join(f"{name}/*{suffix}" for name, suffix in LABEL_FOLDERS)
-    raise pairs.DatasetError(
+    raise DatasetError(
         f"Expected labels of Person-Part: {expected}. Received: none in {input_dir}"
     )
 
@@ -209,7 +212,7 @@ def find_lists(
     lists = voc_devkit.find_lists([main], LIST_FILES)
     if lists:
         return lists, False
-    raise pairs.DatasetError(
+    raise DatasetError(
         "Expected lists such as train_id.txt or train.txt in one of: "
         f"{', '.join(map(str, [*folders, main]))}. Received: none"
     )
@@ -259,8 +262,8 @@ def _with_persons(
         chosen = [sample for sample in samples if Path(sample.label).is_file()]
     else:
         labels = [sample.label for sample in samples]
-        num_processes = num_processes or dataset.available_cpus()
-        shown = dataset.map_in_order(shows_person_part, labels, num_processes)
+        num_processes = num_processes or available_cpus()
+        shown = map_in_order(shows_person_part, labels, num_processes)
         chosen = list(itertools.compress(samples, shown))
     print(
         f"Found no list of Person-Part: {split} has the {len(chosen)} of "
@@ -325,7 +328,6 @@ def build_person_part(
 
 def define_flags() -> None:
     command_line.define_flags("Folder of Person-Part's labels, or one that holds it.")
-    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_string(
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
@@ -337,5 +339,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

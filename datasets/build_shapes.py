@@ -24,9 +24,10 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageDraw, ImageFilter
 
-from deeplab_tf.data.building import dataset as common
+from deeplab_tf.data.building import command_line
 from deeplab_tf.data.building.dataset import build_dataset
-from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
 from .sources.catalog import DATASETS
@@ -380,11 +381,10 @@ def build(
 
 
 def define_flags() -> None:
-    common.define_flags()
+    command_line.define_flags()
     flags.DEFINE_integer("num_train", 1200, "Scenes of the split train.")
     flags.DEFINE_integer("num_val", 150, "Scenes of the split val.")
     flags.DEFINE_integer("seed", 0, "Another seed, other scenes.")
-    flags.adopt_module_key_flags(common)
 
 
 def main() -> None:
@@ -394,9 +394,13 @@ def main() -> None:
         num_train=values.num_train,
         num_val=values.num_val,
         seed=values.seed,
-        **common.flag_options(),
+        **command_line.flag_options(),
     )
 
 
+def run() -> None:
+    command_line.run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    common.run(define_flags, main)
+    run()

@@ -31,7 +31,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building import command_line, dataset, image_files, pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import check_free, full_path, locked
 from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
 from deeplab_tf.data.folders.folder_splits import split_by_fraction
@@ -145,7 +146,7 @@ def _class_names(
     if class_names:
         names = tuple(pairs.read_list(Path(class_names).expanduser()))
     if names and num_classes not in (None, len(names)):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {num_classes} class names. Received: {len(names)}"
         )
     if not names and num_classes is None:
@@ -154,13 +155,13 @@ def _class_names(
         workers = num_processes or available_cpus()
         num_classes = 1 + max(map_in_order(find, labels, workers), default=0)
         if num_classes < 2:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 "Expected labels with two classes or more. Received: no readable label "
                 "with an id but 0 and 255. Or give --num_classes."
             )
     names = names or tuple(f"class_{index}" for index in range(num_classes))
     if len(names) > IGNORE_LABEL:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected 1 to 255 classes; 255 is ignored. Received: {len(names)}"
         )
     return names
@@ -182,7 +183,7 @@ def _prepared_builder(tfds, name: str, tfds_dir: str | Path | None):
         builder.download_and_prepare()
     # Its builders raise whatever they like where an archive is missing or has changed.
     except Exception as error:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"tensorflow-datasets cannot prepare {name}: {str(error).strip()}"
         ) from error
     return builder
@@ -280,7 +281,7 @@ def resolve_data_dir(data_dir: str) -> str:
         return data_dir
     name = data_dir[len(PREFIX) :]
     if not name:
-        raise pairs.DatasetError(f"Expected {PREFIX}NAME. Received: {data_dir}")
+        raise DatasetError(f"Expected {PREFIX}NAME. Received: {data_dir}")
     folder = os.path.join(DATA_ROOT, dataset_folder_name(name))
     if not os.path.exists(os.path.join(folder, INFO_FILE)):
         print(f"Writing {name} of tensorflow-datasets to {folder} ...")
@@ -292,10 +293,8 @@ def resolve_data_dir(data_dir: str) -> str:
 
 
 def define_flags() -> None:
-    dataset.define_flags()
+    command_line.define_flags()
     image_files.define_exif_flag()
-    flags.adopt_module_key_flags(dataset)
-    flags.adopt_module_key_flags(image_files)
     flags.DEFINE_string("name", None, "NAME[/CONFIG][:VERSION] of TFDS.", required=True)
     flags.DEFINE_list(
         "splits", [], "TFDS's splits, or NAME=SPLIT; default: train and one as val."
@@ -326,9 +325,13 @@ def main() -> None:
         args.output_dir,
         args.splits,
         **{flag: args[flag].value for flag in own},
-        **dataset.flag_options(),
+        **command_line.flag_options(),
     )
 
 
+def run() -> None:
+    command_line.run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

@@ -34,6 +34,8 @@ import numpy as np
 from absl import flags
 
 from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.records.info import DatasetInfo
 
@@ -133,7 +135,7 @@ def _trainaug_names(devkit: Path, sbd_folder: Path | None) -> list[str]:
     elif (devkit / LABEL_FOLDERS[1]).is_dir():
         augmented = set(voc_devkit.file_names(devkit / LABEL_FOLDERS[1], ".png"))
     else:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected a source of trainaug: --sbd_dir (benchmark_RELEASE of SBD), "
             f"{devkit / LABEL_FOLDERS[1]} or {lists / 'trainaug.txt'}. Received: none"
         )
@@ -146,7 +148,7 @@ def _trainaug_names(devkit: Path, sbd_folder: Path | None) -> list[str]:
 def _check_overlap(names: Sequence[str], lists: Path) -> None:
     shared = sorted(set(names).intersection(voc_devkit.read_names(lists / "val.txt")))
     if shared:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected no name of val in trainaug. Received {len(shared)} in "
             f"{lists / 'trainaug.txt'}: {_some(shared)}. Remove them, or remove the "
             "list and give --sbd_dir."
@@ -163,7 +165,7 @@ def _check_size(devkit: Path, names: Sequence[str], expected: int | None) -> Non
     if expected in (None, len(names)):
         return
     difference = expected - len(names)
-    raise pairs.DatasetError(
+    raise DatasetError(
         f"Expected {expected} names in trainaug. Received: {len(names)}, "
         f"{len(train.intersection(names))} of them in train.txt and "
         f"{len(set(names) - train)} more: {abs(difference)} "
@@ -179,7 +181,7 @@ def _check_masks(
     """Raises DatasetError where the source of trainaug's other masks was not given."""
     missing = [s.name for s in samples if not Path(s.label).is_file()]
     if missing and not sbd_folder and not (devkit / LABEL_FOLDERS[1]).is_dir():
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a mask for each of the {len(samples)} names in trainaug. "
             f"{devkit / LABEL_FOLDERS[0]} lacks {len(missing)}: {_some(missing)}. "
             "Give --sbd_dir (benchmark_RELEASE of SBD), or put the folder "
@@ -243,7 +245,6 @@ def define_flags() -> None:
         "devkit_dir",
         "Lists of ImageSets/Segmentation, or trainaug; default: all but test.",
     )
-    flags.adopt_module_key_flags(command_line)
     flags.DEFINE_string("sbd_dir", None, "Folder benchmark_RELEASE, for trainaug.")
     flags.DEFINE_integer(
         "expect_trainaug",
@@ -260,5 +261,9 @@ def main() -> None:
     )
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    dataset.run(define_flags, main)
+    run()

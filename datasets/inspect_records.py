@@ -34,6 +34,7 @@ from absl import app, flags
 from PIL import Image
 from tqdm import tqdm
 
+from deeplab_tf.command_names import run_with_flags
 from deeplab_tf.data.building.output_folder import full_path, whole_file
 from deeplab_tf.data.inspection.contact_sheet import Example, draw_contact_sheet
 from deeplab_tf.data.inspection.facts import (
@@ -369,6 +370,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("Error: " + "\n".join(summary["disagreements"]))
 
 
+def run() -> None:
+    run_with_flags(define_flags, main)
+
+
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    run()

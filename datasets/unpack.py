@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 from PIL import Image
 
-from deeplab_tf.data.building.dataset import run
+from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
 
@@ -70,5 +70,9 @@ def main():
     print(f"Wrote {count} pairs to {FLAGS.output_dir}")
 
 
+def run() -> None:
+    run_builder(define_flags, main)
+
+
 if __name__ == "__main__":
-    run(define_flags, main)
+    run()

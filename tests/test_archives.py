@@ -27,7 +27,7 @@ from datasets import (
     build_voc2012,
 )
 from datasets.sources.catalog import DATASETS
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import archives, download, extraction
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.records.info import read_info

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets import build_ade20k as ade20k
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from tests.support.commands import command
 from tests.support.pairs import exif, read_records, save_image, save_label

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets import build_cityscapes as cityscapes
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from tests.support.commands import command
 from tests.support.pairs import read_records, save_image, save_label

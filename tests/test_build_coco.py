@@ -20,7 +20,7 @@ from datasets.sources.catalog import (
     COCO_STUFF_NAMES,
     COCO_THING_NAMES,
 )
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 from datasets import build_voc2012
 from deeplab_tf.data.building import output_folder, shards
 from deeplab_tf.data.building.dataset import build_dataset
-from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.data.records.tfrecord import shard_paths
 from tests.support.pairs import files_of, make_pairs, save_image
@@ -216,7 +217,7 @@ def test_two_runs_do_not_write_the_same_folder(samples, tmp_path):
 SLOW_BUILD = """
 import os, pathlib, time
 from datasets import build_voc2012
-from deeplab_tf.data.building import dataset
+from deeplab_tf.data.building import command_line, dataset
 from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.records.info import DatasetInfo
 
@@ -243,7 +244,7 @@ def main():
     dataset.build_dataset(folder / "out", info, splits, read_sample, **options)
 
 if __name__ == "__main__":
-    dataset.run(lambda: None, main)
+    command_line.run_builder(lambda: None, main)
 """
 
 

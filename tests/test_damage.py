@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from datasets import build_voc2012
-from deeplab_tf.data.building.pairs import EXIF_ORIENTATION, DatasetError
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.pairs import EXIF_ORIENTATION
 from tests.support.pairs import files_of, grey_png, save_image, save_label
 
 NAMES = ("a", "b", "c", "d")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import archives, download
 from tests.support.file_server import CONTENT, Reply, Server, serving, zip_bytes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import extraction
 from tests.support.file_server import CONTENT, tar_bytes, zip_bytes
 

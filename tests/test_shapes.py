@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets import build_shapes as shapes
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.records.info import read_info
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES, read_image
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
@@ -75,16 +76,16 @@ def read_json(path: str | Path) -> dict:
         with open(path, encoding="utf-8-sig") as file:
             document = json.load(file, object_hook=pack)
     except OSError as error:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a COCO JSON file. Received: {path} ({error.strerror})"
         ) from error
     except (ValueError, RecursionError) as error:  # ValueError: JSON and UTF-8 errors.
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {path} to be JSON. Received: {error}. Download or export the "
             "file again."
         ) from error
     if not isinstance(document, dict):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a JSON object with images and annotations in {path}. "
             f"Received: a {type(document).__name__}"
         )
@@ -107,7 +108,7 @@ def read_items(
     """
     items = document.get(key)
     if not isinstance(items, list):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a list of {key} in {path}. Received: the keys "
             f"{', '.join(sorted(document)) or '(none)'}"
         )
@@ -115,7 +116,7 @@ def read_items(
         for name, types in required.items():
             value = item.get(name) if isinstance(item, dict) else None
             if not isinstance(value, types):
-                raise pairs.DatasetError(
+                raise DatasetError(
                     f"Expected '{name}' in every object of {key} in {path}, as "
                     f"{_type_names(types)}. Received: {json.dumps(item):.150}"
                 )
@@ -143,7 +144,7 @@ def _check_once(values: Iterable[Hashable], what: str, path: Path) -> None:
     repeated = [str(value) for value, n in Counter(values).items() if n > 1]
     if repeated:
         more = f" and {len(repeated) - 5} others" if len(repeated) > 5 else ""
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {what} once in {path}. Received more than once: "
             f"{', '.join(repeated[:5])}{more}"
         )
@@ -157,10 +158,10 @@ def read_images(document: Mapping[str, Any], path: Path) -> dict[Any, dict]:
     """
     images = by_id(read_items(document, "images", IMAGE_KEYS, path), "images", path)
     if not images:
-        raise pairs.DatasetError(f"Expected images in {path}. Received: none")
+        raise DatasetError(f"Expected images in {path}. Received: none")
     for image in images.values():
         if image["height"] < 1 or image["width"] < 1:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected images of 1x1 pixel or more in {path}. "
                 f"Received: {json.dumps(image):.150}"
             )
@@ -177,7 +178,7 @@ def read_categories(document: Mapping[str, Any], path: Path) -> dict[int, dict]:
     """
     items = read_items(document, "categories", CATEGORY_KEYS, path)
     if not items:
-        raise pairs.DatasetError(f"Expected categories in {path}. Received: none")
+        raise DatasetError(f"Expected categories in {path}. Received: none")
     categories = by_id(sorted(items, key=lambda c: c["id"]), "categories", path)
     _check_once([item["name"] for item in items], "each category", path)
     return categories
@@ -196,7 +197,7 @@ def read_instances(path: str | Path) -> Instances:
     categories = read_categories(document, path)
     annotations = read_items(document, "annotations", ANNOTATION_KEYS, path)
     if annotations and all(_is_box(annotation) for annotation in annotations):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected masks of objects in {path}. Received: boxes only "
             "('segmentation' is empty). Export it for instance segmentation."
         )
@@ -220,7 +221,7 @@ def group(
     for annotation in annotations:
         for key, known in (("image_id", images), ("category_id", categories)):
             if annotation[key] not in known:
-                raise pairs.DatasetError(
+                raise DatasetError(
                     f"Expected annotations of the images and categories in {path}. "
                     f"Received: annotation {annotation.get('id')} with {key} "
                     f"{annotation[key]!r}, which is none of them"
@@ -319,7 +320,7 @@ def require_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "pycocotools draws the polygons of COCO's JSON files and is not installed. "
             "Run: python -m pip install pycocotools"
         ) from error

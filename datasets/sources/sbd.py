@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 
 from . import matlab, voc_devkit
 
@@ -36,7 +36,7 @@ def find_folder(sbd_dir: str | Path) -> Path:
         folder = sbd_dir / name
         if (folder / "cls").is_dir() and all((folder / n).is_file() for n in LISTS):
             return folder
-    raise pairs.DatasetError(
+    raise DatasetError(
         "Expected SBD's folder benchmark_RELEASE/dataset with cls, train.txt and "
         f"val.txt in it. Received: {sbd_dir}. Unpack benchmark.tgz of SBD anew."
     )

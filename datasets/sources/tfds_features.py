@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
 from .. import build_cityscapes

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 
 
 def find_folder(
@@ -28,7 +29,7 @@ def find_folder(
         if (candidate / needed).is_dir():
             return candidate
     expected = " or ".join(f"VOCdevkit/VOC{year}" for year in years)
-    raise pairs.DatasetError(
+    raise DatasetError(
         f"Expected the folder {expected} with {needed} in it. Received: {folder}. "
         f"{advice}".rstrip(". ")
     )
@@ -99,7 +100,7 @@ def list_samples(
       DatasetError: there is no such split, or its list is empty.
     """
     if split not in lists:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected a split of: {', '.join(lists)}. Received: {split}"
         )
     return [

@@ -24,7 +24,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from deeplab_tf.data.building.pairs import DatasetError, Pair, Sample
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.pairs import Pair, Sample
 from deeplab_tf.data.building.shards import Shard, write_shard
 
 RUNNERS = ("DirectRunner", "DataflowRunner", "SparkRunner", "FlinkRunner")

@@ -1,4 +1,4 @@
-"""What all builders share: checking pairs, writing shards, flags and errors.
+"""Builds a whole data set: checks its pairs and writes them as shards of records.
 
 A builder lists its samples, says how one of them is read, and hands both over:
 
@@ -12,10 +12,6 @@ shards and `info.json` to a folder beside `output_dir`, and renames that folder 
 is well: a folder named `output_dir` is always a whole data set. The same samples give
 the same bytes, whatever the number of processes and the runner, and however often the
 build was broken off: what is finished is kept, and the same command goes on with it.
-
-A builder's file ends in `if __name__ == "__main__": run(define_flags, main)`. Flags are
-defined by a function rather than on import, so that other programs can import a builder
-without getting its flags.
 """
 
 from __future__ import annotations
@@ -26,24 +22,21 @@ import dataclasses
 import functools
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from absl import app, flags
 from tqdm import tqdm
 
 from deeplab_tf.data.building import beam
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import (
     full_path,
     is_disk_full,
     unfinished_folder,
 )
 from deeplab_tf.data.building.pairs import (
-    DatasetError,
     Pair,
     ReadSample,
     Sample,
@@ -268,57 +261,3 @@ def build_listed(
     names = splits or list_splits(input_dir)
     samples = {split: list_samples(input_dir, split) for split in names}
     return build_dataset(output_dir, info, samples, read_sample, **options)
-
-
-# --- Command line --------------------------------------------------------------------
-
-
-def define_flags() -> None:
-    """Defines the flags that all builders have.
-
-    A builder's own `define_flags` calls it, then `flags.adopt_module_key_flags(build)`
-    so that --help lists these flags too.
-    """
-    flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer(
-        "num_shards",
-        None,
-        "Shards for each split; default: 4, or more so that none is over 1,000 pairs.",
-        lower_bound=1,
-    )
-    flags.DEFINE_integer(
-        "num_processes",
-        None,
-        "Worker processes; default: one for each CPU.",
-        lower_bound=1,
-    )
-    flags.DEFINE_bool("skip_bad", False, "Leave out bad pairs instead of failing.")
-    flags.DEFINE_bool("overwrite", False, "Replace an existing data set.")
-    flags.DEFINE_enum(
-        "runner", LOCAL, [LOCAL, *beam.RUNNERS], "Worker processes, or Apache Beam's."
-    )
-    flags.DEFINE_string("beam_options", "", "Of the runner, as on a command line.")
-
-
-def flag_options() -> dict[str, Any]:
-    """Returns the keyword arguments of `build_dataset` that `define_flags` defines."""
-    names = "num_shards num_processes skip_bad overwrite runner beam_options"
-    return {name: flags.FLAGS[name].value for name in names.split()}
-
-
-def run(define_builder_flags: Callable[[], None], main: Callable[[], None]) -> None:
-    """Runs a builder's `main()`; a DatasetError ends it with the sentence alone."""
-
-    def checked_main(arguments):
-        if arguments[1:]:
-            raise app.UsageError(f"Expected flags only. Received: {arguments[1:]}")
-        # SIGTERM raises SystemExit, so that the half-written shard is removed.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        try:
-            main()
-        except DatasetError as error:
-            sys.exit(f"Error: {error}")
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    define_builder_flags()
-    app.run(checked_main)

@@ -15,6 +15,9 @@ from PIL import Image, ImageOps
 
 from deeplab_tf.data.building import pairs
 
+# Flags that are defined here are the caller's: --help lists them among its own.
+flags.disclaim_key_flags()
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 STORED_AS_THEY_ARE = ("JPEG", "MPO", "PNG")
 RGB_CONVERTIBLE = ("1", "L", "P", "CMYK", "YCbCr", "LA", "RGBA", "RGB")
@@ -75,6 +78,6 @@ def define_exif_flag() -> None:
         "exif_orientation",
         "refuse",
         ["refuse", "apply", "ignore"],
-        "Images that viewers show turned: their masks fit the image as shown (apply) "
+        "What masks fit where viewers show an image turned: the image as shown (apply) "
         "or as stored (ignore).",
     )

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from deeplab_tf.data.building.pairs import DatasetError
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import INFO_FILE
 
 try:

@@ -15,15 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_label
 
 # EXIF tag that says how a viewer must turn the stored pixels; 1 is upright.
 EXIF_ORIENTATION = 274
-
-
-class DatasetError(ValueError):
-    """Something the person who runs a builder can mend; the message says what."""
 
 
 class Sample(NamedTuple):

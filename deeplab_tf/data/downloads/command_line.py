@@ -1,7 +1,7 @@
 """The command line that the builders of published data sets share.
 
-Their folders are given by flags, or filled by --download; `downloads.download` says
-how.
+Beside the flags of every builder: the folder of the data set as it is distributed, or
+--download to fill it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from typing import Any
 
 from absl import flags
 
-from deeplab_tf.data.building import dataset
+from deeplab_tf.data.building import command_line
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import download
+
+# Flags that are defined here are the caller's: --help lists them among its own.
+flags.disclaim_key_flags()
 
 
 def define_flags(
@@ -19,21 +23,44 @@ def define_flags(
     folder: str = "input_dir",
     splits_help: str = "Splits to write; default: all that are there.",
 ) -> None:
-    """Defines --splits, the folder and the flags of `dataset` and `download`.
-
-    A builder's own `define_flags` calls it, then
-    `flags.adopt_module_key_flags(command_line)` so that --help lists these flags too.
+    """Defines the flags of every builder and those of `flag_options`.
 
     Args:
       folder_help: what the folder has to be.
       folder: name of the flag for the data set as it is distributed.
       splits_help: what a split is.
     """
-    for module in (dataset, download):
-        module.define_flags()
-        flags.adopt_module_key_flags(module)
+    command_line.define_flags()
+    flags.DEFINE_bool(
+        "download", False, "Download the data set's public archives and unpack them."
+    )
+    flags.DEFINE_string(
+        "download_dir",
+        download.DOWNLOAD_DIR,
+        "Folder of the archives and of what is unpacked.",
+    )
+    flags.DEFINE_string(
+        "download_mirror",
+        "",
+        "http address of a folder with the archives; default: their own addresses.",
+    )
     flags.DEFINE_string(folder, None, folder_help)
     flags.DEFINE_list("splits", [], splits_help)
+
+
+def _mirror() -> str:
+    """Returns --download_mirror.
+
+    Raises:
+      DatasetError: it is no http address.
+    """
+    mirror = flags.FLAGS.download_mirror
+    if mirror and not mirror.startswith(("http://", "https://")):
+        raise DatasetError(
+            "Expected --download_mirror to start with http:// or https://. Received: "
+            f"{mirror}"
+        )
+    return mirror
 
 
 def flag_options(name: str, *folders: str) -> dict[str, Any]:
@@ -44,14 +71,20 @@ def flag_options(name: str, *folders: str) -> dict[str, Any]:
       *folders: flags of its folders, the one that it cannot do without first.
 
     Raises:
-      DatasetError: see `download.prepare`.
+      DatasetError: see `download.prepare`; or --download_mirror is no http address.
     """
     args = flags.FLAGS
-    given = {folder: args[folder].value for folder in folders}
-    found = download.prepare(name, args.splits, **given, **download.flag_options())
+    found = download.prepare(
+        name,
+        args.splits,
+        download=args.download,
+        download_dir=args.download_dir,
+        mirror=_mirror(),
+        **{folder: args[folder].value for folder in folders},
+    )
     return {
         "output_dir": args.output_dir,
         "splits": args.splits,
         **found,
-        **dataset.flag_options(),
+        **command_line.flag_options(),
     }

@@ -30,13 +30,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from absl import flags
 from tqdm import tqdm
 
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import is_disk_full, locked
-from deeplab_tf.data.building.pairs import DatasetError
 from deeplab_tf.data.downloads.archives import LOGIN, SOURCES, Archive, Source
 from deeplab_tf.data.downloads.extraction import unpack
 
@@ -462,33 +460,3 @@ def _archives_for(source: Source, splits: Sequence[str]) -> list[Archive]:
         for archive in source.archives
         if not splits or archive.split in (None, *splits)
     ]
-
-
-# --- Command line --------------------------------------------------------------------
-
-
-def define_flags() -> None:
-    """Defines the flags that `flag_options` reads."""
-    flags.DEFINE_bool(
-        "download", False, "Download the data set's public archives and unpack them."
-    )
-    flags.DEFINE_string("download_dir", DOWNLOAD_DIR, "Where to, for --download.")
-    flags.DEFINE_string(
-        "download_mirror", "", "http address of a folder with the archives."
-    )
-
-
-def flag_options() -> dict[str, Any]:
-    """Returns the keyword arguments of `prepare` that `define_flags` defines."""
-    args = flags.FLAGS
-    mirror = args.download_mirror
-    if mirror and not mirror.startswith(("http://", "https://")):
-        raise DatasetError(
-            "Expected --download_mirror to start with http:// or https://. Received: "
-            f"{mirror}"
-        )
-    return {
-        "download": args.download,
-        "download_dir": args.download_dir,
-        "mirror": mirror,
-    }

@@ -19,8 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import is_disk_full
-from deeplab_tf.data.building.pairs import DatasetError
 
 # What zipfile, tarfile and gzip raise for damage, encryption and unknown methods.
 DAMAGE = (
