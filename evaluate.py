@@ -50,7 +50,7 @@ from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.saved_models import find_version
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.workdir import workdir_weights
+from deeplab_tf.workdir import EVALUATION_FOLDER, workdir_weights
 
 FLAGS = flags.FLAGS
 WHOLE = (1, 1)  # the first part of one
@@ -212,7 +212,7 @@ def find_places(
         return Places(
             data_dir or config.data_dir,
             split or config.eval_split,
-            output or os.path.join(workdir, "evaluation"),
+            output or os.path.join(workdir, EVALUATION_FOLDER),
             workdir_weights(workdir),
             config.output_stride,
         )

@@ -49,16 +49,17 @@ from deeplab_tf.data.records.info import read_info
 from deeplab_tf.networks.backbones import find_backbone
 from deeplab_tf.networks.layers import mean_color
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE, MODELS, build_model
+from deeplab_tf.networks.precision import PRECISIONS, precision_policy
 from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
 from deeplab_tf.training import compiling, runs, strategies, watching
 from deeplab_tf.training import resuming as run_callbacks
 from deeplab_tf.training.checkpoints import last_step, list_checkpoints
-from deeplab_tf.training.log import LOG_FILE, write_report
+from deeplab_tf.training.log import write_report
 from deeplab_tf.training.losses import balanced_class_weights
 from deeplab_tf.training.meter import RunMeter
 from deeplab_tf.training.optimizers import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.workers import Workers, find_workers
-from deeplab_tf.workdir import POLICIES, precision_policy
+from deeplab_tf.workdir import LOG_FILE, TENSORBOARD_FOLDER
 
 FLAGS = flags.FLAGS
 
@@ -103,7 +104,7 @@ def define_flags():
     flags.DEFINE_integer("worker_index", None, "Of this process among the workers.")
     flags.DEFINE_float("worker_timeout", 300, "Seconds to wait for all to start.")
     flags.DEFINE_string("tpu", "local", "Name or address of the TPU.")
-    flags.DEFINE_enum("precision", None, sorted(POLICIES), "Of the computation.")
+    flags.DEFINE_enum("precision", None, sorted(PRECISIONS), "Of the computation.")
     flags.DEFINE_integer("seed", None, "Of weights, data order and augmentation.")
     flags.DEFINE_bool(
         "skip_bad_records", None, "Find corrupt records first and train without them."
@@ -394,7 +395,7 @@ def make_callbacks(config: configs.TrainConfig, workdir: str, run) -> list:
         good_frames=validation_records(config).good_frames,
     ).take(NUM_PANELS)
     panels = [(image[0].numpy(), label[0].numpy()) for image, label in examples]
-    logs = os.path.join(workdir, "logs")
+    logs = os.path.join(workdir, TENSORBOARD_FOLDER)
     meter = RunMeter(config, run.step, runs.validation_epochs(config))
     is_chief = run.output == run.workdir
     return [

@@ -22,6 +22,7 @@ import subprocess
 import sys
 
 from deeplab_tf.files import atomic_write
+from deeplab_tf.workdir import EVALUATION_FOLDER
 
 # What all runs share: MobileNetV2 of the recipe, smaller crops, validated once.
 SHARED = (
@@ -72,7 +73,7 @@ def run(name: str, flags: str, options) -> dict:
     """Trains and evaluates one row, unless that is done; returns its scores."""
     folder = "-".join(re.findall(r"\w+", name))
     workdir = os.path.join(options.output_dir, options.table, folder)
-    result = os.path.join(workdir, "evaluation", f"{options.split}.json")
+    result = os.path.join(workdir, EVALUATION_FOLDER, f"{options.split}.json")
     if not os.path.exists(result):
         train = f"train.py {SHARED} {flags} --workdir={workdir} --steps={options.steps}"
         places = [f"--data_dir={options.data_dir}", f"--init={options.init}"]

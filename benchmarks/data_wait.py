@@ -22,8 +22,8 @@ import tensorflow as tf
 import train
 from benchmarks.timing import cpu_description
 from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.training import compiling
-from deeplab_tf.workdir import precision_policy
 
 WARM_UP = 3
 

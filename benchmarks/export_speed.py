@@ -27,7 +27,7 @@ from deeplab_tf import TrainConfig, build_model
 from deeplab_tf.exports.saved_model import export_model
 from deeplab_tf.inference.saved_models import load_saved_model
 from deeplab_tf.labels import Labels, labels_for
-from deeplab_tf.workdir import precision_policy
+from deeplab_tf.networks.precision import precision_policy
 
 NUM_CLASSES = 21
 

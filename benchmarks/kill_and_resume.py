@@ -21,7 +21,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from deeplab_tf.networks.weight_files import read_weights
-from deeplab_tf.workdir import LAST_WEIGHTS
+from deeplab_tf.workdir import CHECKPOINT_FOLDER, LAST_WEIGHTS
 
 FLAGS = (
     "--recipe=demo --backbone=mobilenet_v2_0.35 --crop_size=65 --batch_size=4 "
@@ -48,7 +48,7 @@ def run_with_kills(workdir: str, options, log) -> int:
             process.send_signal(getattr(signal, options.signal))
             process.wait()
             kills += 1
-            checkpoints = os.path.join(workdir, "checkpoints")
+            checkpoints = os.path.join(workdir, CHECKPOINT_FOLDER)
             left = os.listdir(checkpoints) if os.path.isdir(checkpoints) else []
             print(f"Kill {kills} after {moment:.1f} s; left: {sorted(left)}")
             continue

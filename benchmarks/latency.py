@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks.timing import cpu_description
+from deeplab_tf.config import config_path
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.pictures.images import read_image
 from serving.client import Client
@@ -42,7 +43,7 @@ def open_target(target: str, image: str) -> Callable[[], object]:
     if "://" in target:
         client, data = Client(target), Path(image).read_bytes()
         return lambda: client.segment_png(data)
-    is_run = os.path.isfile(os.path.join(target, "config.json"))
+    is_run = os.path.isfile(config_path(target))
     segmenter = load_segmenter(*((target, None) if is_run else (None, target)))
     pixels = read_image(image)
     return lambda: segmenter.predict(pixels)

@@ -23,7 +23,7 @@ from tensorflow import keras
 from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf import DeepLabV3, SegmentationLoss
 from deeplab_tf.networks import blocks
-from deeplab_tf.workdir import precision_policy
+from deeplab_tf.networks.precision import precision_policy
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("size", 513, "Height and width of the image, pixels.")

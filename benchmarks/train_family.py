@@ -10,11 +10,13 @@ It shows that each learns, is saved, exports, and answers; one row each.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
 import time
+
+from deeplab_tf.training.log import read_log
+from deeplab_tf.workdir import LOG_FILE
 
 # Model -> flags of train.py.
 RUNS = {
@@ -53,8 +55,8 @@ def train(model: str, options) -> tuple[list[float], float]:
     start = time.perf_counter()
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - start
-    with open(f"{workdir(options, model)}/log.csv", encoding="utf-8") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)], seconds
+    rows = read_log(os.path.join(workdir(options, model), LOG_FILE))
+    return [row["loss"] for row in rows], seconds
 
 
 def export_and_ask(model: str, options) -> None:

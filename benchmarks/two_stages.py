@@ -18,6 +18,7 @@ import subprocess
 import sys
 
 from deeplab_tf.recipes import RECIPES
+from deeplab_tf.workdir import EVALUATION_FOLDER
 
 STAGE1, STAGE2 = RECIPES["camvid_stage1"].config, RECIPES["camvid_stage2"].config
 OUTPUT_STRIDES = (16, 8)
@@ -36,8 +37,9 @@ def score(workdir: str, output_stride: int) -> dict:
     """Returns what evaluate.py says of a run at an output stride."""
     command = f"evaluate.py --workdir={workdir} --output_stride={output_stride}"
     subprocess.run([sys.executable, *command.split()], check=True)
-    with open(os.path.join(workdir, "evaluation", "val.json"), encoding="utf-8") as f:
-        return json.load(f)
+    path = os.path.join(workdir, EVALUATION_FOLDER, "val.json")
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def main():

@@ -1,23 +1,36 @@
-"""A trained model from the folder its run left behind."""
+"""The folder that a run leaves behind: what lies where in it, and its trained model.
+
+    config.json     the run's `TrainConfig`, see `config.read_config`
+    best.npz        weights of the highest validation mean IoU, see `weight_files`
+    last.npz        weights after the last epoch
+    checkpoints/    states from which the run goes on, see `training.checkpoints`
+    log.csv         a row for each epoch, see `training.log`
+    logs/           the same and more for TensorBoard
+    summary.txt     what log.csv says, for people
+    curves.png      the same, drawn
+    evaluation/     what evaluate.py found
+
+This module needs no TensorFlow; `load_workdir` does.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-
-from tensorflow import keras
+from typing import TYPE_CHECKING
 
 from deeplab_tf.config import TrainConfig, read_config
-from deeplab_tf.networks.models import build_model
-from deeplab_tf.networks.weight_files import load_weights
+
+if TYPE_CHECKING:
+    from tensorflow import keras
 
 BEST_WEIGHTS = "best.npz"
 LAST_WEIGHTS = "last.npz"
-POLICIES = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
+CHECKPOINT_FOLDER = "checkpoints"
+LOG_FILE = "log.csv"
+TENSORBOARD_FOLDER = "logs"
+SUMMARY_FILE = "summary.txt"
+CURVES_FILE = "curves.png"
+EVALUATION_FOLDER = "evaluation"
 
 
 def load_workdir(
@@ -40,6 +53,11 @@ def load_workdir(
       FileNotFoundError: no run there, or one without weights yet.
       ValueError: weights and configuration do not fit.
     """
+    # Here, so that the names above can be had without TensorFlow.
+    from deeplab_tf.networks.models import build_model
+    from deeplab_tf.networks.precision import precision_policy
+    from deeplab_tf.networks.weight_files import load_weights
+
     config = read_config(path)
     with precision_policy(precision):
         model = build_model(config, output_stride=output_stride)
@@ -48,7 +66,11 @@ def load_workdir(
 
 
 def workdir_weights(path: str | os.PathLike) -> str:
-    """Returns the path of the best weights of a run, or else of its last."""
+    """Returns the path of the best weights of a run, or else of its last.
+
+    Raises:
+      FileNotFoundError: the folder holds neither.
+    """
     for name in (BEST_WEIGHTS, LAST_WEIGHTS):
         if os.path.isfile(os.path.join(path, name)):
             return os.path.join(path, name)
@@ -56,23 +78,3 @@ def workdir_weights(path: str | os.PathLike) -> str:
         f"{os.fspath(path)} holds no weights yet ({BEST_WEIGHTS} or {LAST_WEIGHTS}). "
         "They appear after the first epoch of train.py."
     )
-
-
-@contextlib.contextmanager
-def precision_policy(precision: str):
-    """Sets Keras' policy inside the block: float32, bfloat16 or float16 (mixed).
-
-    Raises:
-      ValueError: another precision.
-    """
-    if precision not in POLICIES:
-        raise ValueError(
-            f"precision must be one of {sorted(POLICIES)}. Received: {precision!r}"
-        )
-    policies = keras.mixed_precision
-    before = policies.global_policy()
-    policies.set_global_policy(POLICIES[precision])
-    try:
-        yield
-    finally:
-        policies.set_global_policy(before)

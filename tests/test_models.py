@@ -8,8 +8,8 @@ from tensorflow import keras
 from deeplab_tf import DeepLabV3
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.models import MODELS, build_model
+from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.networks.weight_files import load_weights, save_weights
-from deeplab_tf.workdir import precision_policy
 from tests.support.networks import OUTPUT_STRIDES, image_batch, randomize, small_config
 
 V3 = "deeplab_v3"

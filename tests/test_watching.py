@@ -5,8 +5,11 @@ import csv
 import dataclasses
 import io
 import os
+import subprocess
+import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from tensorflow import keras
 import evaluate
 import train
 from datasets import build_shapes
-from deeplab_tf import TrainConfig
+from deeplab_tf import TrainConfig, workdir
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.pictures.visualize import panel
@@ -26,6 +29,7 @@ from deeplab_tf.training import compiling, log, meter, runs, watching
 from deeplab_tf.training.losses import SegmentationLoss
 from tests.support.networks import randomize
 
+ROOT = Path(__file__).resolve().parent.parent
 LOG = """\
 epoch,step,seconds,images_per_second,learning_rate,loss,val_mean_iou,val_iou/sky
 0,4,3000,10,0.1,2.5,,
@@ -166,6 +170,27 @@ def test_damaged_logs_are_refused(text, message, tmp_path):
         log.read_log(tmp_path / "log.csv")
 
 
+def test_a_run_leaves_the_files_that_workdir_py_names(run):
+    expected = {
+        workdir.BEST_WEIGHTS,
+        workdir.LAST_WEIGHTS,
+        workdir.CHECKPOINT_FOLDER,
+        workdir.LOG_FILE,
+        workdir.TENSORBOARD_FOLDER,
+    }
+    folder, _, _ = run
+    report = {workdir.SUMMARY_FILE, workdir.CURVES_FILE}  # by a test of this module
+    assert set(os.listdir(folder)) - report == {"config.json", *expected}
+    for name in ["config.json", *expected, *report, workdir.EVALUATION_FOLDER]:
+        assert f"    {name}" in workdir.__doc__
+
+
+def test_names_of_a_workdir_need_no_tensorflow():
+    code = "import sys, deeplab_tf.workdir; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.stdout.strip() == b"False", done.stderr
+
+
 def test_report_of_no_run_ends_with_one_sentence(run, tmp_path):
     with pytest.raises(SystemExit, match="deeplab_tf.report: .*not a workdir"):
         log.main(["--workdir", str(tmp_path)])
@@ -174,13 +199,13 @@ def test_report_of_no_run_ends_with_one_sentence(run, tmp_path):
 
 
 def test_report_writes_summary_and_curves_that_show_something(run, capsys):
-    workdir, config, _ = run
-    log.main(["--workdir", workdir])
-    with open(os.path.join(workdir, "summary.txt"), encoding="utf-8") as file:
+    folder, config, _ = run
+    log.main(["--workdir", folder])
+    with open(os.path.join(folder, "summary.txt"), encoding="utf-8") as file:
         summary = file.read()
     assert capsys.readouterr().out.startswith(summary)
     assert "epochs      2 of 2, 8 of 8 steps" in summary
-    image = Image.open(os.path.join(workdir, "curves.png")).convert("RGB")
+    image = Image.open(os.path.join(folder, "curves.png")).convert("RGB")
     assert image.size == (1100, 680)  # two by two charts
     pixels = np.asarray(image).reshape(2, 340, 2, 550, 3)
     for chart in pixels.transpose(0, 2, 1, 3, 4).reshape(4, -1, 3):
@@ -189,8 +214,8 @@ def test_report_writes_summary_and_curves_that_show_something(run, capsys):
 
 
 def test_log_holds_speed_and_the_parts_of_the_loss(run):
-    workdir, config, _ = run
-    rows = log.read_log(os.path.join(workdir, "log.csv"))
+    folder, config, _ = run
+    rows = log.read_log(os.path.join(folder, "log.csv"))
     assert [(row["epoch"], row["step"]) for row in rows] == [(0, 4), (1, 8)]
     for row in rows:
         assert row["loss"] == pytest.approx(row["cross_entropy"] + row["weight_decay"])
@@ -199,15 +224,15 @@ def test_log_holds_speed_and_the_parts_of_the_loss(run):
         timed_images = 4 * (3 if row["epoch"] == 0 else 4)
         assert row["images_per_second"] > timed_images / row["seconds"]
     assert ["val_mean_iou" in row for row in rows] == [False, True]
-    with open(os.path.join(workdir, "log.csv"), encoding="utf-8") as file:
+    with open(os.path.join(folder, "log.csv"), encoding="utf-8") as file:
         columns = next(csv.reader(file))
     assert columns[:4] == ["epoch", "step", "seconds", "images_per_second"]
 
 
 def test_class_iou_in_the_log_is_that_of_evaluate_py(run):
-    workdir, config, _ = run
-    row = log.read_log(os.path.join(workdir, "log.csv"))[-1]
-    segmenter = Segmenter.from_workdir(workdir)
+    folder, config, _ = run
+    row = log.read_log(os.path.join(folder, "log.csv"))[-1]
+    segmenter = Segmenter.from_workdir(folder)
     labels = segmenter.labels
     evaluation, _ = evaluate.evaluate(segmenter, labels, config.data_dir, "val")
     expected = per_class_iou(evaluation.confusion)
@@ -218,9 +243,9 @@ def test_class_iou_in_the_log_is_that_of_evaluate_py(run):
 
 
 def test_scalars_are_read_back_from_the_event_files(run):
-    workdir, _, _ = run
-    logs = os.path.join(workdir, "logs")
-    rows = log.read_log(os.path.join(workdir, "log.csv"))
+    folder, _, _ = run
+    logs = os.path.join(folder, "logs")
+    rows = log.read_log(os.path.join(folder, "log.csv"))
     for name in ("loss", "cross_entropy", "weight_decay"):
         points = read_events(os.path.join(logs, "train"), name)
         assert [step for step, _ in points] == [2, 4, 6, 8]

@@ -18,10 +18,8 @@ from collections.abc import Sequence
 
 from deeplab_tf.config import TrainConfig, read_config
 from deeplab_tf.files import atomic_write
+from deeplab_tf.workdir import CURVES_FILE, LOG_FILE, SUMMARY_FILE
 
-LOG_FILE = "log.csv"
-SUMMARY_FILE = "summary.txt"
-CURVES_FILE = "curves.png"
 CLASS_IOU = "val_iou/"  # and the name of a class: a column of log.csv
 
 _MISSING = {"", "NA", "nan"}

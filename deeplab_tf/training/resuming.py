@@ -13,11 +13,11 @@ from deeplab_tf.networks.weight_files import save_weights
 from deeplab_tf.training.checkpoints import CheckpointFolder
 from deeplab_tf.training.log import plain_names
 from deeplab_tf.training.optimizers import averaged_weights, build_optimizer
-from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
+from deeplab_tf.workdir import BEST_WEIGHTS, CHECKPOINT_FOLDER, LAST_WEIGHTS
 
 
 def checkpoint_folder(workdir: str | os.PathLike) -> str:
-    return os.path.join(workdir, "checkpoints")
+    return os.path.join(workdir, CHECKPOINT_FOLDER)
 
 
 class RunStopped(Exception):

@@ -12,11 +12,12 @@ import time
 from tensorflow import keras
 
 import train
-from deeplab_tf import workdir
 from deeplab_tf.networks.backbones import BACKBONES, Backbone
 from deeplab_tf.networks.blocks import conv_bn_relu
+from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.training import resuming, runs, strategies
 from deeplab_tf.training.workers import find_workers
+from deeplab_tf.workdir import CHECKPOINT_FOLDER
 
 STOP_STEP = 3
 
@@ -36,7 +37,7 @@ def train_tiny(data_dir, folder, strategy):
       (the message of the run that stopped or None, the folder it wrote to).
     """
     BACKBONES["tiny"] = Backbone(build_tiny, "unit", 0, multi_grid=())
-    workdir.POLICIES["float64"] = "float64"
+    PRECISIONS["float64"] = "float64"
     keras.backend.set_floatx("float64")
     changes = {
         "data_dir": data_dir,
@@ -61,7 +62,7 @@ def train_tiny(data_dir, folder, strategy):
         return str(stopped), output
     finally:
         keras.backend.set_floatx("float32")
-        del BACKBONES["tiny"], workdir.POLICIES["float64"]
+        del BACKBONES["tiny"], PRECISIONS["float64"]
 
 
 def stop_this_worker(step):
@@ -83,7 +84,7 @@ def main(data_dir, folder, addresses, index):
         stop_this_worker(STOP_STEP)
     stopped, _ = train_tiny(data_dir, folder, strategy)
     strategies.wait_for_workers(strategy)  # the chief may still be saving
-    saved = os.listdir(os.path.join(folder, "checkpoints"))
+    saved = os.listdir(os.path.join(folder, CHECKPOINT_FOLDER))
     _, output = train_tiny(data_dir, folder, strategy)
     print(json.dumps({"stopped": stopped, "saved": saved, "output": output}))
     sys.stdout.flush()
