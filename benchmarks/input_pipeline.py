@@ -33,7 +33,7 @@ from PIL import Image
 
 from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf.data.reading import augment, pipeline
-from deeplab_tf.data.records import tfrecord
+from deeplab_tf.data.records import frames, tfrecord
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Records; default: drawn ones of three kinds.")
@@ -119,7 +119,7 @@ def draw_records(name: str, folder: Path) -> None:
 
 
 def endless_records(data_dir: str, split: str) -> tf.data.Dataset:
-    return tfrecord.read_shards(tfrecord.shard_paths(data_dir, split)).repeat()
+    return frames.read_shards(tfrecord.shard_paths(data_dir, split)).repeat()
 
 
 def in_batches(records: tf.data.Dataset, function) -> tf.data.Dataset:

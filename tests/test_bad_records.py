@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deeplab_tf.data.reading import bad_records, bootstrap, pipeline
+from deeplab_tf.data.reading import bootstrap, pipeline
 from deeplab_tf.data.reading.bad_records import (
     BadRecords,
     bad_records_named,
-    crc32c,
     scan_split,
 )
+from deeplab_tf.data.records.frames import checksum_holds, crc32c
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import (
     IMAGE,
@@ -244,8 +244,8 @@ def test_checksums_are_those_of_tensorflow(tmp_path, size):
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(record)
     stored = path.read_bytes()[-4:]
-    assert bad_records._checksum_holds(record, stored)
-    assert not bad_records._checksum_holds(record + b"\0", stored)
+    assert checksum_holds(record, stored)
+    assert not checksum_holds(record + b"\0", stored)
 
 
 def test_crc32c_of_the_standard():

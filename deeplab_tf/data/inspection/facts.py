@@ -18,13 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
+from deeplab_tf.data.records.frames import read_shards
 from deeplab_tf.data.records.info import DatasetInfo
-from deeplab_tf.data.records.tfrecord import (
-    IMAGE,
-    parse_example,
-    read_shards,
-    shard_paths,
-)
+from deeplab_tf.data.records.tfrecord import IMAGE, parse_example, shard_paths
 
 FORMATS = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"GI": "gif", b"BM": "bmp"}
 

@@ -6,9 +6,6 @@ searches first and leaves out what it finds:
 
     scan = scan_split(data_dir, "train")
     make_train_dataset(data_dir, "train", good_frames=scan.good_frames, ...)
-
-A shard is a row of frames: the length of a record (uint64, little endian), a masked
-CRC-32C of it, the record, a masked CRC-32C of that (TensorFlow's record_writer.h).
 """
 
 from __future__ import annotations
@@ -22,20 +19,23 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.data.records.frames import (
+    FOOTER_BYTES,
+    GoodFrames,
+    checksum_holds,
+    count_records,
+    read_frames,
+)
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import (
     FILENAME,
     IMAGE,
     LABEL,
-    GoodFrames,
-    count_records,
     parse_example,
     parse_label,
     shard_paths,
 )
 
-HEADER_BYTES, FOOTER_BYTES = 12, 4
-CRC_MASK_DELTA = 0xA282EAD8
 NUM_NAMED = 10
 
 # What TensorFlow raises where a record cannot be decoded. Its message quotes a record
@@ -113,91 +113,6 @@ class Scan:
             )
         listing = "".join(f"\n  {line}" for line in lines)
         return f"{len(self.bad)} of {total} records in {where} are bad:{listing}"
-
-
-def _crc_table() -> np.ndarray:
-    """The CRC-32C (Castagnoli, reflected) of each byte, uint32 [256]."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
-    return table.astype(np.uint32)
-
-
-_TABLE = _crc_table()
-
-
-# Bytes that take the remainder from 0 to 0xFFFFFFFF, where a CRC-32C starts.
-_START = bytes.fromhex("54641f64")
-
-
-def crc32c(data: bytes) -> int:
-    """Returns the CRC-32C of some bytes.
-
-    They are cut into as many chunks as a chunk has bytes, whose remainders numpy
-    computes side by side. A remainder is linear over bits: it moves past another chunk
-    as the sum of its bits' own moves, for which the last 32 rows are there.
-    """
-    data = np.frombuffer(_START + data, np.uint8)
-    size = int(np.ceil(np.sqrt(len(data))))
-    chunks = np.zeros([-(-len(data) // size) + 32, size], np.uint8)
-    chunks[:-32].reshape(-1)[-len(data) :] = data  # zeros in front change nothing
-    state = np.zeros(len(chunks), np.uint32)
-    bits = np.arange(32, dtype=np.uint32)
-    state[-32:] = np.uint32(1) << bits
-    for column in np.ascontiguousarray(chunks.T):
-        state = _TABLE[(state ^ column) & 0xFF] ^ (state >> 8)
-    total, moved_bits = np.uint32(0), state[-32:]
-    for remainder in state[:-32]:
-        moved = moved_bits[(total >> bits) & 1 == 1]
-        total = np.bitwise_xor.reduce(moved, initial=remainder, dtype=np.uint32)
-    return int(total) ^ 0xFFFFFFFF
-
-
-def _checksum_holds(data: bytes, stored: bytes) -> bool:
-    crc = crc32c(data)
-    masked = ((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF
-    return masked == int.from_bytes(stored, "little")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-    """A record in its shard; `problem` of its framing, or empty."""
-
-    index: int
-    start: int
-    size: int
-    problem: str = ""
-
-
-def _parse_header(index: int, start: int, header: bytes, file_size: int) -> _Frame:
-    """Makes the frame of a record that starts behind `header`, at `start`."""
-    rest = max(file_size - start, 0)
-    size = int.from_bytes(header[:8], "little")
-    whole = len(header) == HEADER_BYTES
-    if whole and not _checksum_holds(header[:8], header[8:]):
-        problem = f"its length is damaged; it and all behind it, {rest} bytes, are lost"
-    elif not whole or size + FOOTER_BYTES > rest:
-        problem = f"the shard is cut short here, after {file_size} bytes"
-    else:
-        return _Frame(index, start, size)
-    return _Frame(index, start, rest, problem)
-
-
-def _read_frames(path: str, file_size: int) -> list[_Frame]:
-    """Follows the lengths through a shard, as far as they can be trusted."""
-    frames, position = [], 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while position < file_size:
-            file.seek(position)
-            header = file.read(HEADER_BYTES)
-            frame = _parse_header(
-                len(frames), position + HEADER_BYTES, header, file_size
-            )
-            frames.append(frame)
-            if frame.problem:
-                break
-            position = frame.start + frame.size + FOOTER_BYTES
-    return frames
 
 
 def _reads_to_its_end(path: str) -> bool:
@@ -282,13 +197,13 @@ def _scan_shard(
             record = file.read(frame.size)
             checksum = file.read(FOOTER_BYTES)
         problem = frame.problem
-        if not problem and not checksums_hold and not _checksum_holds(record, checksum):
+        if not problem and not checksums_hold and not checksum_holds(record, checksum):
             problem = "its checksum is wrong: its bytes have changed"
         problem = problem or find_problem(record, num_classes, ignore_label)
         name = _filename(record) if problem else None
         return problem and BadRecord(path, frame.index, name or "", problem)
 
-    frames = _read_frames(path, file_size)
+    frames = read_frames(path, file_size)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(check, frames))
     good = [

@@ -19,12 +19,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.data.records.tfrecord import (
-    GoodFrames,
-    parse_label,
-    read_shards,
-    shard_paths,
-)
+from deeplab_tf.data.records.frames import GoodFrames, read_shards
+from deeplab_tf.data.records.tfrecord import parse_label, shard_paths
 
 # A class that no pixel of interest has; labelled pixels are those of the others.
 BACKGROUND = "background"

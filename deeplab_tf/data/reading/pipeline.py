@@ -12,14 +12,13 @@ import tensorflow as tf
 
 from deeplab_tf.data.reading.augment import augment
 from deeplab_tf.data.reading.policies import find_policy
-from deeplab_tf.data.records.tfrecord import (
+from deeplab_tf.data.records.frames import (
     GoodFrames,
     count_records,
-    parse_example,
     read_shards,
-    shard_paths,
     shard_reader,
 )
+from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
 
 # Shards that are read side by side. Fixed: as many as there are processors would make
 # the order of the records depend on the machine.

@@ -13,8 +13,8 @@ from deeplab_tf.data.reading.bootstrap import (
     describe_repeats,
     record_repeats,
 )
+from deeplab_tf.data.records.frames import GoodFrames
 from deeplab_tf.data.records.info import read_info
-from deeplab_tf.data.records.tfrecord import GoodFrames
 
 SKIP_ADVICE = "Or leave these out: --skip_bad_records, with another --workdir."
 

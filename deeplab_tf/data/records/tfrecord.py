@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,10 +39,6 @@ OTHER_SIZE = (
     "Expected image and label of every record to be of one size. Received, by file "
     "name, shape of the image and shape of the label:"
 )
-
-# Path of a damaged shard, as `shard_paths` gives it -> int64 [records, 3]: the bytes
-# before, of and behind each record that is to be read.
-GoodFrames = Mapping[str, np.ndarray]
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -239,75 +234,3 @@ def shard_paths(data_dir: str, split: str) -> list[str]:
             "the data set again."
         )
     return [os.path.join(data_dir, name) for name in found]
-
-
-def shard_reader(
-    good_frames: GoodFrames | None = None,
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """Returns a function from a shard's path to its serialized records.
-
-    TensorFlow's own reader loses what lies behind a damaged record. Such a shard is
-    read by the places of its good records; the others as ever.
-
-    Args:
-      good_frames: the damaged shards and their good records, from
-        `data.reading.bad_records.good_frames`; None where no shard is damaged.
-
-    Returns:
-      A function of a path, string [], for `Dataset.interleave` and `flat_map`.
-    """
-    import tensorflow as tf
-
-    if not good_frames:
-        return tf.data.TFRecordDataset
-    damaged = tf.constant(list(good_frames))
-    ends = np.cumsum([len(frames) for frames in good_frames.values()], dtype=np.int64)
-    bounds = tf.constant(np.insert(ends, 0, 0))
-    all_frames = tf.constant(np.concatenate(list(good_frames.values())), tf.int64)
-
-    def read(path):
-        matches = tf.equal(damaged, path)
-        whole = tf.boolean_mask([path], [~tf.reduce_any(matches)])
-        shard = tf.squeeze(tf.where(matches), axis=1)  # no or one index
-        first = tf.reduce_sum(tf.gather(bounds, shard))
-        last = tf.reduce_sum(tf.gather(bounds, shard + 1))
-        frames = tf.data.Dataset.from_tensor_slices(all_frames[first:last])
-        by_place = frames.flat_map(
-            lambda frame: tf.data.FixedLengthRecordDataset(
-                path, frame[1], header_bytes=frame[0], footer_bytes=frame[2]
-            )
-        )
-        return tf.data.TFRecordDataset(whole).concatenate(by_place)
-
-    return read
-
-
-def read_shards(
-    paths: list[str], good_frames: GoodFrames | None = None
-) -> tf.data.Dataset:
-    """Returns the serialized records of shards, one shard after the other.
-
-    Args:
-      paths: of the shards.
-      good_frames: see `shard_reader`.
-    """
-    import tensorflow as tf
-
-    if not good_frames:
-        return tf.data.TFRecordDataset(paths)
-    return tf.data.Dataset.from_tensor_slices(paths).flat_map(shard_reader(good_frames))
-
-
-def count_records(paths: list[str], good_frames: GoodFrames | None = None) -> int:
-    """Counts the records of TFRecord files by reading them, without decoding.
-
-    Those of damaged shards, see `shard_reader`, are counted already.
-    """
-    import tensorflow as tf
-
-    damaged = good_frames or {}
-    counted = sum(len(damaged[path]) for path in paths if path in damaged)
-    whole = tf.constant([path for path in paths if path not in damaged], tf.string)
-    records = tf.data.TFRecordDataset(whole, num_parallel_reads=tf.data.AUTOTUNE)
-    zero = tf.constant(0, tf.int64)
-    return counted + int(records.reduce(zero, lambda count, _: count + 1))
