@@ -189,7 +189,7 @@ def test_damaged_frames_are_named(tmp_path):
         "  train-00000-of-00003.tfrecord record 1 (image3): its checksum is wrong: its "
         "bytes have changed",
         "  train-00001-of-00003.tfrecord record 2: its length is damaged; it and all "
-        f"behind it, {lost} bytes, are lost",
+        f"after it, {lost} bytes, are lost",
         "  train-00002-of-00003.tfrecord record 3: the shard is cut short here, after "
         f"{third.stat().st_size} bytes",
         "  there should be 12 records, by info.json: shards were cut short or "
