@@ -26,7 +26,7 @@ from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf import TrainConfig, build_model
 from deeplab_tf.exports.saved_model import export_model
 from deeplab_tf.inference.saved_models import load_saved_model
-from deeplab_tf.labels import Labels, labels_for
+from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.precision import precision_policy
 
 NUM_CLASSES = 21
@@ -55,8 +55,7 @@ def save_plain(model, path: str) -> str:
 def exports(config: TrainConfig, folder: str, precisions) -> dict[str, str]:
     """Returns {name: path} of the plain export and of two in each precision."""
     model = build_model(config)
-    table = labels_for(NUM_CLASSES)
-    labels = Labels(tuple(table), tuple(table.values()))
+    labels = labels_for(NUM_CLASSES)
     paths = {"plain": save_plain(model, os.path.join(folder, "plain"))}
     for precision in precisions:
         with precision_policy(precision):

@@ -52,12 +52,12 @@ RANDOM_IMAGES = 50
 
 def random_run(backbone: str, folder: str) -> str:
     """Writes the workdir of a DeepLabV3 that nobody trained, for speed alone."""
-    table = labels_for(21)
+    labels = labels_for(21)
     config = TrainConfig(
         backbone=backbone,
-        num_classes=len(table),
-        class_names=tuple(table),
-        colormap=tuple(table.values()),
+        num_classes=len(labels.class_names),
+        class_names=labels.class_names,
+        colormap=labels.colormap,
         data_dir=os.path.join(folder, "no records"),
     )
     os.makedirs(folder)

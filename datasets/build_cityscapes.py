@@ -33,6 +33,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from deeplab_tf.class_tables import CITYSCAPES_TRAIN_IDS
 from deeplab_tf.data.building import dataset, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
@@ -46,13 +47,6 @@ COARSE_SPLITS = ("train_extra", "train", "val")
 IMAGE_ENDINGS = ("_leftImg8bit.png", "_leftImg8bit.jpg")
 LABEL_IDS = "labelIds.png"
 TRAIN_IDS = "labelTrainIds.png"
-# Ids of the 19 classes that are evaluated, in the order of their train ids; the ids
-# up to 33 are those of cityscapesscripts/helpers/labels.py.
-EVALUATED_IDS = (
-    *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
-)
-HIGHEST_ID = 33
-LICENSE_PLATE = 255  # -1 in 8 bits
 
 
 def _labels_folder(folder: Path, split: str, coarse: bool) -> Path:
@@ -140,14 +134,14 @@ def convert_label(label: np.ndarray) -> np.ndarray:
       ValueError: the label has an id that Cityscapes does not define.
     """
     stored = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
-    unknown = stored[(stored > HIGHEST_ID) & (stored != LICENSE_PLATE)]
+    unknown = np.setdiff1d(stored, list(CITYSCAPES_TRAIN_IDS))
     if unknown.size:
         raise ValueError(
             f"label has the ids {', '.join(map(str, unknown))}; expected those of "
-            f"Cityscapes, 0 to {HIGHEST_ID} or {LICENSE_PLATE} (license plate)"
+            "Cityscapes, 0 to 33 or 255 (license plate)"
         )
     table = np.full(256, IGNORE_LABEL, np.uint8)
-    table[list(EVALUATED_IDS)] = np.arange(len(EVALUATED_IDS))
+    table[list(CITYSCAPES_TRAIN_IDS)] = list(CITYSCAPES_TRAIN_IDS.values())
     return table[label]
 
 

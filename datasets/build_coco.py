@@ -55,7 +55,7 @@ from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
 from .sources import coco
-from .sources.catalog import DATASETS, VOC_NAMES
+from .sources.catalog import DATASETS
 
 # Task -> name of its data set in DATASETS.
 TASKS = {"voc": "coco_voc", "panoptic": "coco_panoptic", "stuff": "coco_stuff"}
@@ -180,7 +180,8 @@ def voc_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[int, in
     ids = {
         category["name"]: category_id for category_id, category in categories.items()
     }
-    names = [COCO_NAMES_OF_VOC.get(name, name) for name in VOC_NAMES[1:]]
+    voc_names = DATASETS["coco_voc"].class_names[1:]
+    names = [COCO_NAMES_OF_VOC.get(name, name) for name in voc_names]
     missing = [name for name in names if name not in ids]
     if missing:
         raise DatasetError(

@@ -45,8 +45,9 @@ from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
 from .sources import matlab, voc_devkit
-from .sources.catalog import CONTEXT_NAMES, DATASETS
+from .sources.catalog import DATASETS
 
+CONTEXT_NAMES = DATASETS["pascal_context"].class_names
 LIST_FILES = {"train": ("train.txt",), "val": ("val.txt",)}
 NO_CLASS = -1  # In a table of classes: an id that a label must not have.
 NUM_ORIGINAL_IDS = 459

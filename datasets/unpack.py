@@ -15,12 +15,12 @@ from pathlib import Path
 from absl import flags
 from PIL import Image
 
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
 
 FLAGS = flags.FLAGS
-VOID_COLOR = [224, 224, 192]
 
 
 def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None) -> int:
@@ -34,7 +34,7 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
     info = read_info(data_dir)
     palette = [value for color in info.colormap for value in color]
     # All 256 entries: Pillow cuts ids down to the bits that a shorter palette needs.
-    palette += VOID_COLOR * (256 - info.num_classes)
+    palette += IGNORE_COLOR * (256 - info.num_classes)
     records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
     count = 0
     for record in records.take(-1 if limit is None else limit):

@@ -13,9 +13,11 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # Room -> (its row, the rooms of the same row that it may import from). A room may
 # import from all rows above its own, that is of smaller numbers.
 ROOMS = {
+    "class_tables": (1, ("colors",)),
+    "colors": (1, ()),
     "command_names": (1, ()),
     "files": (1, ()),
-    "labels": (1, ("files",)),
+    "labels": (1, ("class_tables", "colors")),
     "moved": (1, ()),
     "version": (1, ()),
     "config": (2, ()),
@@ -42,7 +44,7 @@ ROOMS = {
 }
 # The data and what is done with them do not know each other below the commands.
 DATA = {room for room in ROOMS if room.startswith("data")}
-BOTH = {"command_names", "files", "labels", "version", "commands"}
+BOTH = {room for room, (row, _) in ROOMS.items() if row == 1} | {"commands"}
 # Imported where they are used, inside a function.
 HEAVY = {
     "ai_edge_litert",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from datasets import build_coco, build_coco_json
 from datasets.sources import coco
-from datasets.sources.catalog import (
+from deeplab_tf.class_tables import (
     COCO_PANOPTIC_STUFF_NAMES,
     COCO_STUFF_NAMES,
     COCO_THING_NAMES,

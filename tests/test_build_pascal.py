@@ -13,8 +13,9 @@ from PIL import Image
 from datasets import build_pascal_context, build_person_part, build_voc2012
 from datasets.sources import matlab, sbd
 from datasets.sources.catalog import DATASETS
+from deeplab_tf.colors import voc_colormap
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.records.info import read_info, voc_colormap
+from deeplab_tf.data.records.info import read_info
 from tests.support.commands import command
 from tests.support.pairs import read_records, save_image, save_label
 

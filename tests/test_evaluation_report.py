@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.evaluation.best_and_worst import ERROR_COLOR, BestAndWorst
 from deeplab_tf.evaluation.charts import ticks
 from deeplab_tf.evaluation.html_report import write_report
 from deeplab_tf.evaluation.scores import Evaluation, compare, percent
 from deeplab_tf.labels import Labels, labels_for
-from deeplab_tf.pictures.visualize import IGNORE_COLOR, colorize
+from deeplab_tf.pictures.visualize import colorize
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 NAMES = ("sky", HOSTILE, "dog")
@@ -239,7 +240,7 @@ def test_matrix_shows_the_shares_of_the_rows(tmp_path):
 
 def test_150_classes_fit_without_numbers(tmp_path):
     names = tuple(f"class {index}" for index in range(149)) + ("long " * 20,)
-    labels = Labels(names, tuple(labels_for(150).values()))
+    labels = Labels(names, labels_for(150).colormap)
     images = random_images(3, 149, (160, 160))
     _, text = make_page(tmp_path / "a.html", images, labels)
     colors, numbers = matrix_of(text)
@@ -331,7 +332,7 @@ def luminance(color: str) -> float:
 
 def test_page_fits_from_400_to_1600_pixels_in_light_and_dark(browser, tmp_path):
     names = tuple(f"class {index} {HOSTILE}" for index in range(40))
-    labels = Labels(names, tuple(labels_for(40).values()))
+    labels = Labels(names, labels_for(40).colormap)
     long = "a/very/long/path" * 20
     images = random_images(9, 40, (80, 100))
     more = {"weights": long, "data_dir": "x" * 300, "scales": [1.0]}

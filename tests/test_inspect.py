@@ -15,9 +15,9 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets import build_camvid, inspect_records
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.config import TrainConfig, parse_changes
 from deeplab_tf.data.inspection.contact_sheet import (
-    IGNORE_COLOR,
     Example,
     _font,
     draw_contact_sheet,

@@ -9,9 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets.sources.catalog import DATASETS
 from deeplab_tf.data.records import tfrecord
-from deeplab_tf.data.records.info import DatasetInfo, read_info, voc_colormap
+from deeplab_tf.data.records.info import DatasetInfo, read_info
 
 
 def png(array, mode=None) -> bytes:
@@ -152,25 +151,3 @@ def test_info_survives_its_file(tmp_path):
 def test_info_refuses_impossible_class_counts(count):
     with pytest.raises(ValueError, match=f"Received: {count}"):
         DatasetInfo("x", ("class",) * count)
-
-
-def test_voc_colormap_is_the_devkits():
-    colormap = voc_colormap(256)
-    assert len(set(colormap)) == 256
-    # From the devkit's documentation: aeroplane, bird, person, tvmonitor, void.
-    assert colormap[1] == (128, 0, 0)
-    assert colormap[3] == (128, 128, 0)
-    assert colormap[15] == (192, 128, 128)
-    assert colormap[20] == (0, 64, 128)
-    assert colormap[255] == (224, 224, 192)
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_table_rows_are_whole(name):
-    info = DATASETS[name]
-    assert info.name == name
-    assert len(set(info.class_names)) == len(info.colormap) == info.num_classes
-    shared_colors = 1 if name == "ade20k" else 0
-    assert len(set(info.colormap)) == info.num_classes - shared_colors
-    assert info.ignore_label == 255
-    assert DatasetInfo.from_json(info.to_json()) == info

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import os
 import tracemalloc
 
@@ -10,25 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.sources.catalog import DATASETS
-from deeplab_tf.labels import (
-    ADE20K,
-    CAMVID,
-    COLORMAPS,
-    VISIONS,
-    distinct_colormap,
-    labels_for,
-)
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.pictures import visualize
 
 COLORMAP = ((0, 0, 0), (200, 0, 0), (0, 100, 0), (0, 0, 50))
 NAMES = ("background", "cat", "dog", "a rather long class name")
-VOID = visualize.IGNORE_COLOR
 
 
 def test_colorize_paints_each_class_and_the_ignored_pixels():
     classes = np.array([[0, 3], [255, 1]])
-    expected = [[(0, 0, 0), (0, 0, 50)], [VOID, (200, 0, 0)]]
+    expected = [[(0, 0, 0), (0, 0, 50)], [IGNORE_COLOR, (200, 0, 0)]]
     colors = visualize.colorize(classes, COLORMAP)
     assert colors.dtype == np.uint8
     np.testing.assert_array_equal(colors, expected)
@@ -36,7 +26,7 @@ def test_colorize_paints_each_class_and_the_ignored_pixels():
 
 def test_an_ignore_label_below_the_number_of_classes_is_still_void():
     colors = visualize.colorize(np.array([[1, 2]]), COLORMAP, ignore_label=2)
-    np.testing.assert_array_equal(colors, [[(200, 0, 0), VOID]])
+    np.testing.assert_array_equal(colors, [[(200, 0, 0), IGNORE_COLOR]])
 
 
 @pytest.mark.parametrize("bad", [4, -1])
@@ -74,7 +64,7 @@ def test_panel_is_image_label_prediction():
     picture = visualize.panel(image, label, prediction, COLORMAP)
     assert picture.shape == (2, 6, 3)
     np.testing.assert_array_equal(picture[:, :2], 7)
-    np.testing.assert_array_equal(picture[0, 2:4], [(0, 0, 0), VOID])
+    np.testing.assert_array_equal(picture[0, 2:4], [(0, 0, 0), IGNORE_COLOR])
     np.testing.assert_array_equal(picture[0, 4:], [(0, 0, 0), (0, 100, 0)])
 
 
@@ -196,86 +186,3 @@ def test_pictures_of_large_images_take_little_memory(tmp_path):
     path = tmp_path / "x.png"
     assert peak_of(visualize.save_palette_png, path, classes, COLORMAP) < 0.5
     np.testing.assert_array_equal(Image.open(path), classes)
-
-
-# ---- Colormaps ---------------------------------------------------------------------
-
-
-def test_camvid_is_that_of_the_data_set():
-    info = DATASETS["camvid"]
-    assert dict(zip(info.class_names, info.colormap)) == CAMVID
-    assert tuple(CAMVID) == info.class_names
-
-
-def test_ade20k_is_complete():
-    assert len(ADE20K) == 150
-    # From objectInfo150 and color150 of the data set's authors: ids 1, 3, 21, 150.
-    names, colors = list(ADE20K), list(ADE20K.values())
-    assert [names[i] for i in (0, 2, 20, 149)] == ["wall", "sky", "car", "flag"]
-    assert colors[2] == (6, 230, 230) and colors[20] == (0, 102, 200)
-    assert len(set(colors)) == 149  # road and skyscraper share theirs
-
-
-@pytest.mark.parametrize("table", COLORMAPS.values(), ids=COLORMAPS)
-def test_labels_are_those_of_the_data_set_of_that_many_classes(table):
-    assert labels_for(len(table)) == table
-    assert np.all(np.isin(list(table.values()), range(256)))
-
-
-def test_other_numbers_of_classes_get_distinct_colours():
-    labels = labels_for(5)
-    assert list(labels) == [f"class {index}" for index in range(5)]
-    assert tuple(labels.values()) == distinct_colormap(5)
-
-
-def seen_distances(colors) -> dict[str, float]:
-    """Least CIELAB distance between two of the colours, by vision; OpenCV's CIELAB."""
-    cv2 = pytest.importorskip("cv2")
-    values = np.array(colors) / 255
-    linear = np.where(
-        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
-    )
-    result = {}
-    for name, matrix in VISIONS.items():
-        seen = np.clip(linear @ np.transpose(matrix), 0, 1)
-        seen = np.where(
-            seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055
-        )
-        lab = cv2.cvtColor(seen[None].astype(np.float32), cv2.COLOR_RGB2Lab)[0]
-        distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
-        distances[np.diag_indices(len(colors))] = np.inf
-        result[name] = distances.min()
-    return result
-
-
-@pytest.mark.parametrize("num_classes, least", [(8, 30), (20, 16), (64, 9)])
-def test_colours_are_far_apart_for_every_vision(num_classes, least):
-    ours = seen_distances(distinct_colormap(num_classes))
-    hues = [
-        [255 * value for value in colorsys.hsv_to_rgb(index / num_classes, 0.8, 0.9)]
-        for index in range(num_classes)
-    ]
-    evenly_spaced = seen_distances(hues)
-    for vision, distance in ours.items():
-        assert distance >= least, vision
-        assert distance > 1.2 * evenly_spaced[vision], vision
-
-
-def test_a_colour_blind_eye_keeps_its_greys_and_confuses_what_it_should():
-    for name, matrix in VISIONS.items():
-        np.testing.assert_allclose(np.sum(matrix, 1), 1, atol=2e-6, err_msg=name)
-    # Red and a green of its lightness for deuteranopia; blue and green for tritanopia.
-    red_green = seen_distances([(200, 80, 60), (120, 115, 60)])
-    assert red_green["deuteranopia"] < red_green["normal"] / 3
-    blue_green = seen_distances([(0, 90, 150), (0, 105, 90)])
-    assert blue_green["tritanopia"] < blue_green["normal"] / 3
-
-
-def test_distinct_colours_begin_with_black_and_never_repeat():
-    colors = distinct_colormap(256)
-    assert colors[0] == (0, 0, 0) and len(set(colors)) == 256
-    assert distinct_colormap(9) == colors[:9]
-    assert visualize.IGNORE_COLOR not in colors
-    for wrong in (0, 257):
-        with pytest.raises(ValueError, match=f"1 to 256 classes. Received: {wrong}"):
-            distinct_colormap(wrong)

@@ -19,9 +19,7 @@ import export
 import train
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
-from datasets.sources.catalog import DATASETS
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
-from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.pictures.images import read_image
@@ -377,21 +375,6 @@ def test_workdir_of_any_classes_is_exported(tmp_path, capsys):
     assert config.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert len(set(config.colormap)) == 4
     assert export.export_workdir(str(workdir), str(tmp_path / "exported"))
-
-
-@pytest.mark.parametrize("name", ["voc2012", "cityscapes", "camvid", "ade20k"])
-def test_published_labels_are_those_of_the_builders(name):
-    labels = labels_for(DATASETS[name].num_classes)
-    assert tuple(labels) == DATASETS[name].class_names
-    assert tuple(labels.values()) == DATASETS[name].colormap
-
-
-def test_labels_by_their_number():
-    cityscapes = labels_for(19)
-    assert list(cityscapes)[13:16] == ["car", "truck", "bus"]  # train ids
-    assert cityscapes["sky"] == (70, 130, 180)
-    others = labels_for(182)
-    assert list(others)[181] == "class 181" and len(set(others.values())) > 170
 
 
 # ---- What is refused ---------------------------------------------------------------

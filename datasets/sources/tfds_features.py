@@ -10,13 +10,9 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-import numpy as np
-
+from deeplab_tf.class_tables import CITYSCAPES, CITYSCAPES_TRAIN_IDS
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import IGNORE_LABEL
-
-from .. import build_cityscapes
-from .catalog import CITYSCAPES_COLORS, CITYSCAPES_NAMES
 
 INSTALL = (
     "Run: pip install tensorflow-datasets (with TensorFlow 2.15 also: "
@@ -53,12 +49,6 @@ class Reading:
     note: str = ""
 
 
-def _cityscapes_ids() -> dict[int, int]:
-    stored = [*range(build_cityscapes.HIGHEST_ID + 1), build_cityscapes.LICENSE_PLATE]
-    converted = build_cityscapes.convert_label(np.array(stored, np.uint8))
-    return dict(zip(stored, converted.tolist()))
-
-
 # Data sets whose stored ids are no class ids. "image" and "segmentation_mask" are the
 # names of features that tensorflow-datasets 4.9 gives them.
 KNOWN = {
@@ -71,9 +61,9 @@ KNOWN = {
     "cityscapes": Reading(
         "image_left",
         "segmentation_label",
-        CITYSCAPES_NAMES,
-        _cityscapes_ids(),
-        colormap=CITYSCAPES_COLORS,
+        CITYSCAPES.names,
+        CITYSCAPES_TRAIN_IDS,
+        colormap=CITYSCAPES.colors,
     ),
     # gtCoarse: 0 is outside of what was labelled, 1 the free road, the others hazards.
     "lost_and_found": Reading(

@@ -10,11 +10,12 @@ import os
 import jinja2
 import numpy as np
 
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.evaluation import charts
 from deeplab_tf.evaluation.best_and_worst import ERROR_COLOR, BestAndWorst, Picture
 from deeplab_tf.evaluation.scores import interval_text, percent
 from deeplab_tf.files import atomic_write
-from deeplab_tf.labels import IGNORE_COLOR, Labels
+from deeplab_tf.labels import Labels
 from deeplab_tf.pictures.visualize import colorize
 
 _FILES = os.path.join(os.path.dirname(__file__), "report_files")

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.files import atomic_write
-from deeplab_tf.labels import IGNORE_COLOR
 
 _LEGEND_TEXT = (20, 20, 20)
 _BLOCK = 2**18  # values that are worked on at once, so that large images fit
 
 
-def colorize(classes, colormap, ignore_label: int = 255) -> np.ndarray:
+def colorize(classes, colormap, ignore_label: int = IGNORE_LABEL) -> np.ndarray:
     """Paints every pixel in the colour of its class.
 
     Args:
@@ -40,7 +41,7 @@ def colorize(classes, colormap, ignore_label: int = 255) -> np.ndarray:
 
 
 def overlay(
-    image, classes, colormap, alpha: float = 0.5, ignore_label: int = 255
+    image, classes, colormap, alpha: float = 0.5, ignore_label: int = IGNORE_LABEL
 ) -> np.ndarray:
     """Blends the colours of the classes over an image.
 
@@ -123,7 +124,9 @@ def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def panel(image, label, prediction, colormap, ignore_label: int = 255) -> np.ndarray:
+def panel(
+    image, label, prediction, colormap, ignore_label: int = IGNORE_LABEL
+) -> np.ndarray:
     """Sets image, label and prediction side by side, as TensorBoard shows them.
 
     Args:
@@ -193,7 +196,7 @@ def overlay_with_legend(
     colormap,
     class_names: Sequence[str],
     alpha: float = 0.5,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
 ) -> np.ndarray:
     """Overlay at the image's own size, above a legend of the classes present.
 
@@ -231,7 +234,7 @@ def above(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
 
 
 def save_palette_png(
-    path: str | os.PathLike, classes, colormap, ignore_label: int = 255
+    path: str | os.PathLike, classes, colormap, ignore_label: int = IGNORE_LABEL
 ) -> None:
     """Writes class ids as a PNG whose palette shows them in colour, as VOC's masks.
 
@@ -250,7 +253,7 @@ def save_palette_png(
     save_png(path, palette_picture(classes, colormap, ignore_label))
 
 
-def palette_picture(classes, colormap, ignore_label: int = 255) -> Image.Image:
+def palette_picture(classes, colormap, ignore_label: int = IGNORE_LABEL) -> Image.Image:
     """Returns what `save_palette_png` writes, and raises what it does."""
     classes = np.asarray(classes)
     _check_classes(classes, len(colormap), ignore_label)

@@ -20,15 +20,9 @@ from typing import IO
 
 import numpy as np
 
+from deeplab_tf.class_tables import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC2012
 from deeplab_tf.files import atomic_write
-from deeplab_tf.labels import CITYSCAPES, VOC2012
 from deeplab_tf.pictures.visualize import save_palette_png, save_png
-
-# Train id -> label id, of cityscapesScripts' labels.py.
-CITYSCAPES_IDS = (
-    *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22),
-    *(23, 24, 25, 26, 27, 28, 31, 32, 33),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +89,11 @@ def _name(path: str) -> str:
 
 
 def _save_voc(path: str, classes: np.ndarray) -> None:
-    save_palette_png(path, classes, list(VOC2012.values()))
+    save_palette_png(path, classes, VOC2012.colors)
 
 
 def _save_cityscapes(path: str, classes: np.ndarray) -> None:
-    save_png(path, np.array(CITYSCAPES_IDS, np.uint8)[classes])
+    save_png(path, np.array(CITYSCAPES_LABEL_IDS, np.uint8)[classes])
 
 
 def _pack_tar(file: IO[bytes], members: dict[str, str]) -> None:
@@ -117,14 +111,14 @@ def _pack_zip(file: IO[bytes], members: dict[str, str]) -> None:
 
 SUBMISSIONS = {
     "voc2012": Submission(
-        num_classes=len(VOC2012),
+        num_classes=len(VOC2012.names),
         folder="results/VOC2012/Segmentation/comp6_test_cls",
         archive="results.tgz",
         save=_save_voc,
         pack=_pack_tar,
     ),
     "cityscapes": Submission(
-        num_classes=len(CITYSCAPES),
+        num_classes=len(CITYSCAPES.names),
         folder="cityscapes",
         archive="cityscapes.zip",
         save=_save_cityscapes,

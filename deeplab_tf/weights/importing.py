@@ -144,9 +144,9 @@ def load_source(
     labels = labels_for(num_classes or NEW_CLASSES)
     config = TrainConfig(
         recipe=f"{source}_weights",
-        num_classes=len(labels),
-        class_names=tuple(labels),
-        colormap=tuple(labels.values()),
+        num_classes=len(labels.class_names),
+        class_names=labels.class_names,
+        colormap=labels.colormap,
         **network.config,
     )
     config = dataclasses.replace(config, **changes)

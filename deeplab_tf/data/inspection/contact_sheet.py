@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.data.records.info import DatasetInfo
 
-IGNORE_COLOR = (224, 224, 192)  # as in predictions: no colour of VOC's classes
 PAPER, INK, FAINT, EDGE = (
     (250, 250, 248),
     (28, 28, 30),

@@ -12,33 +12,10 @@ import dataclasses
 import json
 import os
 
+from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.colors import Color, voc_colormap
+
 INFO_FILE = "info.json"
-
-# Records always mark pixels without a class by 255, whatever the raw labels use.
-IGNORE_LABEL = 255
-
-
-def voc_colormap(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns the colours of the PASCAL VOC devkit (VOClabelcolormap.m).
-
-    The bits of the class id are dealt in turn to red, green and blue, highest bit of
-    the colour first, so that neighbouring ids get distant colours.
-
-    Args:
-      num_classes: number of colours, at most 256 (then all of them differ).
-
-    Returns:
-      One (red, green, blue) triple of ints in 0..255 for each class.
-    """
-
-    def channel(class_id: int, offset: int) -> int:
-        bits = (class_id >> (3 * i + offset) & 1 for i in range(8))
-        return sum(bit << (7 - i) for i, bit in enumerate(bits))
-
-    return tuple(
-        (channel(class_id, 0), channel(class_id, 1), channel(class_id, 2))
-        for class_id in range(num_classes)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +37,7 @@ class DatasetInfo:
     class_names: tuple[str, ...]
     ignore_label: int = IGNORE_LABEL
     splits: dict[str, int] = dataclasses.field(default_factory=dict)
-    colormap: tuple[tuple[int, int, int], ...] = ()
+    colormap: tuple[Color, ...] = ()
     pixel_counts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
