@@ -9,7 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from deeplab_tf.labels import IGNORE_COLOR
+from deeplab_tf.colors import IGNORE_COLOR
 
 ERROR_COLOR = (214, 31, 31)
 _PICTURE_SIDE = 480  # pixels at most; eight images then take 1 to 3 MB
