@@ -15,6 +15,7 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 ROOMS = {
     "class_tables": (1, ("colors",)),
     "colors": (1, ()),
+    "class_weights": (1, ()),
     "command_names": (1, ()),
     "files": (1, ()),
     "labels": (1, ("class_tables", "colors")),

@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets import build_camvid, inspect_records
+from deeplab_tf.class_weights import median_frequency_weights
 from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.config import TrainConfig, parse_changes
 from deeplab_tf.data.inspection.contact_sheet import (
@@ -24,7 +25,8 @@ from deeplab_tf.data.inspection.contact_sheet import (
     fit,
     shorten,
 )
-from deeplab_tf.data.inspection.facts import balanced_weights, spread_indices
+from deeplab_tf.data.inspection.facts import spread_indices
+from deeplab_tf.data.inspection.report import count_of
 from deeplab_tf.data.reading import bootstrap
 from deeplab_tf.data.records.info import INFO_FILE, DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
@@ -183,19 +185,28 @@ def test_splits_without_a_leak(records, capsys):
 
 
 def test_what_splits_share_is_counted_and_named():
-    assert inspect_records.count_of("name", []) == "no name"
-    assert inspect_records.count_of("name", ["a"]) == "1 name (a)"
-    assert inspect_records.count_of("image", ["a = b", "c"]) == "2 images (a = b, c)"
+    assert count_of("name", []) == "no name"
+    assert count_of("name", ["a"]) == "1 name (a)"
+    assert count_of("image", ["a = b", "c"]) == "2 images (a = b, c)"
     many = [str(index) for index in range(1200)]
-    assert inspect_records.count_of("image", many) == (
+    assert count_of("image", many) == (
         "1,200 images (0, 1, 2, 3, 4, 5, 6, 7 and 1,192 more)"
     )
 
 
-def test_weights_are_those_that_train_takes():
-    for counts in ([10, 0, 40, 1000], [7], [3, 0, 9, 27, 81]):
-        assert balanced_weights(counts).tolist() == balanced_class_weights(counts)
-    assert balanced_weights([0, 0]).tolist() == [1, 1]
+def test_weights_are_those_that_train_takes(records):
+    for split in inspect_records.inspect(records)["splits"].values():
+        pixels = [row["pixels"] for row in split["classes"]]
+        weights = [row["balanced_weight"] for row in split["classes"]]
+        assert weights == balanced_class_weights(pixels)
+
+
+def test_median_frequency_weights_by_hand():
+    assert median_frequency_weights([10, 0, 40, 1000]).tolist() == [4, 1, 1, 0.04]
+    assert median_frequency_weights([7]).tolist() == [1]
+    weights = median_frequency_weights([3, 0, 9, 27, 81]).tolist()
+    assert weights == [6, 1, 2, 18 / 27, 18 / 81]
+    assert median_frequency_weights([0, 0]).tolist() == [1, 1]
 
 
 def test_suggested_settings_are_settings_of_train(records):

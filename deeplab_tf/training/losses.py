@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.class_weights import median_frequency_weights
+
 
 @keras.utils.register_keras_serializable("deeplab_tf")
 class SegmentationLoss(keras.losses.Loss):
@@ -130,17 +132,10 @@ class SegmentationLoss(keras.losses.Loss):
 
 
 def balanced_class_weights(pixel_counts: Sequence[int]) -> list[float]:
-    """Median-frequency balancing: weight = median frequency / frequency of the class.
-
-    Eigen & Fergus (ICCV 2015, section 6.3.2) divide a class's pixels by those of the
-    images that show it; here by those of all images, so that the counts suffice.
+    """Returns `median_frequency_weights` of a training split, for `SegmentationLoss`.
 
     Args:
       pixel_counts: pixels of each class in the training split, integers >= 0.
-
-    Returns:
-      One weight per class, for `SegmentationLoss`. The class of median frequency has 1;
-      one that never occurs has 1 as well and does not move the median.
 
     Raises:
       ValueError: a negative count, or no pixel of any class.
@@ -151,10 +146,7 @@ def balanced_class_weights(pixel_counts: Sequence[int]) -> list[float]:
             "pixel_counts must be >= 0 and not all 0: count the pixels of the training "
             f"split. Received: {list(pixel_counts)}"
         )
-    occurs = counts > 0
-    weights = np.ones_like(counts)
-    weights[occurs] = np.median(counts[occurs]) / counts[occurs]
-    return weights.tolist()
+    return median_frequency_weights(counts).tolist()
 
 
 def _replicas():
