@@ -1,4 +1,4 @@
-"""Files of torch.save, put together by hand: the tests need no PyTorch."""
+"""Files of torch.save, whole, damaged and malicious: what is read, and what is not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import base64
 import hashlib
 import io
-import math
 import pickle
 import struct
 import tarfile
@@ -14,11 +13,24 @@ import tracemalloc
 import zipfile
 import zlib
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deeplab_tf.weights import torch_files
+from deeplab_tf.weights import torch_files, torch_tensors
+from tests.support.torch_writers import (
+    Call,
+    Pickle,
+    Raw,
+    Storage,
+    Tensor,
+    instructions,
+    payloads,
+    rebuild,
+    write_legacy,
+    write_zip,
+)
 
 # PyTorch 2.13.0 wrote these: base = arange(12) as 3x4, view = base.t()[1:, ::2], an
 # int64 7 and a bfloat16 Parameter [1.5, -2]; zlib, base64.
@@ -51,125 +63,6 @@ LEGACY_PROTOCOL_4 = (
 )
 
 
-# ---- A writer: pickles instruction by instruction ----------------------------------
-
-
-class Storage:
-    def __init__(self, array, name="FloatStorage", module="torch"):
-        self.array, self.name, self.module = np.ascontiguousarray(array), name, module
-        self.count = self.array.size
-        self.key = None
-        self.view = None
-
-
-class Tensor:
-    def __init__(self, storage, shape=None, strides=None, offset=0):
-        if not isinstance(storage, Storage):
-            storage = Storage(storage)
-        self.storage, self.offset = storage, offset
-        self.shape = storage.array.shape if shape is None else shape
-        self.strides = strides
-        if strides is None:
-            sizes = (*self.shape[1:], 1)
-            self.strides = tuple(math.prod(sizes[i:]) for i in range(len(self.shape)))
-
-
-class Raw(bytes):
-    """Instructions as they are."""
-
-
-class Call:
-    def __init__(self, name, *arguments):
-        self.name, self.arguments = name, arguments
-
-
-class Pickle:
-    """One pickle of protocol 2, and the storages that it mentions."""
-
-    def __init__(self, legacy=False):
-        self.legacy, self.storages = legacy, []
-
-    def dumps(self, value) -> bytes:
-        return b"\x80\x02" + self.item(value) + b"."
-
-    def item(self, value) -> bytes:
-        if isinstance(value, Raw):
-            return bytes(value)
-        if value is None:
-            return b"N"
-        if isinstance(value, bool):
-            return b"\x88" if value else b"\x89"
-        if isinstance(value, int):
-            return b"\x8a\x0b" + value.to_bytes(11, "little", signed=True)
-        if isinstance(value, float):
-            return b"G" + struct.pack(">d", value)
-        if isinstance(value, str):
-            return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-        if isinstance(value, tuple):
-            return b"(" + b"".join(map(self.item, value)) + b"t"
-        if isinstance(value, list):
-            return b"](" + b"".join(map(self.item, value)) + b"e"
-        if isinstance(value, OrderedDict):
-            return b"ccollections\nOrderedDict\n)R" + self.items(value)
-        if isinstance(value, dict):
-            return b"}" + self.items(value)
-        if isinstance(value, Tensor):
-            value = rebuild(value, "_rebuild_tensor_v2", False, OrderedDict())
-        if isinstance(value, Call):
-            module, _, name = value.name.rpartition(".")
-            named = f"c{module}\n{name}\n".encode()
-            return named + self.item(value.arguments) + b"R"
-        return self.storage(value)
-
-    def items(self, value) -> bytes:
-        pairs = (self.item(key) + self.item(item) for key, item in value.items())
-        return b"(" + b"".join(pairs) + b"u"
-
-    def storage(self, storage) -> bytes:
-        if storage not in self.storages:
-            self.storages.append(storage)
-        storage.key = storage.key or str(self.storages.index(storage))
-        kind = Raw(f"c{storage.module}\n{storage.name}\n".encode())
-        identifier = ("storage", kind, storage.key, "cpu", storage.count)
-        return self.item(identifier + ((storage.view,) if self.legacy else ())) + b"Q"
-
-
-def instructions(value) -> bytes:
-    return Pickle().item(value)
-
-
-def rebuild(tensor, function, *more) -> Call:
-    return Call(
-        f"torch._utils.{function}",
-        *(tensor.storage, tensor.offset, tensor.shape, tensor.strides, *more),
-    )
-
-
-def write_zip(path, value, order="little", folder="archive", **options):
-    writer = Pickle()
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        archive.writestr(f"{folder}/data.pkl", writer.dumps(value))
-        archive.writestr(f"{folder}/byteorder", order)
-        for key, storage in {item.key: item for item in writer.storages}.items():
-            archive.writestr(f"{folder}/data/{key}", storage.array.tobytes())
-        archive.writestr(f"{folder}/version", "3\n")
-    return path
-
-
-def write_legacy(path, value, protocol=1001, more_keys=()):
-    writer, plain = Pickle(legacy=True), Pickle()
-    information = {"protocol_version": 1001, "little_endian": True}
-    content = [plain.dumps(0x1950A86A20F9469CFC6C), plain.dumps(protocol)]
-    content += [plain.dumps(information), writer.dumps(value)]
-    keys = [storage.key for storage in writer.storages]
-    content.append(plain.dumps([*keys, *more_keys]))
-    for storage in writer.storages:
-        content.append(struct.pack("<q", storage.array.size))
-        content.append(storage.array.tobytes())
-    path.write_bytes(b"".join(content))
-    return path
-
-
 @pytest.fixture(params=[write_zip, write_legacy], ids=["zip", "legacy"])
 def read(request, tmp_path):
     """Writes a value in one of the formats and reads it back."""
@@ -188,7 +81,7 @@ def assert_equal(actual, expected):
         np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
 
 
-# ---- Files of PyTorch itself -------------------------------------------------------
+# --- Files of PyTorch itself ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoded", [ZIP_PROTOCOL_2, LEGACY_PROTOCOL_4])
@@ -207,7 +100,7 @@ def test_files_that_pytorch_wrote(encoded, tmp_path):
     assert np.shares_memory(arrays["view"], arrays["base"])
 
 
-# ---- Tensors of every kind ---------------------------------------------------------
+# --- Tensors of every kind -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,7 +232,7 @@ def test_big_endian_file(tmp_path):
     assert_equal(torch_files.read_torch_weights(path), expected)
 
 
-# ---- Dictionaries around the tensors -----------------------------------------------
+# --- Dictionaries around the tensors -------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,7 +275,7 @@ def test_what_is_no_state_dict_is_refused(read, value, message):
         read(value)
 
 
-# ---- Files that promise more than they hold ----------------------------------------
+# --- Files that promise more than they hold ------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -488,7 +381,7 @@ def test_huge_memo_index_costs_nothing(read):
     tracemalloc.stop()
 
 
-# ---- Files that are something else, or damaged -------------------------------------
+# --- Files that are something else, or damaged ---------------------------------------
 
 
 def tar_file() -> bytes:
@@ -564,21 +457,7 @@ def test_damaged_file_gives_an_error_or_arrays(tmp_path, write):
     assert refused > len(content) / 4
 
 
-# ---- Pickles that would do something -----------------------------------------------
-
-
-def payloads(command, expression) -> dict[str, bytes]:
-    """Pickles that run a shell command, or evaluate an expression, when loaded."""
-    arguments = b"(" + instructions(command) + b"t"
-    name = b"\x8c\x02os\x8c\x06system\x93"
-    return {
-        "os.system": b"cos\nsystem\n" + arguments + b"R",
-        "builtins.eval": b"cbuiltins\neval\n(" + instructions(expression) + b"tR",
-        "STACK_GLOBAL": name + arguments + b"R",
-        "INST": b"(" + instructions(command) + b"ios\nsystem\n",
-        "OBJ": b"(cos\nsystem\n" + instructions(command) + b"o",
-        "NEWOBJ": b"csubprocess\nPopen\n(" + instructions(command) + b"Nt\x81",
-    }
+# --- Pickles that would do something -------------------------------------------------
 
 
 @pytest.mark.parametrize("name", payloads("", ""))
@@ -639,13 +518,13 @@ FUNCTION = b"ctorch._utils\n_rebuild_tensor_v2\n"
     ],
 )
 def test_nothing_but_tensors_can_be_asked_for(read, payload, wanted):
-    before = dict(vars(torch_files._rebuild_tensor_v2))
-    defaults = torch_files._rebuild_tensor_v2.__defaults__
+    functions = torch_tensors.FUNCTIONS
+    before = {name: (dict(vars(f)), f.__defaults__) for name, f in functions.items()}
     with pytest.raises(ValueError, match=wanted or "cannot be read") as caught:
         read(OrderedDict(w=Tensor(np.float32([1])), x=Raw(payload)))
     assert wanted is None or "Nothing was executed" in str(caught.value)
-    assert vars(torch_files._rebuild_tensor_v2) == before
-    assert torch_files._rebuild_tensor_v2.__defaults__ == defaults
+    after = {name: (dict(vars(f)), f.__defaults__) for name, f in functions.items()}
+    assert after == before
 
 
 def test_nested_tuples_take_no_time(read):
@@ -667,17 +546,23 @@ def test_repeated_list_takes_no_memory(read):
     tracemalloc.stop()
 
 
-def test_module_does_not_import_pickle():
-    with open(torch_files.__file__, encoding="utf-8") as file:
-        nodes = list(ast.walk(ast.parse(file.read())))
-    imports = [node for node in nodes if isinstance(node, ast.Import)]
-    names = {alias.name for node in imports for alias in node.names}
-    assert "pickletools" in names and not names & {"pickle", "importlib", "torch"}
+MODULES = sorted(Path(torch_files.__file__).parent.glob("torch_*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_cannot_execute_what_a_file_says(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {getattr(node, "module", None) for node in nodes}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    assert not names & {"pickle", "importlib", "torch", "builtins", "copyreg"}
+    assert ("pickletools" in names) == (path.stem == "torch_pickles")
     calls = {getattr(node, "id", None) for node in nodes}
     assert not calls & {"eval", "exec", "getattr", "setattr", "__import__"}
 
 
-# ---- The hash in a file's name -----------------------------------------------------
+# --- The hash in a file's name -------------------------------------------------------
 
 
 @pytest.mark.parametrize("digits", [8, 64])

@@ -27,6 +27,7 @@ from deeplab_tf.training import compiling
 from deeplab_tf.weights import importing, sources
 from deeplab_tf.workdir import load_workdir
 from tests.support.networks import image_batch
+from tests.support.torch_writers import Raw, payloads, write_legacy, write_zip
 from tests.support.weight_writers import (
     ROUNDED_HALF,
     UNROUNDED_HALF,
@@ -38,7 +39,6 @@ from tests.support.weight_writers import (
     write_checkpoint,
     write_legacy_h5,
 )
-from tests.test_torch_files import Raw, payloads, write_legacy, write_zip
 
 FLOAT_TFLITE = "deeplabv3_257_mv_gpu.tflite"
 QUANTIZED_TFLITE = "deeplabv3_mnv2_pascal_quant.tflite"
@@ -76,7 +76,7 @@ def assert_complete(report, tensors):
     assert not report.missing and not report.unused
 
 
-# ---- Golden outputs ----------------------------------------------------------------
+# --- Golden outputs ------------------------------------------------------------------
 
 
 def test_torchvision(shared_data, folder):
@@ -138,7 +138,7 @@ def test_networks_of_the_authors(shared_data, folder, name, source):
     assert_golden(logits, outputs["logits"])
 
 
-# ---- research/deeplab --------------------------------------------------------------
+# --- research/deeplab ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_depth_of_a_resnet_is_read_off_its_names(units, depth):
     assert sources.kazuto1011(plain).config["input_scales"] == (1.0,)
 
 
-# ---- .tflite, on real images -------------------------------------------------------
+# --- .tflite, on real images ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_tflite_networks(shared_data, file, backbone, output_stride, least):
         assert differences.max() < 1e-3
 
 
-# ---- The workdir -------------------------------------------------------------------
+# --- The workdir ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +377,7 @@ def test_workdir_of_any_classes_is_exported(tmp_path, capsys):
     assert export.export_workdir(str(workdir), str(tmp_path / "exported"))
 
 
-# ---- What is refused ---------------------------------------------------------------
+# --- What is refused -----------------------------------------------------------------
 
 
 def refusal(capsys, source, path, *options):

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from tests.test_torch_files import Storage, Tensor
+from tests.support.torch_writers import Storage, Tensor
 
 _TORCH_STORAGES = {"float32": "FloatStorage", "int64": "LongStorage"}
 # Filters and expansion of MobileNetV2's 17 blocks (table 2 of its paper).
@@ -60,7 +60,7 @@ def random_tensor(name: str, shape) -> np.ndarray:
 
 
 def state_dict(tensors) -> OrderedDict:
-    """What PyTorch's `torch.save` would be given, for `test_torch_files`' writers."""
+    """What PyTorch's `torch.save` would be given; `torch_writers` write it."""
     return OrderedDict(
         (name, Tensor(Storage(array, _TORCH_STORAGES[array.dtype.name]), array.shape))
         for name, array in tensors.items()
