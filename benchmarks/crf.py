@@ -39,8 +39,8 @@ from absl import app, flags
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.build_shapes import draw_scene
 from datasets.sources.catalog import DATASETS
+from datasets.sources.shapes import draw_scene
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.evaluation import metrics

@@ -38,9 +38,7 @@ few grey images are stored as RGB PNGs.
 from __future__ import annotations
 
 import functools
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +52,7 @@ from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
-from .sources import coco
+from .sources import coco, coco_layout, coco_panoptic, coco_regions
 from .sources.catalog import DATASETS
 
 # Task -> name of its data set in DATASETS.
@@ -73,72 +71,13 @@ COCO_NAMES_OF_VOC = {
 UNUSED_STUFF_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
 STUFF_IDS = tuple(i for i in range(1, 183) if i not in UNUSED_STUFF_IDS)
 DEFAULT_MIN_PIXELS = 1000
-PANOPTIC_KEYS = {"image_id": (int, str), "file_name": str, "segments_info": list}
 
 # --- What is there -------------------------------------------------------------------
 
 
-def find_sources(
-    input_dir: str | Path, task: str, year: str = "", stuff_dir: str | Path = ""
-) -> dict[str, Path]:
-    """Returns split -> its JSON file, or for stuff its folder of maps.
-
-    Args:
-      input_dir: folder in COCO's layout.
-      task: "voc", "panoptic" or "stuff".
-      year: "2014" or "2017"; needed only where both are there.
-      stuff_dir: folder of the folders of maps; default: in `input_dir`.
-
-    Raises:
-      DatasetError: no split is there, or one of two years.
-    """
-    input_dir = Path(input_dir).expanduser()
-    folder = Path(stuff_dir).expanduser() if stuff_dir else input_dir / "stuffthingmaps"
-    prefix, suffix = "", ""
-    if task != "stuff":
-        folder, suffix = input_dir / "annotations", ".json"
-        prefix = {"voc": "instances_", "panoptic": "panoptic_"}[task]
-    pattern = re.compile(rf"{prefix}(train|val)({year or '[0-9]{4}'}){suffix}")
-    sources: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = pattern.fullmatch(path.name)
-        if not match:
-            continue
-        split = match.group(1)
-        if split in sources:
-            raise DatasetError(
-                f"Expected one year. Received: {sources[split]} and {path}. "
-                f"Choose one: --year={match.group(2)}"
-            )
-        sources[split] = path
-    if not sources:
-        wanted = folder / f"{prefix}{{train,val}}{year or '2017'}{suffix}"
-        raise DatasetError(
-            f"Expected {wanted} for task {task}. Received: none of them. See "
-            "python -m datasets.build_coco --help for the layout."
-        )
-    return sources
-
-
 def list_splits(input_dir: str | Path, task: str, **where) -> list[str]:
-    """Returns those of train and val that are there; see `find_sources`."""
-    return list(find_sources(input_dir, task, **where))
-
-
-def _find_folder(candidates: Sequence[Path], what: str) -> Path:
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise DatasetError(
-        f"Expected {what} in one of {', '.join(map(str, candidates))}. "
-        "Received: no such folder"
-    )
-
-
-def _images_folder(input_dir: Path, release: str) -> Path:
-    """Returns the folder of images of a release such as "train2017"."""
-    candidates = [input_dir / release, input_dir / "images" / release]
-    return _find_folder(candidates, "the images")
+    """Returns those of train and val that are there; see `coco_layout.find_sources`."""
+    return list(coco_layout.find_sources(input_dir, task, **where))
 
 
 def list_samples(
@@ -150,7 +89,7 @@ def list_samples(
       input_dir: folder in COCO's layout.
       split: "train" or "val".
       task: "voc", "panoptic" or "stuff".
-      **where: see `find_sources`.
+      **where: see `coco_layout.find_sources`.
 
     Returns:
       The images of the JSON in its order; for stuff, those with a map or an image,
@@ -159,12 +98,16 @@ def list_samples(
     Raises:
       DatasetError: the split is not there, or its files are not COCO's.
     """
-    sources = find_sources(input_dir, task, **where)
+    sources = coco_layout.find_sources(input_dir, task, **where)
     if split not in sources:
         raise DatasetError(
             f"Expected splits among {', '.join(sources)}. Received: {split}"
         )
-    listers = {"voc": _list_voc, "panoptic": _list_panoptic, "stuff": _list_stuff}
+    listers = {
+        "voc": _list_voc,
+        "panoptic": coco_panoptic.list_samples,
+        "stuff": _list_stuff,
+    }
     return listers[task](Path(input_dir).expanduser(), sources[split])
 
 
@@ -193,7 +136,7 @@ def voc_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[int, in
 
 def _list_voc(input_dir: Path, path: Path) -> list[pairs.Sample]:
     instances = coco.read_instances(path)
-    folder = _images_folder(input_dir, path.stem.replace("instances_", ""))
+    folder = coco_layout.images_folder(input_dir, path.stem.replace("instances_", ""))
     class_ids = voc_class_ids(instances.categories, path)
     return coco.list_samples(instances, folder, class_ids, ignore_crowd=True)
 
@@ -201,7 +144,7 @@ def _list_voc(input_dir: Path, path: Path) -> list[pairs.Sample]:
 def count_object_pixels(sample: pairs.Sample) -> int | None:
     """Returns how many pixels are of a class but background, or None: a bad pair."""
     try:
-        label = coco.rasterize(sample.label)
+        label = coco_regions.rasterize(sample.label)
     except ValueError:
         return None  # build_dataset reads it again, and says what is wrong.
     return int(np.count_nonzero((label != 0) & (label != IGNORE_LABEL)))
@@ -234,132 +177,11 @@ def drop_small(
     return kept
 
 
-# --- Panoptic ------------------------------------------------------------------------
-
-
-def panoptic_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[int, int]:
-    """Returns category id -> class id, in the order of category ids.
-
-    Raises:
-      DatasetError: the names are not those of `DATASETS["coco_panoptic"]`.
-    """
-    expected = DATASETS["coco_panoptic"].class_names
-    names = [category["name"] for category in categories.values()]
-    if len(names) != len(expected):
-        raise DatasetError(
-            f"Expected the {len(expected)} panoptic categories in {path}. "
-            f"Received: {len(names)}"
-        )
-    for name, wanted in zip(names, expected):
-        if name != wanted:
-            raise DatasetError(
-                f"Expected COCO's panoptic categories in {path}, in the order of their "
-                f"ids. Received: {name} instead of {wanted}"
-            )
-    return {category_id: i for i, category_id in enumerate(categories)}
-
-
-def _list_panoptic(input_dir: Path, path: Path) -> list[pairs.Sample]:
-    document = coco.read_json(path)
-    class_ids = panoptic_class_ids(coco.read_categories(document, path), path)
-    images = coco.read_images(document, path)
-    annotations = coco.read_items(document, "annotations", PANOPTIC_KEYS, path)
-    release = path.stem.replace("panoptic_", "")
-    images_folder = _images_folder(input_dir, release)
-    masks_folder = _find_folder(
-        [
-            # The archive within the archive, unzipped to a folder of its own name.
-            path.parent / path.stem / path.stem,
-            path.parent / path.stem,
-            input_dir / path.stem,
-        ],
-        "the PNG files of panoptic segments",
-    )
-    samples = []
-    for annotation in annotations:
-        image = images.get(annotation["image_id"])
-        if image is None:
-            raise DatasetError(
-                f"Expected annotations of the images in {path}. Received: "
-                f"{annotation['file_name']} with image_id {annotation['image_id']!r}"
-            )
-        text = segments_text(
-            masks_folder / annotation["file_name"],
-            annotation["segments_info"],
-            class_ids,
-        )
-        name = coco.sample_name(image["file_name"])
-        image_path = images_folder / coco.image_path(image["file_name"])
-        samples.append(pairs.Sample(name, str(image_path), text))
-    return samples
-
-
-def segments_text(
-    png: Path, segments_info: Iterable[Mapping], class_ids: Mapping[int, int]
-) -> str:
-    """Returns what `read_panoptic_sample` needs of one image as JSON text.
-
-    Raises:
-      DatasetError: a segment lacks its id, or is of a category that is not there.
-    """
-    segments = {}
-    for segment in segments_info:
-        try:
-            segments[segment["id"]] = class_ids[segment["category_id"]]
-        except (KeyError, TypeError) as error:
-            raise DatasetError(
-                f"Expected segments with 'id' and a known 'category_id' for {png}. "
-                f"Received: {json.dumps(segment):.150}"
-            ) from error
-    return json.dumps({"png": str(png), "segments": segments}, separators=(",", ":"))
-
-
-def convert_panoptic(colors: np.ndarray, segments: Mapping[int, int]) -> np.ndarray:
-    """Maps segments to classes.
-
-    Args:
-      colors: uint8 [height, width, 3]; red + 256 green + 65536 blue is a segment's
-        id, 0 is none.
-      segments: id of a segment -> class id.
-
-    Returns:
-      uint8 [height, width], class ids, or 255 where no segment is.
-
-    Raises:
-      ValueError: the image holds a segment that is not in `segments`.
-    """
-    ids = colors.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
-    found, inverse = np.unique(ids, return_inverse=True)
-    table = {0: IGNORE_LABEL, **segments}
-    unknown = [str(i) for i in found.tolist() if i not in table]
-    if unknown:
-        raise ValueError(
-            "the PNG holds segments that the JSON does not name: "
-            f"{', '.join(unknown[:5])}; expected files of the same release"
-        )
-    classes = np.array([table[i] for i in found.tolist()], np.uint8)
-    return classes[inverse].reshape(ids.shape)
-
-
-def read_panoptic_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
-    """Returns the image's bytes and the classes of its segments."""
-    label = json.loads(sample.label)
-    image = pairs.open_image(pairs.read_file(label["png"]), label["png"])
-    if image.mode != "RGB":
-        raise ValueError(
-            f"{label['png']} has Pillow mode {image.mode}; expected RGB, whose three "
-            "channels together are the id of a segment"
-        )
-    segments = {int(i): class_id for i, class_id in label["segments"].items()}
-    image_bytes = image_files.read_image(sample.image, "ignore")
-    return image_bytes, convert_panoptic(np.asarray(image), segments)
-
-
 # --- Stuff ---------------------------------------------------------------------------
 
 
 def _list_stuff(input_dir: Path, folder: Path) -> list[pairs.Sample]:
-    images_folder = _images_folder(input_dir, folder.name)
+    images_folder = coco_layout.images_folder(input_dir, folder.name)
     samples = folder_splits.list_samples(images_folder, folder)
     # Another project writes its own maps beside the original ones.
     return [sample for sample in samples if not sample.name.endswith("_labelTrainIds")]
@@ -397,8 +219,8 @@ def read_stuff_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
 
 
 READERS = {
-    "voc": functools.partial(coco.read_sample, exif_orientation="ignore"),
-    "panoptic": read_panoptic_sample,
+    "voc": functools.partial(coco_regions.read_sample, exif_orientation="ignore"),
+    "panoptic": coco_panoptic.read_sample,
     "stuff": read_stuff_sample,
 }
 
@@ -424,7 +246,7 @@ def build_coco(
       output_dir: folder to make.
       splits: of train and val; default: those that are there.
       task: "voc", "panoptic" or "stuff".
-      year: see `find_sources`, as for `stuff_dir`.
+      year: see `coco_layout.find_sources`, as for `stuff_dir`.
       stuff_dir: likewise.
       min_pixels: for voc, images with so many pixels of objects or fewer are dropped.
       filtered_splits: the splits to which `min_pixels` applies.
@@ -434,7 +256,7 @@ def build_coco(
       DatasetError: see `list_samples`, `dataset.build_dataset`.
     """
     if task == "voc":
-        coco.require_pycocotools()
+        coco_regions.require_pycocotools()
     where = {"year": year, "stuff_dir": stuff_dir}
     samples = {
         split: list_samples(input_dir, split, task, **where)

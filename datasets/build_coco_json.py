@@ -19,7 +19,7 @@ order of their ids. A category called background becomes class 0. A category wit
 annotations that is only the supercategory of others (Roboflow adds one with id 0) is
 left out. The table of classes is printed before anything is written.
 
-Where regions overlap, the smaller one is in front of the larger; see `coco.rasterize`.
+Where regions overlap, the smaller is in front of the larger: `coco_regions.rasterize`.
 Regions with "iscrowd" have their class like all others, since exporters set it for any
 region that is stored as run lengths; --ignore_crowd makes them 255.
 
@@ -40,7 +40,7 @@ from deeplab_tf.data.building import command_line, dataset, image_files, pairs
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import DatasetInfo
 
-from .sources import coco
+from .sources import coco, coco_regions
 
 BACKGROUND_NAMES = ("background", "_background_")
 MAX_CLASSES = 255
@@ -199,7 +199,7 @@ def build_coco_json(
       DatasetError: see `parse_annotations`, `coco.read_instances`,
         `merge_categories`, `choose_classes`, `dataset.build_dataset`.
     """
-    coco.require_pycocotools()
+    coco_regions.require_pycocotools()
     files = {
         split: coco.read_instances(path)
         for split, path in parse_annotations(annotations).items()
@@ -223,7 +223,9 @@ def build_coco_json(
     info = DatasetInfo(
         name=Path(output_dir).expanduser().resolve().name, class_names=names
     )
-    read = functools.partial(coco.read_sample, exif_orientation=exif_orientation)
+    read = functools.partial(
+        coco_regions.read_sample, exif_orientation=exif_orientation
+    )
     return dataset.build_dataset(output_dir, info, splits, read, **options)
 
 

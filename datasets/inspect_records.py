@@ -30,7 +30,7 @@ import tensorflow as tf
 from absl import app, flags
 from tqdm import tqdm
 
-from deeplab_tf.command_names import call_of, run_with_flags
+from deeplab_tf.command_names import as_typed, call_of, run_with_flags
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.inspection.facts import read_split
 from deeplab_tf.data.inspection.output_files import write_inspection
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
             args.all_classes,
         )
     except (OSError, ValueError, tf.errors.OpError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {as_typed(str(error))}")
     if summary["disagreements"]:
         sys.exit("Error: " + "\n".join(summary["disagreements"]))
 

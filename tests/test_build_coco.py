@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets import build_coco, build_coco_json
-from datasets.sources import coco
+from datasets.sources import coco, coco_panoptic, coco_regions
 from deeplab_tf.class_tables import (
     COCO_PANOPTIC_STUFF_NAMES,
     COCO_STUFF_NAMES,
@@ -437,7 +437,7 @@ def test_panoptic_segments_become_classes(tmp_path, png_folder):
     expected = make_panoptic(tmp_path / "coco", png_folder)
     samples = build_coco.list_samples(tmp_path / "coco", "val", "panoptic")
     assert [sample.name for sample in samples] == ["000000000139"]
-    _, label = build_coco.read_panoptic_sample(samples[0])
+    _, label = coco_panoptic.read_sample(samples[0])
     np.testing.assert_array_equal(label, expected)
 
 
@@ -483,13 +483,13 @@ def test_panoptic_files_that_do_not_fit(tmp_path):
     Image.fromarray(colors).save(png)
     (sample,) = build_coco.list_samples(tmp_path, "val", "panoptic")
     with pytest.raises(ValueError, match="JSON does not name: 197121; expected files"):
-        build_coco.read_panoptic_sample(sample)
+        coco_panoptic.read_sample(sample)
     Image.fromarray(colors[..., 0]).save(png)
     with pytest.raises(ValueError, match="Pillow mode L; expected RGB"):
-        build_coco.read_panoptic_sample(sample)
+        coco_panoptic.read_sample(sample)
     png.write_bytes(whole[:60])
     with pytest.raises(ValueError, match="000000000139.png cannot be decoded"):
-        build_coco.read_panoptic_sample(sample)
+        coco_panoptic.read_sample(sample)
     png.unlink()
     with pytest.raises(DatasetError, match="val/000000000139: there is no file .*png"):
         build_panoptic(tmp_path, tmp_path / "out")
@@ -578,7 +578,7 @@ def test_stuff_uses_171_ids_and_refuses_the_others():
 def draw(segmentation, shape=(8, 12)) -> np.ndarray:
     image = {"height": shape[0], "width": shape[1]}
     item = annotation(4, json.dumps(segmentation), id=77)
-    return coco.rasterize(coco.label_text(image, [item], {4: 9}, False))
+    return coco_regions.rasterize(coco.label_text(image, [item], {4: 9}, False))
 
 
 @drawn
@@ -591,7 +591,7 @@ def test_run_lengths_plain_and_compressed_are_the_same(seed):
     mask = (rng.random(shape) < [0.02, 0.3, 0.7, 1.1][seed]).astype(np.uint8)
     np.testing.assert_array_equal(draw(rle(mask), shape), 9 * mask)
     text = reference.encode(np.asfortranarray(mask))["counts"].decode()
-    assert coco.decompress(text) == run_lengths(mask)
+    assert coco_regions.decompress(text) == run_lengths(mask)
     packed = {"size": list(shape), "counts": text}
     np.testing.assert_array_equal(draw(packed, shape), 9 * mask)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.downloads import archives, download
+from deeplab_tf.data.downloads import archives, download, fetching
 from tests.support.file_server import CONTENT, Reply, Server, serving, zip_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ def archive_of(server: Server, **fields) -> archives.Archive:
 
 def fetch(server: Server, folder: Path, archive=None, **options) -> Path:
     options = {"waits": NO_WAITS, "timeout": 5.0, **options}
-    return download.fetch(archive or archive_of(server), folder, **options)
+    return fetching.fetch(archive or archive_of(server), folder, **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -136,9 +136,9 @@ def test_changed_file_is_noticed_where_the_server_ignores_if_range(
     old = CONTENT[::-1]
     server.script = [Reply(content=old, etag='"old"', cut=100_000), Reply()]
     # The server gets no If-Range, and answers 206 for the new file.
-    add_header = download.urllib.request.Request.add_header
+    add_header = fetching.urllib.request.Request.add_header
     monkeypatch.setattr(
-        download.urllib.request.Request,
+        fetching.urllib.request.Request,
         "add_header",
         lambda self, key, value: key == "If-Range" or add_header(self, key, value),
     )
@@ -312,8 +312,8 @@ def test_no_name_and_no_server(server, tmp_path, monkeypatch):
 
 
 def test_too_little_room_is_told_before(server, tmp_path, monkeypatch):
-    usage = download.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) - 1)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
+    usage = fetching.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) - 1)
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DatasetError, match="needs 300000 bytes .* Free: 299999"):
         fetch(server, tmp_path)
     assert names(tmp_path) == []
@@ -334,11 +334,11 @@ def test_disk_that_fills_up_keeps_what_has_come(server, tmp_path, monkeypatch):
     def open_file(path, mode="r"):
         return (FullDisk if "a" in mode else open)(path, mode)
 
-    monkeypatch.setattr(download, "open", open_file, raising=False)
+    monkeypatch.setattr(fetching, "open", open_file, raising=False)
     with pytest.raises(DatasetError, match="No space left on the disk of .*keeps"):
         fetch(server, tmp_path)
     assert (tmp_path / "file.zip.part").read_bytes() == CONTENT[:50_000]
-    monkeypatch.delattr(download, "open")
+    monkeypatch.delattr(fetching, "open")
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.ranges() == [None, "bytes=50000-"]
 
@@ -362,7 +362,7 @@ def test_unpacked_once(server, tmp_path):
     assert len(server.requests) == 1
 
 
-@pytest.mark.skipif(download.os.name == "nt", reason="there are no such locks")
+@pytest.mark.skipif(os.name == "nt", reason="there are no such locks")
 def test_two_at_once(server, tmp_path):
     archive = archive_to_unpack(server)
     server.script = [dataclasses.replace(server.script[0], stall=1000), Reply()]
@@ -391,8 +391,8 @@ def test_killed_process_is_taken_up(server, tmp_path):
     archive = archive_of(server)
     server.script = [Reply(stall=123_456), Reply()]
     program = (
-        "import sys; from deeplab_tf.data.downloads import archives, download; "
-        "download.fetch(archives.Archive(**eval(sys.argv[1])), sys.argv[2])"
+        "import sys; from deeplab_tf.data.downloads import archives, fetching; "
+        "fetching.fetch(archives.Archive(**eval(sys.argv[1])), sys.argv[2])"
     )
     arguments = [repr(dataclasses.asdict(archive)), str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import build_shapes as shapes
+from datasets import build_shapes
+from datasets.sources import shapes
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.records.info import read_info
@@ -123,7 +124,7 @@ def test_a_scene_is_a_function_of_seed_split_and_index():
 
 
 def test_records_hold_the_scenes(tmp_path):
-    info = shapes.build(
+    info = build_shapes.build(
         tmp_path / "shapes", num_train=3, num_val=2, seed=7, num_processes=1
     )
     assert info == read_info(tmp_path / "shapes")
@@ -141,14 +142,14 @@ def test_records_hold_the_scenes(tmp_path):
 
 
 def test_images_are_jpeg():
-    sample = shapes.list_samples("train", 1)[0]
-    image_bytes, _ = shapes.read_sample(sample, seed=0)
+    sample = build_shapes.list_samples("train", 1)[0]
+    image_bytes, _ = build_shapes.read_sample(sample, seed=0)
     assert Image.open(io.BytesIO(image_bytes)).format == "JPEG"
 
 
 def test_a_negative_seed_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="Received: -1"):
-        shapes.build(tmp_path / "shapes", seed=-1)
+        build_shapes.build(tmp_path / "shapes", seed=-1)
 
 
 def test_the_command_documents_its_flags():

@@ -29,7 +29,7 @@ from typing import Any
 
 from absl import app, flags
 
-from deeplab_tf.command_names import run_with_flags
+from deeplab_tf.command_names import as_typed, run_with_flags
 from deeplab_tf.data.building import beam
 from deeplab_tf.data.building.dataset import LOCAL
 from deeplab_tf.data.building.errors import DatasetError
@@ -92,7 +92,7 @@ def run_builder(
         try:
             main()
         except DatasetError as error:
-            sys.exit(f"Error: {error}")
+            sys.exit(f"Error: {as_typed(str(error))}")
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     run_with_flags(define_builder_flags, checked_main)

@@ -1,0 +1,360 @@
+"""One file over the network, taken up where it broke off.
+
+A download that breaks off goes on where it stopped, by itself or with the same command
+again, after a kill too; a file gets its name when its size and checksum are right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.output_folder import is_disk_full
+from deeplab_tf.data.downloads.archives import Archive
+
+# Seconds before each new try. As many tries in a row may bring nothing new.
+WAITS = (1, 2, 4, 8, 16, 32, 60)
+TIMEOUT_SECONDS = 60.0
+CHUNK_BYTES = 1 << 20
+# Errors of servers that pass: too slow, too many requests, and all of 500 and more.
+PASSING_ERRORS = (408, 425, 429)
+RANGE_NOT_SATISFIABLE = 416
+
+
+class _BrokenOff(Exception):
+    """A try that did not end well but may the next time.
+
+    Attributes:
+      unreachable: there is no way to the server, so that waiting helps little.
+    """
+
+    def __init__(self, sentence: str, unreachable: bool = False):
+        super().__init__(sentence)
+        self.unreachable = unreachable
+
+
+# --- What is known of a file that is not whole ---------------------------------------
+
+
+@dataclasses.dataclass
+class _Progress:
+    """FILE.part, and FILE.part.json with what the server said of it.
+
+    Attributes:
+      path: of FILE.part.
+      validator: ETag or date by which the server knows the file again, or "".
+      total: size of the whole file, or None.
+    """
+
+    path: Path
+    validator: str = ""
+    total: int | None = None
+
+    @property
+    def notes(self) -> Path:
+        return Path(f"{self.path}.json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def read(self) -> None:
+        """Reads the notes of an earlier run; without them there is nothing to keep."""
+        try:
+            notes = json.loads(self.notes.read_text(encoding="utf-8"))
+            self.validator, self.total = notes["validator"], notes["total"]
+        except (OSError, ValueError, KeyError, TypeError):
+            self.remove()
+
+    def start(self, offset: int, validator: str, total: int | None) -> None:
+        """Cuts the file to `offset` bytes and notes what it is a part of."""
+        with open(self.path, "ab") as file:
+            file.truncate(offset)
+        self.validator, self.total = validator, total
+        notes = {"validator": validator, "total": total}
+        self.notes.write_text(json.dumps(notes), encoding="utf-8")
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+        self.validator, self.total = "", None
+
+
+# --- One request ---------------------------------------------------------------------
+
+
+def _validator(headers: http.client.HTTPMessage) -> str:
+    """Returns what If-Range compares: a strong ETag, or the date of the file."""
+    etag = headers.get("ETag", "")
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _refusal(archive: Archive, address: str, error: urllib.error.HTTPError):
+    """Returns the exception for a status other than 200 and 206."""
+    by_hand = (
+        f"Get {archive.file_name} by hand (see {archive.page}) and put it into "
+        "--download_dir, or give --download_mirror."
+    )
+    if error.code in PASSING_ERRORS or error.code >= 500:
+        return _BrokenOff(f"the server answers {error.code} {error.reason}")
+    if error.code in (404, 410):
+        return DatasetError(f"There is no file {address} any more. {by_hand}")
+    if error.code in (401, 403, 407):
+        return DatasetError(
+            f"The server or a proxy refuses {address} ({error.code} {error.reason}). "
+            f"{by_hand}"
+        )
+    if 300 <= error.code < 400:
+        return DatasetError(f"{address} redirects in a circle. {by_hand}")
+    return DatasetError(
+        f"The server answers {error.code} {error.reason} for {address}. {by_hand}"
+    )
+
+
+def _open(archive: Archive, address: str, progress: _Progress, timeout: float):
+    """Asks for the bytes after those of `progress`; returns the response.
+
+    Raises:
+      _BrokenOff: no answer, or one that may be another the next time.
+      DatasetError: the answer is no.
+    """
+    request = urllib.request.Request(address, headers={"User-Agent": "deeplab_tf"})
+    if progress.size:
+        request.add_header("Range", f"bytes={progress.size}-")
+        if progress.validator:
+            request.add_header("If-Range", progress.validator)
+    try:
+        return urllib.request.build_opener().open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == RANGE_NOT_SATISFIABLE and progress.size:
+            progress.remove()
+            raise _BrokenOff("the file there is another one by now") from error
+        raise _refusal(archive, address, error) from error
+    except urllib.error.URLError as error:
+        reason = error.reason
+        lasting = (socket.gaierror, ConnectionRefusedError, ssl.SSLError)
+        raise _BrokenOff(
+            f"cannot reach the server ({reason})", isinstance(reason, lasting)
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOff(f"no answer from the server ({error!r})") from error
+
+
+def _offset_of(response, progress: _Progress) -> int:
+    """Returns where in the file the body of a response begins.
+
+    Raises:
+      _BrokenOff: not where it should; the next try starts anew.
+    """
+    if response.status != http.client.PARTIAL_CONTENT:
+        return 0  # The server knows no ranges, or has another file by now.
+    content_range = response.headers.get("Content-Range", "")
+    match = re.match(r"bytes (\d+)-", content_range)
+    new = _validator(response.headers)
+    changed = progress.validator and new and new != progress.validator
+    if changed or not match or int(match[1]) != progress.size:
+        progress.remove()
+        raise _BrokenOff("the file there is another one by now")
+    return progress.size
+
+
+def _check_offer(
+    archive: Archive, address: str, headers, offset: int, total: int | None, folder
+) -> None:
+    """Raises DatasetError where what comes is not the file, or has no room."""
+    if headers.get_content_type() == "text/html":
+        raise DatasetError(
+            f"Expected an archive at {address}. Received: a web page, as of a login or "
+            f"a proxy. See {archive.page}"
+        )
+    if None not in (archive.size, total) and total != archive.size:
+        raise DatasetError(
+            f"Expected {archive.size} bytes of {address}. Received: {total}. The file "
+            f"there is another one; see {archive.page}"
+        )
+    needed, free = (total or 0) - offset, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DatasetError(
+            f"{archive.file_name} needs {needed} bytes on the disk of {folder}. Free: "
+            f"{free}. Make room, or give another --download_dir."
+        )
+
+
+def _read(response) -> bytes:
+    """Returns what has come, or b"" at the end."""
+    try:
+        return response.read1(CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOff(f"the connection broke off ({error!r})") from error
+
+
+def _write(response, offset: int, total: int | None, progress: _Progress) -> None:
+    """Writes the body of a response to FILE.part, from `offset` on.
+
+    Raises:
+      DatasetError: the disk is full; what is written stays.
+    """
+    try:
+        progress.start(offset, _validator(response.headers), total)
+        with (
+            open(progress.path, "ab") as file,
+            tqdm(
+                desc=progress.path.stem,
+                total=progress.total,
+                initial=progress.size,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as bar,
+        ):
+            while chunk := _read(response):
+                file.write(chunk)
+                bar.update(len(chunk))
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise DatasetError(
+            f"No space left on the disk of {progress.path}, which keeps what has come. "
+            "Make room and run the same command again."
+        ) from error
+
+
+def _continue(
+    archive: Archive, address: str, progress: _Progress, timeout: float
+) -> None:
+    """Makes one request, for what is missing of FILE.part.
+
+    Raises:
+      _BrokenOff: not all came.
+      DatasetError: see `fetch`.
+    """
+    if progress.size and not (progress.validator or archive.checksum):
+        progress.remove()  # Nothing would tell that the rest is of another file.
+    total = archive.size if progress.total is None else progress.total
+    if total is not None and progress.size == total:
+        return
+    with _open(archive, address, progress, timeout) as response:
+        offset, headers = _offset_of(response, progress), response.headers
+        length = headers.get("Content-Length")
+        total = None if length is None else offset + int(length)
+        _check_offer(archive, address, headers, offset, total, progress.path.parent)
+        _write(response, offset, total, progress)
+    if total is not None and progress.size < total:
+        raise _BrokenOff(f"the connection broke off at byte {progress.size} of {total}")
+
+
+# --- One file ------------------------------------------------------------------------
+
+
+def _download(
+    archive: Archive,
+    address: str,
+    progress: _Progress,
+    waits: Sequence[float],
+    timeout: float,
+) -> None:
+    """Makes requests until FILE.part is whole; see `fetch`."""
+    before = furthest = progress.size
+    failures = 0
+    while True:
+        try:
+            return _continue(archive, address, progress, timeout)
+        except _BrokenOff as error:
+            failures = 0 if progress.size > furthest else failures
+            furthest = max(furthest, progress.size)
+            hopeless = error.unreachable and furthest == before
+            if hopeless or failures == len(waits):
+                raise DatasetError(
+                    f"Cannot download {address}: {error}. Received: {progress.size} "
+                    "bytes, which are kept. Check the network and run the same command "
+                    "again, or give --download_mirror."
+                ) from error
+            print(f"{archive.file_name}: {error}; next try in {waits[failures]} s.")
+            time.sleep(waits[failures])
+            failures += 1
+
+
+def _digest(path: Path, archive: Archive) -> str:
+    digest = archive.new_hash()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _difference(path: Path, archive: Archive) -> str:
+    """Says in what a file is not the one of the table; "" where it is."""
+    size = path.stat().st_size
+    if archive.size not in (None, size):
+        return f"Expected {archive.size} bytes in {path}. Received: {size}."
+    digest = _digest(path, archive)
+    if archive.checksum not in (None, digest):
+        return f"Expected checksum {archive.checksum} of {path}. Received: {digest}."
+    if not archive.checksum:
+        print(
+            f"{path} has {size} bytes and the SHA-256 {digest}. No checksum of it is "
+            "published; compare it with that of others."
+        )
+    return ""
+
+
+def fetch(
+    archive: Archive,
+    folder: str | Path,
+    *,
+    mirror: str = "",
+    waits: Sequence[float] = WAITS,
+    timeout: float = TIMEOUT_SECONDS,
+) -> Path:
+    """Returns the path of an archive, which is downloaded where it is not there.
+
+    Nothing else may fetch the same archive at the same time: see `download.obtain`.
+
+    Args:
+      archive: what to fetch.
+      folder: where to put it.
+      mirror: address of a folder with the file; default: the archive's own address.
+      waits: seconds before each new try.
+      timeout: seconds that the server may be silent.
+
+    Raises:
+      DatasetError: no network; the server refuses or stays silent; the size or the
+        checksum is wrong (the file is removed, unless it was there before); or the
+        disk is full.
+    """
+    folder = Path(folder)
+    path = folder / archive.file_name
+    if path.exists():
+        if difference := _difference(path, archive):
+            raise DatasetError(f"{difference} Remove it to download it anew.")
+        return path
+    address = f"{mirror.rstrip('/')}/{archive.file_name}" if mirror else archive.address
+    print(f"Downloading {address} to {folder}. Its terms: {archive.page}")
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = _Progress(folder / f"{archive.file_name}.part")
+    progress.read()
+    _download(archive, address, progress, waits, timeout)
+    if difference := _difference(progress.path, archive):
+        progress.remove()
+        raise DatasetError(
+            f"{difference} It was removed. Run the same command again; if this comes "
+            f"again, the file at {address} is another one or was damaged on the way."
+        )
+    os.replace(progress.path, path)
+    progress.remove()
+    return path
