@@ -25,6 +25,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tiny_backbone():
+    """`tiny` in BACKBONES, in this process, and not among the rows that are tested."""
+    from deeplab_tf.networks.backbones import BACKBONES
+    from tests.support.networks import TINY_BACKBONE
+
+    BACKBONES["tiny"] = TINY_BACKBONE
+
+
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory) -> Path:
     """Workdir of a run nobody trained: seeded weights that see several classes."""

@@ -33,7 +33,7 @@ from tests.support.networks import randomize, small_config
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dataclasses.replace(
     recipe_config("demo"),
-    backbone="mobilenet_v2_0.35",
+    backbone="tiny",
     multi_grid=(1, 1, 1),
     crop_size=(33, 33),
     batch_size=4,

@@ -52,7 +52,7 @@ def run(tmp_path_factory):
     tiny = dataclasses.replace(
         RECIPES["demo"].config,
         data_dir=data_dir,
-        backbone="mobilenet_v2_0.35",
+        backbone="tiny",
         multi_grid=(1, 1, 1),
         crop_size=(33, 33),
         batch_size=4,
