@@ -19,7 +19,7 @@ from PIL import Image
 import evaluate
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
-from deeplab_tf.evaluation import metrics
+from deeplab_tf.evaluation import boundaries, intervals, metrics
 from deeplab_tf.evaluation.scores import (
     Evaluation,
     check_comparable,
@@ -79,7 +79,7 @@ def test_results_by_hand():
         "predicted_pixels": 9,
         # The flat image has no boundary, so that the other one alone counts.
         "boundary_f": pytest.approx(
-            metrics.boundary_f_scores(label, [[0, 0, 1], [0, 1, 1]], 4, 9)[0]
+            boundaries.boundary_f_scores(label, [[0, 0, 1], [0, 1, 1]], 4, 9)[0]
         ),
     }
     undefined = dict.fromkeys(("iou", "accuracy", "boundary_f"))
@@ -116,12 +116,12 @@ def test_results_are_those_of_all_pixels_at_once():
     whole = summarize(confusion, NAMES)
     for key in ("mean_iou", "pixel_accuracy", "absent_classes"):
         assert results[key] == whole[key]
-    scores = [metrics.boundary_f_scores(*image[1:], 4) for image in images]
+    scores = [boundaries.boundary_f_scores(*image[1:], 4) for image in images]
     expected = np.nanmean([s[:3] for s in scores], 0)
     found = [results["per_class"][name]["boundary_f"] for name in NAMES[:3]]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert results["boundary_f"] == pytest.approx(expected.mean(), abs=1e-12)
-    trimap = sum(metrics.trimap_confusion(*image[1:], 4) for image in images)
+    trimap = sum(boundaries.trimap_confusion(*image[1:], 4) for image in images)
     expected = [metrics.mean_iou(band) for band in trimap]
     np.testing.assert_allclose(results["trimap"]["mean_iou"], expected, atol=1e-12)
     counts = np.stack(
@@ -130,7 +130,9 @@ def test_results_are_those_of_all_pixels_at_once():
             for image in images
         ]
     )
-    interval = metrics.percentile_interval(metrics.bootstrap_mean_iou(counts, 20, 5))
+    interval = intervals.percentile_interval(
+        intervals.bootstrap_mean_iou(counts, 20, 5)
+    )
     assert results["mean_iou_interval"] == {
         "low": interval[0],
         "high": interval[1],

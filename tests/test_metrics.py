@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
-from deeplab_tf.evaluation import metrics
+from deeplab_tf.evaluation import boundaries, intervals, metrics
 
 LABEL = np.array([[0, 0, 1], [1, 255, 2]])
 CLASSES = np.array([[0, 1, 1], [1, 2, 0]])
@@ -159,16 +159,16 @@ def test_boundary_distance_and_trimaps_are_those_of_brute_force(seed):
     label, classes = random_pair(seed)
     distance = brute_distance(brute_edges(label), label.shape)
     np.testing.assert_allclose(
-        metrics.boundary_distance(label), distance, rtol=0, atol=1e-12
+        boundaries.boundary_distance(label), distance, rtol=0, atol=1e-12
     )
     widths = (1, 2, 3, 5)
-    trimap = metrics.trimap_confusion(label, classes, 5, widths=widths)
+    trimap = boundaries.trimap_confusion(label, classes, 5, widths=widths)
     for width, confusion in zip(widths, trimap):
         band = np.where(distance < width, label, 255)
         expected = metrics.confusion_matrix(band, classes, 5)
         np.testing.assert_array_equal(confusion, expected)
     assert (np.diff(trimap.sum((1, 2))) > 0).all(), "wider bands hold more"
-    everything = metrics.trimap_confusion(label, classes, 5, widths=(1, 99))[1]
+    everything = boundaries.trimap_confusion(label, classes, 5, widths=(1, 99))[1]
     whole = metrics.confusion_matrix(label, classes, 5)
     np.testing.assert_array_equal(everything, whole)
 
@@ -188,7 +188,7 @@ def brute_boundary_f(label, classes, index, radius):
 @pytest.mark.parametrize("tolerance", [0.01, 0.04, 0.1])  # 0.4, 1.5 and 3.8 pixels
 def test_boundary_f_is_that_of_brute_force(tolerance):
     label, classes = random_pair(0)
-    scores = metrics.boundary_f_scores(label, classes, 6, tolerance=tolerance)
+    scores = boundaries.boundary_f_scores(label, classes, 6, tolerance=tolerance)
     radius = tolerance * np.sqrt(24**2 + 30**2)
     expected = [brute_boundary_f(label, classes, c, radius) for c in range(5)]
     np.testing.assert_allclose(scores[:5], expected, rtol=0, atol=1e-12)
@@ -215,8 +215,8 @@ def test_boundaries_by_hand():
             [0, 1, 1, 1, 0, 0],
         ]
     )
-    np.testing.assert_array_equal(metrics.boundaries(CORNER), expected)
-    distance = metrics.boundary_distance(CORNER)
+    np.testing.assert_array_equal(boundaries.boundary_pixels(CORNER), expected)
+    distance = boundaries.boundary_distance(CORNER)
     np.testing.assert_array_equal(distance[0], [2, 1, 0, 0, 1, 2])
     np.testing.assert_array_equal(distance[:, 0], [2, 2, 1, 0, 0, 1])
     assert distance[2, 5] == 2
@@ -224,29 +224,33 @@ def test_boundaries_by_hand():
 
 def test_boundaries_of_bytes_do_not_wrap_around():
     label = np.array([[0, 255, 255]], np.uint8)
-    np.testing.assert_array_equal(metrics.boundaries(label), [[1, 1, 0]])
+    np.testing.assert_array_equal(boundaries.boundary_pixels(label), [[1, 1, 0]])
 
 
 def test_without_a_boundary_no_band_holds_anything():
     label = np.full((6, 6), 2)
-    assert np.isinf(metrics.boundary_distance(label)).all()
-    assert not metrics.trimap_confusion(label, label, 3).any()
+    assert np.isinf(boundaries.boundary_distance(label)).all()
+    assert not boundaries.trimap_confusion(label, label, 3).any()
 
 
 def test_trimap_by_hand():
     """All is predicted 0: right in the left half, but for void, wrong in the right."""
-    trimap = metrics.trimap_confusion(CORNER, np.zeros_like(CORNER), 2, widths=(1, 2))
+    trimap = boundaries.trimap_confusion(
+        CORNER, np.zeros_like(CORNER), 2, widths=(1, 2)
+    )
     np.testing.assert_array_equal(trimap, [[[8, 0], [6, 0]], [[12, 0], [12, 0]]])
 
 
 def test_trimap_of_voc_is_the_dilated_void_of_the_paper():
     """Where void lies between any two classes, as DeepLabV3+ has it."""
     label = blocks(np.random.default_rng(0), 4, (60, 72), 12)
-    label[metrics.boundaries(label)] = 255
+    label[boundaries.boundary_pixels(label)] = 255
     to_void = brute_distance(np.argwhere(label == 255), label.shape)
     for width in (1, 2, 3, 5):
-        counted = metrics.trimap_confusion(label, label * 0, 4, widths=(width,)).sum()
-        ours = (metrics.boundary_distance(label) < width) & (label != 255)
+        counted = boundaries.trimap_confusion(
+            label, label * 0, 4, widths=(width,)
+        ).sum()
+        ours = (boundaries.boundary_distance(label) < width) & (label != 255)
         assert counted == ours.sum()
         assert ours[(to_void <= width) & (label != 255)].all()
         assert not ours[to_void >= width + 1].any()
@@ -255,7 +259,7 @@ def test_trimap_of_voc_is_the_dilated_void_of_the_paper():
 @pytest.mark.parametrize("widths", [(2, 1), (0, 1), (1, 1), 3])
 def test_trimap_widths_must_increase(widths):
     with pytest.raises(ValueError, match="widths must be positive and increasing"):
-        metrics.trimap_confusion(HALVES, HALVES, 2, widths=widths)
+        boundaries.trimap_confusion(HALVES, HALVES, 2, widths=widths)
 
 
 def test_boundary_f_by_hand():
@@ -263,23 +267,23 @@ def test_boundary_f_by_hand():
     shifted = np.array([[0, 0, 0, 0, 0, 1]] * 6)
     diagonal = np.sqrt(72)
     for pixels, expected in ((1.9, 0), (2.1, 1)):
-        scores = metrics.boundary_f_scores(
+        scores = boundaries.boundary_f_scores(
             HALVES, shifted, 2, tolerance=pixels / diagonal
         )
         np.testing.assert_allclose(scores, [expected, expected])
     # Half of what is found of class 1 is wanted, and all that is wanted is found.
     more = HALVES.copy()
     more[:, 0] = 1
-    scores = metrics.boundary_f_scores(HALVES, more, 2, tolerance=1 / diagonal)
+    scores = boundaries.boundary_f_scores(HALVES, more, 2, tolerance=1 / diagonal)
     np.testing.assert_allclose(scores[1], 2 * 0.5 * 1 / 1.5)
 
 
 def test_a_boundary_in_one_of_the_two_only_scores_0_and_in_none_nothing():
     flat = np.zeros_like(HALVES)
-    np.testing.assert_array_equal(metrics.boundary_f_scores(HALVES, flat, 3)[:2], 0)
-    np.testing.assert_array_equal(metrics.boundary_f_scores(flat, HALVES, 3)[:2], 0)
-    assert np.isnan(metrics.boundary_f_scores(flat, flat, 3)).all()
-    scores = metrics.boundary_f_scores(flat, flat + 1, 3)
+    np.testing.assert_array_equal(boundaries.boundary_f_scores(HALVES, flat, 3)[:2], 0)
+    np.testing.assert_array_equal(boundaries.boundary_f_scores(flat, HALVES, 3)[:2], 0)
+    assert np.isnan(boundaries.boundary_f_scores(flat, flat, 3)).all()
+    scores = boundaries.boundary_f_scores(flat, flat + 1, 3)
     np.testing.assert_array_equal(scores, [0, 0, np.nan])
 
 
@@ -287,25 +291,25 @@ def test_void_makes_no_boundary_of_its_own():
     flat = np.zeros_like(HALVES)
     hole = flat.copy()
     hole[2:4, 2:4] = 255
-    assert np.isnan(metrics.boundary_f_scores(hole, flat, 2)).all()
+    assert np.isnan(boundaries.boundary_f_scores(hole, flat, 2)).all()
     # VOC hides the borders under void: one inside it is right, one beyond is not.
     voc = np.array([[0, 0, 255, 255, 1, 1]] * 6)
-    np.testing.assert_array_equal(metrics.boundary_f_scores(voc, HALVES, 2), 1)
+    np.testing.assert_array_equal(boundaries.boundary_f_scores(voc, HALVES, 2), 1)
     shifted = np.array([[0, 0, 0, 0, 0, 1]] * 6)
-    np.testing.assert_array_equal(metrics.boundary_f_scores(voc, shifted, 2), 0)
+    np.testing.assert_array_equal(boundaries.boundary_f_scores(voc, shifted, 2), 0)
     # Void hides most of a false class, or all that is found of a true one: no merit.
     false = np.array([[0, 0, 0, 2, 2, 2]] * 6)
     hidden = np.array([[0, 0, 0, 0, 255, 255]] * 6)
-    assert metrics.boundary_f_scores(hidden, false, 3)[2] == 0
-    assert metrics.boundary_f_scores(voc, np.where(voc == 255, 1, 0), 3)[1] == 0
+    assert boundaries.boundary_f_scores(hidden, false, 3)[2] == 0
+    assert boundaries.boundary_f_scores(voc, np.where(voc == 255, 1, 0), 3)[1] == 0
     # A class that is predicted nowhere but in void is not judged.
     inside = np.where(hole == 255, 1, 0)
-    assert np.isnan(metrics.boundary_f_scores(hole, inside, 2)[1])
+    assert np.isnan(boundaries.boundary_f_scores(hole, inside, 2)[1])
 
 
 def test_boundary_tolerance_must_be_positive():
     with pytest.raises(ValueError, match="tolerance must be positive. Received: 0"):
-        metrics.boundary_f_scores(HALVES, HALVES, 2, tolerance=0)
+        boundaries.boundary_f_scores(HALVES, HALVES, 2, tolerance=0)
 
 
 # --- Intervals -----------------------------------------------------------------------
@@ -333,9 +337,9 @@ def test_counts_give_the_scores_of_the_matrix():
 
 
 def test_equal_images_leave_no_doubt():
-    scores = metrics.bootstrap_mean_iou(counts_of([0] * 7), draws=50)
+    scores = intervals.bootstrap_mean_iou(counts_of([0] * 7), draws=50)
     expected = metrics.mean_iou(metrics.confusion_matrix(*random_pair(0), 5))
-    low, high = metrics.percentile_interval(scores)
+    low, high = intervals.percentile_interval(scores)
     assert low == high == pytest.approx(expected, abs=1e-15)
 
 
@@ -348,7 +352,7 @@ def test_bootstrap_draws_images_with_replacement():
         for b in range(3)
         for c in range(3)
     }
-    scores = metrics.bootstrap_mean_iou(counts, draws=2000, seed=1)
+    scores = intervals.bootstrap_mean_iou(counts, draws=2000, seed=1)
     assert set(scores) == set(possible), "all ten multisets, and nothing else"
     alone = metrics.mean_iou_of_counts(counts[1])
     assert 2000 / 27 * 0.6 < (scores == alone).sum() < 2000 / 27 * 1.4
@@ -356,10 +360,10 @@ def test_bootstrap_draws_images_with_replacement():
 
 def test_bootstrap_repeats_by_its_seed():
     counts = counts_of(range(8))
-    first = metrics.bootstrap_mean_iou(counts, seed=3)
-    np.testing.assert_array_equal(first, metrics.bootstrap_mean_iou(counts, seed=3))
-    assert (first != metrics.bootstrap_mean_iou(counts, seed=4)).any()
-    low, high = metrics.percentile_interval(first)
+    first = intervals.bootstrap_mean_iou(counts, seed=3)
+    np.testing.assert_array_equal(first, intervals.bootstrap_mean_iou(counts, seed=3))
+    assert (first != intervals.bootstrap_mean_iou(counts, seed=4)).any()
+    low, high = intervals.percentile_interval(first)
     assert low < metrics.mean_iou_of_counts(counts.sum(0)) < high
     assert np.mean((first >= low) & (first <= high)) == pytest.approx(0.95, abs=0.002)
 
@@ -372,14 +376,14 @@ def test_paired_bootstrap_cancels_what_the_images_share():
     def counts(hits):
         return np.stack([[[hit], [1000], [hit]] for hit in hits])
 
-    ours = metrics.bootstrap_mean_iou(counts(hits))
-    others = metrics.bootstrap_mean_iou(counts(hits - 10))
+    ours = intervals.bootstrap_mean_iou(counts(hits))
+    others = intervals.bootstrap_mean_iou(counts(hits - 10))
     np.testing.assert_allclose(ours - others, 0.01)
     assert np.ptp(ours) > 0.1
 
 
 def test_no_images_and_no_scores_have_no_interval():
     with pytest.raises(ValueError, match="one or more images"):
-        metrics.bootstrap_mean_iou(np.zeros((0, 3, 2)))
-    void = metrics.bootstrap_mean_iou(np.zeros((2, 3, 2)), draws=3)
-    assert np.isnan(metrics.percentile_interval(void)).all()
+        intervals.bootstrap_mean_iou(np.zeros((0, 3, 2)))
+    void = intervals.bootstrap_mean_iou(np.zeros((2, 3, 2)), draws=3)
+    assert np.isnan(intervals.percentile_interval(void)).all()

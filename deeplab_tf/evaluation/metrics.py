@@ -1,4 +1,4 @@
-"""Confusion matrix, what is read off it, measures of boundaries, and intervals.
+"""Confusion matrix and what is read off it, on arrays and as a metric of Keras.
 
 `counts` are int64 [..., 3, num_classes]: for each class the pixels that label and
 prediction share, those of the label and those of the prediction. An image's counts are
@@ -7,16 +7,9 @@ all that its part in a mean IoU needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
-
-# Pixels around the boundaries of the label; figure 5 of DeepLabV3+ goes to 40.
-TRIMAP_WIDTHS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40)
-# Share of the image's diagonal, as Csurka et al. (2013) have it; `boundary_f_scores`.
-BOUNDARY_TOLERANCE = 0.0075
 
 
 def confusion_matrix(
@@ -36,13 +29,24 @@ def confusion_matrix(
     Raises:
       ValueError: shapes differ, or an id is out of range.
     """
-    _, pairs = _valid_pairs(label, classes, num_classes, ignore_label)
+    _, pairs = valid_pairs(label, classes, num_classes, ignore_label)
     counts = np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
-def _valid_pairs(label, classes, num_classes, ignore_label):
-    """Returns (valid, bool of the label's shape; label * num_classes + class of it)."""
+def valid_pairs(label, classes, num_classes, ignore_label):
+    """Checks a label and a prediction, and numbers the pairs of their classes.
+
+    Args:
+      label, classes, num_classes, ignore_label: as of `confusion_matrix`.
+
+    Returns:
+      valid: bool of the label's shape, False where the label is ignored.
+      pairs: int64 [valid pixels], label * num_classes + class.
+
+    Raises:
+      ValueError: shapes differ, or an id is out of range.
+    """
     label, classes = np.asarray(label), np.asarray(classes)
     if label.shape != classes.shape:
         raise ValueError(
@@ -84,7 +88,7 @@ def mean_iou_of_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where nothing is left."""
+    """Mean over the last axis of what is not NaN, float64; NaN where nothing is."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(-1) / defined.sum(-1)
@@ -99,7 +103,10 @@ def per_class_iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of each class' pixels that were found; NaN where there are none."""
+    """Share of each class' pixels that were found, float64 [num_classes].
+
+    NaN for a class that does not occur in the labels.
+    """
     with np.errstate(invalid="ignore"):
         return np.diagonal(confusion) / confusion.sum(1).astype(np.float64)
 
@@ -132,209 +139,6 @@ def frequency_weighted_iou(confusion: np.ndarray) -> float:
     in_labels = pixels > 0
     weighted = pixels[in_labels] * per_class_iou(confusion)[in_labels]
     return float(weighted.sum() / pixels.sum())
-
-
-def boundaries(label: np.ndarray) -> np.ndarray:
-    """Finds the pixels that have one of their four neighbours in another class.
-
-    Args:
-      label: integers [height, width]. Void is an id like the others, so that it has
-        boundaries too; the frame of the image is none.
-
-    Returns:
-      bool [height, width].
-    """
-    label = np.asarray(label)
-    edges = np.zeros(label.shape, bool)
-    below = label[1:] != label[:-1]
-    edges[1:] |= below
-    edges[:-1] |= below
-    beside = label[:, 1:] != label[:, :-1]
-    edges[:, 1:] |= beside
-    edges[:, :-1] |= beside
-    return edges
-
-
-def boundary_distance(label: np.ndarray) -> np.ndarray:
-    """Measures how far each pixel is from a boundary.
-
-    Args:
-      label: integers [height, width]; see `boundaries`.
-
-    Returns:
-      float64 [height, width]: Euclidean distance in pixels to the nearest pixel of
-      `boundaries`, 0 on it, infinity where there is none.
-    """
-    from scipy import ndimage  # here, so that `import deeplab_tf` stays quick
-
-    edges = boundaries(label)
-    if not edges.any():
-        return np.full(edges.shape, np.inf)
-    return ndimage.distance_transform_edt(~edges)
-
-
-def trimap_confusion(
-    label: np.ndarray,
-    classes: np.ndarray,
-    num_classes: int,
-    ignore_label: int = 255,
-    widths: Sequence[int] = TRIMAP_WIDTHS,
-) -> np.ndarray:
-    """Counts pixels in bands around the label's boundaries by (label, class).
-
-    DeepLabV3+ (section 4.4, figure 5) dilates the void pixels, which lie along the
-    objects of VOC, by a number of pixels, and takes the mean IoU of what they cover.
-    Here a pixel is in the band of a width where `boundary_distance` is below it. Void
-    has boundaries, so on VOC that is the paper's band: it holds each pixel within the
-    width of void, and none as far as the width + 1. Where two classes touch without
-    void between them there is a band too, so that data without void gets one.
-
-    Args:
-      label: integers [height, width], in [0, num_classes) or ignore_label.
-      classes: integers of the same shape, in [0, num_classes).
-      num_classes: rows and columns of each matrix.
-      ignore_label: label value that is not counted.
-      widths: of the bands in pixels, positive and increasing.
-
-    Returns:
-      int64 [len(widths), num_classes, num_classes]; rows are labels.
-
-    Raises:
-      ValueError: shapes differ, an id is out of range, or widths do not increase.
-    """
-    widths = np.asarray(widths)
-    if widths.ndim != 1 or not (np.diff(widths, prepend=0) > 0).all():
-        raise ValueError(
-            f"widths must be positive and increasing. Received: {widths.tolist()}"
-        )
-    valid, pairs = _valid_pairs(label, classes, num_classes, ignore_label)
-    # Each pixel goes to the narrowest band that holds it; wider ones add those inside.
-    band = np.searchsorted(widths, boundary_distance(label)[valid], side="right")
-    counts = np.bincount(
-        band * num_classes**2 + pairs, minlength=(len(widths) + 1) * num_classes**2
-    )
-    bands = counts.reshape(-1, num_classes, num_classes)[:-1]
-    return bands.cumsum(0)
-
-
-def boundary_f_scores(
-    label: np.ndarray,
-    classes: np.ndarray,
-    num_classes: int,
-    ignore_label: int = 255,
-    tolerance: float = BOUNDARY_TOLERANCE,
-) -> np.ndarray:
-    """Boundary F-score of each class in one image.
-
-    Csurka, Larlus and Perronnin, "What is a good evaluation measure for semantic
-    segmentation?" (2013): precision is the share of the predicted boundary's pixels
-    nearer to the label's boundary than the tolerance, recall the reverse, and the score
-    is their harmonic mean. A class' boundary are its pixels next to another class.
-
-    Void pixels of the label take the predicted class first. So void makes no boundary
-    of its own, such as around a hole in one class, and a boundary predicted inside
-    void, where VOC hides the true ones, is right.
-
-    Args:
-      label: integers [height, width], in [0, num_classes) or ignore_label.
-      classes: integers of the same shape, in [0, num_classes).
-      num_classes: of the result.
-      ignore_label: label value that is not judged.
-      tolerance: share of the image's diagonal, positive.
-
-    Returns:
-      float64 [num_classes] in 0..1. Outside void, NaN for a class that occurs neither
-      in label nor prediction, and 0 for one that occurs in one of them only. Of the
-      others, NaN for one without a boundary in both, and 0 for one with a boundary in
-      one of them only.
-
-    Raises:
-      ValueError: shapes differ, an id is out of range, or tolerance is not positive.
-    """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be positive. Received: {tolerance}")
-    valid, pairs = _valid_pairs(label, classes, num_classes, ignore_label)
-    classes = np.asarray(classes)
-    completed = np.where(valid, label, classes)
-    found, found_classes = _boundary_points(classes)
-    wanted, wanted_classes = _boundary_points(completed)
-    radius = tolerance * np.hypot(*classes.shape)
-    scores = np.full(num_classes, np.nan)
-    in_label = np.unique(pairs // num_classes)
-    in_classes = np.unique(pairs % num_classes)
-    # What void hides of a class must not speak for one that is wrong wherever it shows.
-    scores[np.setxor1d(in_label, in_classes)] = 0
-    for index in np.intersect1d(in_label, in_classes):
-        scores[index] = _f_score(
-            found[found_classes == index], wanted[wanted_classes == index], radius
-        )
-    return scores
-
-
-def _boundary_points(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (row and column [n, 2], class [n]) of the pixels of `boundaries`."""
-    edges = boundaries(classes)
-    return np.argwhere(edges), classes[edges]
-
-
-def _f_score(found: np.ndarray, wanted: np.ndarray, radius: float) -> float:
-    """F-score of points [n, 2] against others, or NaN where there are none at all."""
-    from scipy.spatial import KDTree  # here, so that `import deeplab_tf` stays quick
-
-    if not len(found) or not len(wanted):
-        return 0.0 if len(found) or len(wanted) else np.nan
-
-    def share_near(points, others):
-        distances, _ = KDTree(others).query(points, distance_upper_bound=radius)
-        return np.isfinite(distances).mean()
-
-    precision, recall = share_near(found, wanted), share_near(wanted, found)
-    total = precision + recall
-    return 2 * precision * recall / total if total else 0.0
-
-
-def bootstrap_mean_iou(
-    counts: np.ndarray, draws: int = 1000, seed: int = 0
-) -> np.ndarray:
-    """Mean IoU of images drawn with replacement, as many as there are.
-
-    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993). The same seed draws
-    the same images: the difference of two results on the same images is the paired
-    bootstrap of the difference.
-
-    Args:
-      counts: int64 [images, 3, num_classes] of one or more images; see the module.
-      draws: how often all images are drawn.
-      seed: of the draws.
-
-    Returns:
-      float64 [draws]; classes that a draw does not hold are left out of its mean.
-
-    Raises:
-      ValueError: no images.
-    """
-    images = len(counts)
-    if not images:
-        raise ValueError("Expected the counts of one or more images. Received: none")
-    counts = np.asarray(counts, np.float64)  # exact up to 2^53 pixels
-    generator = np.random.default_rng(seed)
-    scores = np.empty(draws)
-    for draw in range(draws):
-        times = np.bincount(generator.integers(images, size=images), minlength=images)
-        scores[draw] = mean_iou_of_counts(np.tensordot(times, counts, 1))
-    return scores
-
-
-def percentile_interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Returns the ends of the middle `level` of bootstrapped scores, without NaN.
-
-    Two NaN where no score is defined.
-    """
-    scores = scores[~np.isnan(scores)]
-    if not len(scores):
-        return float("nan"), float("nan")
-    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")

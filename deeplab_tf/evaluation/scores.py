@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deeplab_tf.evaluation import metrics
+from deeplab_tf.evaluation import boundaries, intervals, metrics
 from deeplab_tf.files import atomic_write
 
 MEAN_RULE = (
@@ -35,8 +35,8 @@ class Evaluation:
     Args:
       class_names: one name per class, all different.
       ignore_label: id of label pixels that are not counted.
-      trimap_widths: see `metrics.trimap_confusion`.
-      boundary_tolerance: see `metrics.boundary_f_scores`.
+      trimap_widths: see `boundaries.trimap_confusion`.
+      boundary_tolerance: see `boundaries.boundary_f_scores`.
 
     Attributes:
       confusion: int64 [num_classes, num_classes] over all images; rows are labels.
@@ -51,8 +51,8 @@ class Evaluation:
         self,
         class_names: Sequence[str],
         ignore_label: int = 255,
-        trimap_widths: Sequence[int] = metrics.TRIMAP_WIDTHS,
-        boundary_tolerance: float = metrics.BOUNDARY_TOLERANCE,
+        trimap_widths: Sequence[int] = boundaries.TRIMAP_WIDTHS,
+        boundary_tolerance: float = boundaries.BOUNDARY_TOLERANCE,
     ):
         self.class_names = tuple(class_names)
         twice = {name for name in class_names if self.class_names.count(name) > 1}
@@ -89,8 +89,8 @@ class Evaluation:
         arguments = (label, classes, len(self.class_names), self.ignore_label)
         confusion = metrics.confusion_matrix(*arguments)
         self.confusion += confusion
-        self.trimap += metrics.trimap_confusion(*arguments, self.trimap_widths)
-        boundary_f = metrics.boundary_f_scores(*arguments, self.boundary_tolerance)
+        self.trimap += boundaries.trimap_confusion(*arguments, self.trimap_widths)
+        boundary_f = boundaries.boundary_f_scores(*arguments, self.boundary_tolerance)
         counts = metrics.class_counts(confusion)
         self.names.append(name)
         self._counts.append(counts)
@@ -260,11 +260,11 @@ def _counts_of(results: dict) -> np.ndarray:
 def _scores(counts: np.ndarray, draws: int, seed: int) -> np.ndarray:
     if not len(counts):
         return np.empty(0)
-    return metrics.bootstrap_mean_iou(counts, draws, seed)
+    return intervals.bootstrap_mean_iou(counts, draws, seed)
 
 
 def _interval(scores: np.ndarray, draws: int, seed: int) -> dict:
-    low, high = metrics.percentile_interval(scores, INTERVAL_LEVEL)
+    low, high = intervals.percentile_interval(scores, INTERVAL_LEVEL)
     return {
         "low": _number(low),
         "high": _number(high),
