@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from datasets import (
@@ -26,11 +24,13 @@ from datasets import (
     build_person_part,
     build_voc2012,
 )
+from datasets.sources import coco_layout
 from datasets.sources.catalog import DATASETS
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import archives, download, extraction
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.records.info import read_info
+from tests.support.commands import call
 from tests.support.file_server import Reply, serving, tar_bytes, zip_bytes
 
 
@@ -158,21 +158,8 @@ def test_prepare_downloads_what_is_missing(monkeypatch, tmp_path):
 # --- A builder -----------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def parsed_flags(module, arguments):
-    before = set(flags.FLAGS)
-    try:
-        module.define_flags()
-        flags.FLAGS(["builder", *arguments])
-        yield
-    finally:
-        for name in set(flags.FLAGS) - before:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
-
-
 def test_builder_from_the_download_to_records(server, tmp_path):
-    """A CamVid as GitHub packs it, by a mirror, through the builder's main()."""
+    """A CamVid as GitHub packs it, by a mirror, through the builder's command."""
     generator = np.random.default_rng(1)
     root = archives.CAMVID.members[0]
     files, labels = {}, {}
@@ -201,8 +188,8 @@ def test_builder_from_the_download_to_records(server, tmp_path):
         f"--output_dir={tmp_path / 'records'}",
         "--num_processes=1",
     ]
-    with parsed_flags(build_camvid, arguments):
-        build_camvid.main()
+    result = call(build_camvid, *arguments)
+    assert result.returncode == 0, result.stderr
     assert [path for path, _ in server.requests] == [
         f"/sets/{archives.CAMVID.file_name}"
     ]
@@ -293,7 +280,7 @@ LAYOUTS = {
 def sources_of_coco(input_dir, split, task):
     """The JSON or the maps, the images, and panoptic's masks."""
     folder = Path(input_dir)
-    source = build_coco.find_sources(input_dir, task)[split]
+    source = coco_layout.find_sources(input_dir, task)[split]
     image = next((folder / f"{split}2017").glob("*.jpg"))
     masks = {
         "voc": source,
@@ -370,12 +357,11 @@ def test_builders_pass_on_the_folders(name, build_it, arguments, monkeypatch, tm
     asked = obtained(monkeypatch)
     monkeypatch.setattr(module, build_it.__name__, lambda **given: calls.append(given))
     common = [*arguments, "--output_dir=out", f"--download_dir={tmp_path}"]
-    with parsed_flags(module, [*common, "--download", "--splits=val"]):
-        if name in archives.LOGIN:
-            with pytest.raises(DatasetError, match="needs a login"):
-                module.main()
-            return
-        module.main()
+    result = call(module, *common, "--download", "--splits=val")
+    if name in archives.LOGIN:
+        assert result.returncode == 1 and "needs a login" in result.stderr
+        return
+    assert result.returncode == 0, result.stderr
     sources = {
         flag: source
         for flag, source in archives.SOURCES[name].items()
@@ -389,25 +375,22 @@ def test_builders_pass_on_the_folders(name, build_it, arguments, monkeypatch, tm
     assert asked == [a.file_name for a in every if a.split in (None, "val")]
     # A folder that is given is used as it is, with --download or without.
     required = next(iter(sources))
-    with parsed_flags(module, [*common, f"--{required}=here"]):
-        module.main()
+    call(module, *common, f"--{required}=here")
     assert calls.pop()[required] == "here"
-    with parsed_flags(module, common):
-        with pytest.raises(DatasetError, match=f"Expected --{required}, or --download"):
-            module.main()
+    result = call(module, *common)
+    assert result.returncode == 1
+    assert f"Expected --{required}, or --download" in result.stderr
 
 
 def test_download_is_of_coco_2017(monkeypatch, tmp_path):
     asked = obtained(monkeypatch)
     arguments = ["--task=voc", "--output_dir=out", "--download", "--year=2014"]
-    with parsed_flags(build_coco, arguments):
-        with pytest.raises(DatasetError, match="COCO 2017"):
-            build_coco.main()
+    assert "gets COCO 2017" in call(build_coco, *arguments).stderr
     assert not asked
 
 
 def test_mirror_that_is_no_address():
     arguments = ["--output_dir=out", "--download", "--download_mirror=/mnt/data"]
-    with parsed_flags(build_camvid, arguments):
-        with pytest.raises(DatasetError, match="start with http.* Received: /mnt/data"):
-            build_camvid.main()
+    result = call(build_camvid, *arguments)
+    assert result.returncode == 1 and "to start with http" in result.stderr
+    assert "Received: /mnt/data" in result.stderr

@@ -11,7 +11,7 @@ from PIL import Image
 from datasets import build_ade20k as ade20k
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
-from tests.support.commands import command
+from tests.support.commands import call
 from tests.support.pairs import exif, read_records, save_image, save_label
 
 IDS = np.array([[0, 1, 2, 149, 150, 0]] * 4)
@@ -112,9 +112,7 @@ def test_command_line(tmp_path):
     with pytest.raises(DatasetError, match="--exif_orientation=apply"):
         build(tmp_path, tmp_path / "out")
     arguments = (f"--input_dir={tmp_path}", f"--output_dir={tmp_path}/out")
-    result = command(
-        "build_ade20k", *arguments, "--exif_orientation=apply", "--num_processes=1"
-    )
+    result = call(ade20k, *arguments, "--exif_orientation=apply", "--num_processes=1")
     assert result.returncode == 0, result.stderr
     assert read_info(tmp_path / "out").splits == {"train": 3, "val": 1}
     image = read_records(tmp_path / "out", "val")["ADE_val_00000001"]["image"]

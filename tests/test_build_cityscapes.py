@@ -12,7 +12,7 @@ from PIL import Image
 from datasets import build_cityscapes as cityscapes
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
-from tests.support.commands import command
+from tests.support.commands import call
 from tests.support.pairs import read_records, save_image, save_label
 
 # Id and train id of the labels that cityscapesscripts/helpers/labels.py evaluates.
@@ -262,6 +262,6 @@ def test_labels_do_not_grow(tmp_path):
 def test_command_line(tmp_path):
     folder = make_all(tmp_path / "cityscapes")
     arguments = (f"--input_dir={folder}", f"--output_dir={tmp_path}/out", "--coarse")
-    result = command("build_cityscapes", *arguments, "--num_processes=1")
+    result = call(cityscapes, *arguments, "--num_processes=1")
     assert result.returncode == 0, result.stderr
     assert read_info(tmp_path / "out").splits == {"train_extra": 1}

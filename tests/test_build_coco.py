@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from deeplab_tf.class_tables import (
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
+from tests.support.commands import call
 
 ROOT = Path(__file__).resolve().parent.parent
 # Written down from COCO's instances_val2017.json: category id -> name, VOC's class id.
@@ -339,13 +339,13 @@ def test_release_of_2014(tmp_path):
 def test_voc_command_with_worker_processes(tmp_path):
     images = [[annotation(PERSON, box(0, 0, 2 + i, 5))] for i in range(5)]
     folder = make_instances(tmp_path / "coco", images)
-    result = subprocess.run(
-        [sys.executable, "-m", "datasets.build_coco", "--task=voc"]
-        + [f"--input_dir={folder}", f"--output_dir={tmp_path / 'out'}"]
-        + ["--min_pixels=15", "--num_processes=2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    result = call(
+        build_coco,
+        "--task=voc",
+        f"--input_dir={folder}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--min_pixels=15",
+        "--num_processes=2",
     )
     assert result.returncode == 0, result.stderr
     assert "train: dropped 2 of 5 images with 15 pixels" in result.stdout
@@ -678,16 +678,12 @@ def build_own(*paths, out: Path, **options):
 @drawn
 def test_own_json_command(tmp_path):
     path = make_own(tmp_path / "set", ["sub/a", "b", "sub/c.d"])
-    result = subprocess.run(
-        [sys.executable, "-m", "datasets.build_coco_json", f"--annotations={path}"]
-        + [
-            f"--output_dir={tmp_path / 'out'}",
-            "--val_fraction=0.4",
-            "--num_processes=1",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    result = call(
+        build_coco_json,
+        f"--annotations={path}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--val_fraction=0.4",
+        "--num_processes=1",
     )
     assert result.returncode == 0, result.stderr
     table = [line.split()[:4] for line in result.stdout.splitlines()[1:4]]

@@ -19,7 +19,7 @@ from deeplab_tf.data.folders import class_map, color_masks, color_tables, pair_l
 from deeplab_tf.data.folders.folder_splits import list_splits, split_by_fraction
 from deeplab_tf.data.folders.label_rules import LabelRules
 from deeplab_tf.data.records.info import read_info
-from tests.support.commands import command
+from tests.support.commands import call
 from tests.support.pairs import (
     exif,
     grey_png,
@@ -737,10 +737,10 @@ def test_command_line_of_color_masks_and_lists(tmp_path):
     rows = [f"images/{n}.jpg,labels/{n}.png,{s}\n" for n, s in zip("abcd", "ttvv")]
     path = write_list(tmp_path, "".join(["image,label,split\n", *rows]))
     arguments = (f"--list={path}", f"--output_dir={tmp_path}/out", "--num_processes=1")
-    result = command("build_folder", *arguments, "--label_colors=infer")
+    result = call(build_folder, *arguments, "--label_colors=infer")
     assert result.returncode == 0, result.stderr
     assert f"--label_colors={tmp_path}/out.label_colors.csv" in result.stdout
     assert read_info(tmp_path / "out").splits == {"t": 2, "v": 2}
-    result = command("build_folder", *arguments, "--images_dir=x")
+    result = call(build_folder, *arguments, "--images_dir=x")
     assert result.returncode == 1
     assert "Error: Expected --list or folders" in result.stderr

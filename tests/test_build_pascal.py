@@ -16,7 +16,7 @@ from datasets.sources.catalog import DATASETS
 from deeplab_tf.colors import voc_colormap
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
-from tests.support.commands import command
+from tests.support.commands import call
 from tests.support.pairs import read_records, save_image, save_label
 
 SIZE = (6, 4)  # Width and height of the drawn images.
@@ -861,22 +861,22 @@ def test_person_part_says_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("module", "own_flags"),
     [
-        ("build_voc2012", ("devkit_dir", "sbd_dir", "expect_trainaug")),
-        ("build_pascal_context", ("input_dir", "devkit_dir", "ignore_background")),
-        ("build_person_part", ("input_dir", "devkit_dir", "splits")),
+        (build_voc2012, ("devkit_dir", "sbd_dir", "expect_trainaug")),
+        (build_pascal_context, ("input_dir", "devkit_dir", "ignore_background")),
+        (build_person_part, ("input_dir", "devkit_dir", "splits")),
     ],
 )
 def test_help_shows_the_command_and_its_flags(module, own_flags):
-    text = command(module, "--help").stdout
-    assert f"python -m datasets.{module} " in text
+    text = call(module, "--help").stdout
+    assert f"python -m {module.__name__} " in text
     for flag in (*own_flags, "output_dir", "skip_bad"):
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text
 
 
 def test_command_lines(tmp_path):
     devkit, dataset = make_voc(tmp_path), make_sbd(tmp_path)
-    result = command(
-        "build_voc2012",
+    result = call(
+        build_voc2012,
         f"--devkit_dir={devkit}",
         f"--sbd_dir={dataset}",
         "--splits=trainaug",
@@ -888,8 +888,8 @@ def test_command_lines(tmp_path):
 
     make_context_devkit(tmp_path)
     make_context_mats(tmp_path)
-    result = command(
-        "build_pascal_context",
+    result = call(
+        build_pascal_context,
         f"--input_dir={tmp_path}",
         f"--output_dir={tmp_path}/context",
         "--ignore_background",

@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from datasets import build_camvid, build_voc2012
+from datasets import build_camvid, build_folder, build_voc2012
 from datasets.sources.catalog import DATASETS
 from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.dataset import build_dataset
 from deeplab_tf.data.building.pairs import DatasetError, Sample
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.data.records.tfrecord import shard_paths
-from tests.support.commands import command
+from tests.support.commands import call
 from tests.support.pairs import (
     PALETTE,
     exif,
@@ -320,12 +320,10 @@ def test_overwrite_deletes_nothing_but_data_sets(tmp_path):
 def test_command_line_of_folder(tmp_path):
     make_pairs(tmp_path, "abc", ids=[[0, 255, 255, 0, 0, 0]] * 4)
     arguments = (f"--input_dir={tmp_path}", f"--output_dir={tmp_path}/out")
-    result = command("build_folder", *arguments)
+    result = call(build_folder, *arguments)
     assert result.returncode == 1
     assert "Error: Expected labels with two classes" in result.stderr
     assert "Traceback" not in result.stderr
-    result = command(
-        "build_folder", *arguments, "--label_ids=0,255", "--val_fraction=0.4"
-    )
+    result = call(build_folder, *arguments, "--label_ids=0,255", "--val_fraction=0.4")
     assert result.returncode == 0, result.stderr
     assert read_info(tmp_path / "out").splits == {"train": 2, "val": 1}

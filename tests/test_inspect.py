@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +29,7 @@ from deeplab_tf.data.reading import bootstrap
 from deeplab_tf.data.records.info import INFO_FILE, DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 from deeplab_tf.training.losses import balanced_class_weights
+from tests.support.commands import call
 
 ROOT = Path(__file__).resolve().parent.parent
 INFO = DatasetInfo(
@@ -285,17 +284,14 @@ def test_foreign_folders_get_a_sentence(records, tmp_path):
         inspect_records.inspect(records, splits=["val"])
 
 
-def run_command(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "datasets.inspect_records", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 def test_the_command(records, tmp_path):
     info = json.loads((records / INFO_FILE).read_text())
     info["splits"]["val"] = 3
     (records / INFO_FILE).write_text(json.dumps(info))
     output = tmp_path / "out"
-    result = run_command(records, f"--output_dir={output}", "--sheet_images=3")
+    result = call(
+        inspect_records, records, f"--output_dir={output}", "--sheet_images=3"
+    )
     assert result.returncode == 1
     assert "Error: Split val has 2 examples; info.json says 3" in result.stderr
     assert "Traceback" not in result.stderr

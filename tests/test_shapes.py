@@ -1,11 +1,10 @@
 """The drawn scenes: outlines, labels in place, no short cut, a pure function."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from datasets import build_shapes
@@ -13,6 +12,7 @@ from datasets.sources import shapes
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.records.info import read_info
+from tests.support.commands import call
 
 CLASS_NAMES = shapes.CLASS_NAMES
 
@@ -154,13 +154,7 @@ def test_a_negative_seed_is_refused(tmp_path):
 
 def test_the_command_documents_its_flags():
     """And importing the module, as train.py does, defines none of them."""
-    run = subprocess.run(
-        [sys.executable, "-m", "datasets.build_shapes", "--help"],
-        capture_output=True,
-        text=True,
-    )
+    shown = call(build_shapes, "--help").stdout
     for flag in ("output_dir", "num_train", "num_val", "seed", "overwrite"):
-        assert f"--{flag}" in run.stdout or f"--[no]{flag}" in run.stdout
-    from absl import flags
-
+        assert f"--{flag}" in shown or f"--[no]{flag}" in shown
     assert "num_train" not in flags.FLAGS

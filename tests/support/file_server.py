@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import http.server
 import io
 import re
@@ -163,9 +164,15 @@ def zip_bytes(files, kinds=None) -> bytes:
 
 
 def tar_bytes(files, kinds=None, mode="w:gz") -> bytes:
-    """`kinds`: name -> type of the entry; its content is what it links to."""
+    """The same bytes every day.
+
+    Args:
+      files: name -> content.
+      kinds: name -> type of the entry; its content is what it links to.
+      mode: "w", or "w:gz" for a compressed one.
+    """
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.type = (kinds or {}).get(name, tarfile.REGTYPE)
@@ -174,4 +181,6 @@ def tar_bytes(files, kinds=None, mode="w:gz") -> bytes:
             else:
                 info.linkname = content.decode()
             archive.addfile(info, io.BytesIO(content) if info.isreg() else None)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    # gzip would store the time.
+    return gzip.compress(data, mtime=0) if mode == "w:gz" else data
