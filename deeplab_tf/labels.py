@@ -1,11 +1,19 @@
-"""What class ids mean: names and colours, also of published data sets."""
+"""What class ids mean: names and colours, and which colours where none are given."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
-from deeplab_tf.class_tables import ADE20K, CAMVID, CITYSCAPES, IGNORE_LABEL, VOC2012
+from deeplab_tf.class_tables import (
+    ADE20K,
+    CAMVID,
+    CITYSCAPES,
+    CLASS_TABLES,
+    IGNORE_LABEL,
+    VOC2012,
+)
 from deeplab_tf.colors import Color, distinct_colormap
 
 
@@ -41,11 +49,35 @@ class Labels:
         )
 
 
+def colormap_for(
+    class_names: Sequence[str], brought: Sequence[Color] = ()
+) -> tuple[Color, ...]:
+    """Chooses the colours of classes; all that has classes chooses them here.
+
+    They are those that the data brings, by the palette of its masks or a table of
+    colours; else, where the names are those of a published data set, its colours; else
+    those of `distinct_colormap`.
+
+    Args:
+      class_names: in the order of the class ids, 1 to 256.
+      brought: RGB triples in 0..255 that the data brings, one per class; or none.
+
+    Returns:
+      RGB triples in 0..255, one per class.
+    """
+    if brought:
+        return tuple(brought)
+    for table in CLASS_TABLES.values():
+        if table.names == tuple(class_names):
+            return table.colors
+    return distinct_colormap(len(class_names))
+
+
 def labels_for(num_classes: int) -> Labels:
     """Returns the labels of a network of which only the number of classes is known.
 
     11 are CamVid's, 19 Cityscapes', 21 VOC's, 150 ADE20K's. Other numbers get
-    "class 0", "class 1", ... in the colours of `distinct_colormap`.
+    "class 0", "class 1", ... in the colours of `colormap_for`.
 
     Args:
       num_classes: 1 to 256.
@@ -53,8 +85,7 @@ def labels_for(num_classes: int) -> Labels:
     Raises:
       ValueError: another number.
     """
-    for table in (CAMVID, CITYSCAPES, VOC2012, ADE20K):
-        if len(table.names) == num_classes:
-            return Labels(table.names, table.colors)
-    names = tuple(f"class {index}" for index in range(num_classes))
-    return Labels(names, distinct_colormap(num_classes))
+    known = {len(t.names): t.names for t in (CAMVID, CITYSCAPES, VOC2012, ADE20K)}
+    numbered = tuple(f"class {index}" for index in range(num_classes))
+    names = known.get(num_classes, numbered)
+    return Labels(names, colormap_for(names))

@@ -19,6 +19,7 @@ from deeplab_tf.class_tables import (
     COCO_STUFF_NAMES,
     COCO_THING_NAMES,
 )
+from deeplab_tf.colors import distinct_colormap
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
@@ -695,6 +696,7 @@ def test_own_json_command(tmp_path):
     assert "(left out: a supercategory without annotations)" in result.stdout
     info = read_info(tmp_path / "out")
     assert info.class_names == ("background", "nut", "screw")
+    assert info.colormap == distinct_colormap(3)
     assert (info.name, info.splits) == ("out", {"train": 2, "val": 1})
     labels = labels_of(tmp_path / "out", "train") | labels_of(tmp_path / "out", "val")
     assert sorted(labels) == ["b", "sub/a", "sub/c.d"]

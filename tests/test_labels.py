@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import json
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from deeplab_tf.colors import (
     voc_colormap,
 )
 from deeplab_tf.data.records.info import DatasetInfo
-from deeplab_tf.labels import labels_for
+from deeplab_tf.labels import colormap_for, labels_for
 from serving import client
 
 # --- Published data sets -------------------------------------------------------------
@@ -144,6 +145,43 @@ def test_table_rows_are_whole(name):
     assert len(set(info.colormap)) == info.num_classes - shared_colors
     assert info.ignore_label == 255
     assert DatasetInfo.from_json(info.to_json()) == info
+
+
+# --- The rule ------------------------------------------------------------------------
+
+
+def test_colors_that_the_data_brings_go_before_published_ones():
+    names, _ = CLASS_TABLES["camvid"]
+    brought = [(index, 0, 0) for index in range(11)]
+    assert colormap_for(names, brought) == tuple(brought)
+
+
+@pytest.mark.parametrize("name", CLASS_TABLES)
+def test_names_of_a_published_set_have_its_colors(name):
+    names, colors = CLASS_TABLES[name]
+    assert colormap_for(list(names)) == colors
+
+
+def test_other_names_have_distinct_colors():
+    names, _ = CLASS_TABLES["camvid"]
+    for others in (names[::-1], names[:-1], ("Sky", *names[1:]), ("a", "b")):
+        assert colormap_for(others) == distinct_colormap(len(others))
+
+
+def test_info_without_colors_gets_them_by_the_rule():
+    names, colors = CLASS_TABLES["cityscapes"]
+    assert DatasetInfo("x", names).colormap == colors
+    assert DatasetInfo("x", ("a", "b")).colormap == distinct_colormap(2)
+    brought = ((1, 2, 3), (4, 5, 6))
+    assert DatasetInfo("x", ("a", "b"), colormap=brought).colormap == brought
+
+
+def test_records_of_before_keep_their_colors():
+    info = DatasetInfo("x", ("a", "b", "c"), colormap=voc_colormap(3))
+    assert DatasetInfo.from_json(info.to_json()) == info
+    # No builder leaves them out, but somebody may have written the file by hand.
+    fields = {**json.loads(info.to_json()), "colormap": []}
+    assert DatasetInfo.from_json(json.dumps(fields)) == info
 
 
 # --- Networks whose classes are not known --------------------------------------------

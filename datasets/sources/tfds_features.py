@@ -35,7 +35,7 @@ class Reading:
       ids: stored id -> class id or 255; None where all stored ids plus `offset` are.
       offset: see there.
       channel: of the label that holds the ids, where it has several; else None.
-      colormap: of the classes; () takes that of VOC.
+      colormap: of the classes; () takes that of `labels.colormap_for`.
       note: what to know about this data set.
     """
 

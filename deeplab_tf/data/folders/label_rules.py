@@ -6,6 +6,7 @@ map may merge and drop classes.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,12 @@ import numpy as np
 
 from deeplab_tf.data.building import pairs, worker_pool
 from deeplab_tf.data.building.output_folder import full_path, is_remote
-from deeplab_tf.data.folders import class_map, color_masks, color_tables
+from deeplab_tf.data.folders import (
+    class_map,
+    color_masks,
+    color_tables,
+    mask_palettes,
+)
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
 INFER = "infer"
@@ -237,4 +243,7 @@ def choose_classes(
         classes = class_map.merge(classes, changes, not rules.label_colors)
         listing = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
         print(f"Classes by {rules.class_map}: {listing}")
+    if not rules.label_colors:
+        colors = mask_palettes.class_colors(classes, label_paths)
+        classes = dataclasses.replace(classes, colors=colors)
     return classes, read_ids

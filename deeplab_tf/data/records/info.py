@@ -14,6 +14,7 @@ import os
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.colors import Color, voc_colormap
+from deeplab_tf.labels import colormap_for
 
 INFO_FILE = "info.json"
 
@@ -28,7 +29,8 @@ class DatasetInfo:
       ignore_label: the id of pixels that belong to no class.
       splits: split name -> number of examples. In `catalog.DATASETS` the published
         sizes, in `info.json` the examples that were written.
-      colormap: one (red, green, blue) triple in 0..255 for each class.
+      colormap: one (red, green, blue) triple in 0..255 for each class; where none are
+        given, those of `labels.colormap_for`.
       pixel_counts: split name -> number of pixels of each class (ignored pixels are
         not counted); empty in `catalog.DATASETS`.
     """
@@ -46,8 +48,8 @@ class DatasetInfo:
                 "Expected 1 to 255 classes (labels are uint8 and 255 is ignored). "
                 f"Received: {self.num_classes}"
             )
-        if not self.colormap:
-            object.__setattr__(self, "colormap", voc_colormap(self.num_classes))
+        colormap = colormap_for(self.class_names, self.colormap)
+        object.__setattr__(self, "colormap", colormap)
         if len(self.colormap) != self.num_classes:
             raise ValueError(
                 f"Expected one colour for each of {self.num_classes} classes. "
@@ -72,7 +74,9 @@ class DatasetInfo:
         try:
             fields = json.loads(text)
             fields["class_names"] = tuple(fields["class_names"])
-            fields["colormap"] = tuple(tuple(color) for color in fields["colormap"])
+            colors = tuple(tuple(color) for color in fields["colormap"])
+            # Who wrote a file by hand without colours has seen these so far.
+            fields["colormap"] = colors or voc_colormap(len(fields["class_names"]))
             return cls(**fields)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(
