@@ -53,11 +53,11 @@ from deeplab_tf.networks.precision import PRECISIONS, precision_policy
 from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
 from deeplab_tf.training import compiling, runs, strategies, watching
 from deeplab_tf.training import resuming as run_callbacks
+from deeplab_tf.training.averaging import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.checkpoints import last_step, list_checkpoints
 from deeplab_tf.training.log import write_report
 from deeplab_tf.training.losses import balanced_class_weights
 from deeplab_tf.training.meter import RunMeter
-from deeplab_tf.training.optimizers import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.workers import Workers, find_workers
 from deeplab_tf.workdir import LOG_FILE, TENSORBOARD_FOLDER
 

@@ -16,12 +16,18 @@ import sys
 import warnings
 from pathlib import Path
 
-# Old module -> new one, both below this package. `.keras` files name the first four.
+# Old module -> new one, both below this package; or the parts that it was divided into.
+# `.keras` files name the first four.
 MOVED = {
     "layers": "networks.layers",
     "losses": "training.losses",
     "metrics": "evaluation.metrics",
-    "optimizers": "training.optimizers",
+    "optimizers": (
+        "training.optimizers",
+        "training.gradient_steps",
+        "training.averaging",
+        "training.schedules",
+    ),
     "backbones": "networks.backbones",
     "blocks": "networks.blocks",
     "crf": "inference.crf",
@@ -49,12 +55,22 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
-        new = f"{__package__}.{MOVED[module.__name__.rpartition('.')[2]]}"
+        new = MOVED[module.__name__.rpartition(".")[2]]
+        parts = (new,) if isinstance(new, str) else new
+        names = [f"{__package__}.{part}" for part in parts]
         warnings.warn(
-            f"{module.__name__} has moved to {new}.", DeprecationWarning, stacklevel=2
+            f"{module.__name__} has moved to {' and '.join(names)}.",
+            DeprecationWarning,
+            stacklevel=2,
         )
-        # The import system hands out what it finds under the name afterwards.
-        sys.modules[module.__name__] = importlib.import_module(new)
+        modules = [importlib.import_module(name) for name in names]
+        if len(modules) == 1:
+            # The import system hands out what it finds under the name afterwards.
+            sys.modules[module.__name__] = modules[0]
+            return
+        for part in modules:
+            public = {k: v for k, v in vars(part).items() if not k.startswith("_")}
+            vars(module).update(public)
 
 
 class _DatasetsOfCheckout(importlib.abc.MetaPathFinder):

@@ -18,18 +18,15 @@ from tensorflow import keras
 from deeplab_tf import DeepLabV3
 from deeplab_tf.networks.blocks import layer_defaults
 from deeplab_tf.networks.layers import is_keras3
+from deeplab_tf.training.averaging import AveragedEvaluation, averaged_weights
+from deeplab_tf.training.gradient_steps import loss_scaled, variable_name
 from deeplab_tf.training.losses import SegmentationLoss
 from deeplab_tf.training.optimizers import (
-    AveragedEvaluation,
-    PolySchedule,
-    averaged_weights,
     build_optimizer,
-    current_learning_rate,
-    loss_scaled,
     make_optimizer,
     undecayed_variables,
-    variable_name,
 )
+from deeplab_tf.training.schedules import PolySchedule, current_learning_rate
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDONS_LANE = tf.__version__.startswith("2.15")

@@ -15,6 +15,7 @@ from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
 from deeplab_tf.training import compiling
+from deeplab_tf.training.schedules import make_schedule
 from tests.support.networks import image_batch, randomize, small_config
 
 SMALLER = {"resnet101": "resnet18", "resnet50": "resnet18", "xception65": "xception41"}
@@ -62,14 +63,14 @@ def test_unknown_recipe_names_the_others():
 
 def test_poly_schedule_by_hand():
     config = TrainConfig(learning_rate=0.007, steps=30_000)
-    schedule = compiling.make_schedule(config)
+    schedule = make_schedule(config)
     assert float(schedule(0)) == pytest.approx(0.007)
     assert float(schedule(15_000)) == pytest.approx(0.007 * 0.5**0.9)
     assert float(schedule(30_000)) == 0.0
 
 
 def test_step_schedule_by_hand():
-    schedule = compiling.make_schedule(recipe_config("deeplab_v1_voc2012"))
+    schedule = make_schedule(recipe_config("deeplab_v1_voc2012"))
     rates = [float(schedule(step)) for step in (0, 1999, 2000, 5999)]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5], rtol=1e-5)
 
@@ -79,7 +80,7 @@ def test_step_schedule_by_hand():
 )
 def test_schedules_that_are_not_there_are_refused(changes):
     with pytest.raises(ValueError, match="poly.*step.*Received: schedule="):
-        compiling.make_schedule(TrainConfig(steps=10, **changes))
+        make_schedule(TrainConfig(steps=10, **changes))
 
 
 def step_on(config, seed=0):

@@ -13,37 +13,14 @@ from deeplab_tf.evaluation.metrics import MeanIoU
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
 from deeplab_tf.networks.weight_files import load_weights
-from deeplab_tf.training import optimizers
+from deeplab_tf.training import gradient_steps, optimizers
 from deeplab_tf.training.losses import SegmentationLoss
-from deeplab_tf.training.optimizers import PolySchedule
+from deeplab_tf.training.schedules import make_schedule
 from deeplab_tf.workdir import workdir_weights
 
-# Of the moving statistics: behind three, 5 per cent of what they were is left.
+# Of the moving statistics: after three, 5 per cent of what they were is left.
 TIME_CONSTANTS = 3
 MIN_NORMALIZED_IMAGES = 8
-
-
-def make_schedule(config: TrainConfig):
-    """The learning rate by update: poly behind a linear warm-up, or in steps of 0.1.
-
-    Raises:
-      ValueError: unknown schedule, or a warm-up in front of "step".
-    """
-    if config.schedule == "step" and not config.warmup_steps:
-        return keras.optimizers.schedules.ExponentialDecay(
-            config.learning_rate, config.decay_steps, 0.1, staircase=True
-        )
-    if config.schedule != "poly":
-        raise ValueError(
-            'schedule must be "poly", or "step" without warmup_steps. Received: '
-            f"schedule={config.schedule!r}, warmup_steps={config.warmup_steps}"
-        )
-    return PolySchedule(
-        config.learning_rate,
-        -(-config.steps // config.accumulation_steps),
-        config.poly_power,
-        config.warmup_steps,
-    )
 
 
 def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
@@ -77,7 +54,7 @@ def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
         undecayed=undecayed,
     )
     if config.precision == "float16":
-        return optimizers.loss_scaled(optimizer)
+        return gradient_steps.loss_scaled(optimizer)
     return optimizer
 
 

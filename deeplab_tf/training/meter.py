@@ -11,9 +11,10 @@ from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
+from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.log import CLASS_IOU, plain_names
-from deeplab_tf.training.optimizers import averaged_weights, current_learning_rate
 from deeplab_tf.training.resuming import validation_score
+from deeplab_tf.training.schedules import current_learning_rate
 
 LOG_STEPS = 100  # training steps in the window that TensorBoard's curves average
 

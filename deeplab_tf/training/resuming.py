@@ -10,9 +10,10 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.networks.weight_files import save_weights
+from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.checkpoints import CheckpointFolder
 from deeplab_tf.training.log import plain_names
-from deeplab_tf.training.optimizers import averaged_weights, build_optimizer
+from deeplab_tf.training.optimizers import build_optimizer
 from deeplab_tf.workdir import BEST_WEIGHTS, CHECKPOINT_FOLDER, LAST_WEIGHTS
 
 

@@ -19,10 +19,11 @@ from tensorflow import keras
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.files import atomic_write
 from deeplab_tf.pictures.visualize import panel
+from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.log import CLASS_IOU, format_duration, plain_names
 from deeplab_tf.training.meter import RunMeter
-from deeplab_tf.training.optimizers import averaged_weights, current_learning_rate
 from deeplab_tf.training.resuming import validation_score
+from deeplab_tf.training.schedules import current_learning_rate
 
 REDRAW_SECONDS = 0.5
 # Columns of log.csv that come first, in this order.
