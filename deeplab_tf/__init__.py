@@ -6,7 +6,7 @@ builders of data sets) does not wait for it.
 
 import importlib
 
-from deeplab_tf import moved
+from deeplab_tf import moved, registration
 
 # Public name -> the module that has it.
 _HOMES = {
@@ -35,6 +35,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 moved.install()
+registration.install()
 
 
 def __getattr__(name):

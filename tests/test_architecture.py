@@ -20,6 +20,7 @@ ROOMS = {
     "files": (1, ()),
     "labels": (1, ("class_tables", "colors")),
     "moved": (1, ()),
+    "registration": (1, ()),
     "version": (1, ()),
     "config": (2, ()),
     "networks": (2, ()),
