@@ -24,15 +24,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import tensorflow as tf
 from absl import app, flags
 from tqdm import tqdm
 
 from deeplab_tf.command_names import as_typed, call_of, run_with_flags
 from deeplab_tf.data.building.output_folder import full_path
-from deeplab_tf.data.inspection.facts import read_split
 from deeplab_tf.data.inspection.output_files import write_inspection
 from deeplab_tf.data.inspection.report import report
 from deeplab_tf.data.inspection.summary import summarize
@@ -62,6 +58,9 @@ def inspect(
       FileNotFoundError: no info.json, or no or not all records of a split.
       ValueError: bad records, by name, or damage of another kind.
     """
+    # TensorFlow, for which --help does not wait.
+    from deeplab_tf.data.inspection.facts import read_split
+
     data_dir = full_path(data_dir)
     info = read_info(data_dir)
     start = time.perf_counter()
@@ -113,6 +112,8 @@ def main(arguments: Sequence[str]) -> None:
             f"Expected one folder of records: {call_of('inspect')} RECORDS. "
             f"Received: {' '.join(arguments[1:]) or 'none'}"
         )
+    import tensorflow as tf
+
     try:
         summary = inspect(
             arguments[1],
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     run_with_flags(define_flags, main)
 
 

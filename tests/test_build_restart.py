@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,15 +21,13 @@ from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.data.records.tfrecord import shard_paths
+from tests.support import slow_builder
 from tests.support.pairs import files_of, make_pairs, save_image
+from tests.support.slow_builder import INFO, NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
-INFO = DatasetInfo("two", ("a", "b"))
-NAMES = "abcdefgh"  # two in each of four shards
 
 
-# Module-level and with paths as arguments, so that worker processes can import it
-# without TensorFlow: see SLOW_BUILD for those.
 def build(out, samples, read_sample=build_voc2012.read_sample, **options):
     options = {"num_processes": 1, **options}
     splits = {"train": samples}
@@ -141,6 +140,42 @@ def test_other_samples_or_classes_start_anew(samples, tmp_path):
     assert "".join(reader.names) == NAMES
 
 
+PRINT_FINGERPRINT = """
+from deeplab_tf.data.building import pairs, shards
+from deeplab_tf.data.records.info import DatasetInfo
+samples = {"train": [pairs.Sample("a", "", "")]}
+shard, = shards.plan_shards(samples, 1, len, DatasetInfo("two", ("a", "b")))
+print(shard.fingerprint)
+"""
+
+
+@pytest.mark.parametrize("builders", ["datasets", "deeplab_tf/datasets"])
+def test_mended_code_makes_shards_anew(tmp_path, builders):
+    """In a checkout and in a wheel. A shard is kept where its fingerprint fits."""
+
+    def fingerprint():
+        command = [sys.executable, "-c", PRINT_FINGERPRINT]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "deeplab_tf", tmp_path / "deeplab_tf", ignore=ignored)
+    shutil.copytree(ROOT / "datasets", tmp_path / builders, ignore=ignored)
+    before = fingerprint()
+    for module, counts in (
+        ("deeplab_tf/data/folders/class_map.py", True),
+        (f"{builders}/sources/matlab.py", True),
+        ("deeplab_tf/networks/heads.py", False),
+    ):
+        path = tmp_path / module
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        assert (fingerprint() != before) == counts, module
+        path.write_bytes(content)
+    assert fingerprint() == before
+
+
 def test_a_mended_pair_costs_its_shard_alone(samples, uninterrupted, tmp_path):
     bad = Path(samples[5].label)
     content = bad.read_bytes()
@@ -213,44 +248,10 @@ def test_two_runs_do_not_write_the_same_folder(samples, tmp_path):
         assert (running / "half").exists()
 
 
-# A builder whose reader leaves the number of its process, and waits at e and later.
-SLOW_BUILD = """
-import os, pathlib, time
-from datasets import build_voc2012
-from deeplab_tf.data.building import command_line, dataset
-from deeplab_tf.data.building.pairs import Sample
-from deeplab_tf.data.records.info import DatasetInfo
-
-folder = pathlib.Path(os.environ["FOLDER"])
-
-def read_sample(sample):
-    folder.joinpath(f"worker-{os.getpid()}").touch()
-    end = time.monotonic() + 120  # nothing stays behind a test that failed
-    while sample.name >= 'e' and time.monotonic() < end:
-        if folder.joinpath("go").exists():
-            break
-        folder.joinpath("waiting").touch()
-        time.sleep(0.1)
-    return build_voc2012.read_sample(sample)
-
-def main():
-    samples = [
-        Sample(name, f"{folder}/images/{name}.png", f"{folder}/labels/{name}.png")
-        for name in "abcdefgh"
-    ]
-    info = DatasetInfo("two", ("a", "b"))
-    options = dict(num_processes=2, runner=os.environ["RUNNER"])
-    splits = {"train": samples}
-    dataset.build_dataset(folder / "out", info, splits, read_sample, **options)
-
-if __name__ == "__main__":
-    command_line.run_builder(lambda: None, main)
-"""
-
-
-def wait_until(condition, seconds=120):
+def wait_until(condition, process=None, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
+        assert process is None or process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
@@ -265,19 +266,19 @@ def workers(folder: Path) -> list[int]:
 
 
 def start(folder: Path, runner: str = "local") -> subprocess.Popen:
-    script = folder / "slow.py"
-    script.write_text(SLOW_BUILD)
     return subprocess.Popen(
-        [sys.executable, str(script)],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "FOLDER": str(folder),
-            "RUNNER": runner,
-        },
+        [sys.executable, "-c", slow_builder.PROGRAM],
+        cwd=ROOT,
+        env={**os.environ, "FOLDER": str(folder), "RUNNER": runner},
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def go_on(folder: Path, samples: list[Sample]) -> None:
+    """Runs the builder of `start` to its end, in this process."""
+    (folder / "go").touch()
+    build(folder / "out", samples, slow_builder.read_sample)
 
 
 needs_proc = pytest.mark.skipif(
@@ -293,7 +294,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     unfinished = tmp_path / "out.incomplete"
     report = unfinished / f"train-00001-of-00004.tfrecord{shards.REPORT_SUFFIX}"
     process = start(tmp_path)
-    wait_until(lambda: report.exists() and (tmp_path / "waiting").exists())
+    wait_until(lambda: report.exists() and (tmp_path / "waiting").exists(), process)
     process.send_signal(kill)
     if kill == signal.SIGTERM:  # its workers wait on
         for worker in workers(tmp_path):
@@ -304,10 +305,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     first = unfinished / "train-00000-of-00004.tfrecord"
     state = first.stat().st_mtime_ns, first.stat().st_ino
     (unfinished / "train-00000-of-00009.tfrecord").touch()
-    (tmp_path / "go").touch()
-    process = start(tmp_path)
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    go_on(tmp_path, samples)
     assert files_of(tmp_path / "out") == uninterrupted
     first = tmp_path / "out" / "train-00000-of-00004.tfrecord"
     assert (first.stat().st_mtime_ns, first.stat().st_ino) == state
@@ -319,7 +317,9 @@ def test_a_killed_worker_ends_the_build_with_a_sentence(
     samples, uninterrupted, tmp_path
 ):
     process = start(tmp_path)
-    wait_until(lambda: (tmp_path / "waiting").exists() and len(workers(tmp_path)) == 2)
+    wait_until(
+        lambda: (tmp_path / "waiting").exists() and len(workers(tmp_path)) == 2, process
+    )
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -408,7 +408,9 @@ def test_a_killed_beam_worker_ends_the_build_and_the_next_goes_on(
         process = start(tmp_path, "DirectRunner")
     finally:
         signal.signal(signal.SIGINT, handler)
-    wait_until(lambda: (tmp_path / "waiting").exists() and len(workers(tmp_path)) == 2)
+    wait_until(
+        lambda: (tmp_path / "waiting").exists() and len(workers(tmp_path)) == 2, process
+    )
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
     time.sleep(1)
     (tmp_path / "go").touch()  # The other worker ends what it does.
@@ -417,7 +419,5 @@ def test_a_killed_beam_worker_ends_the_build_and_the_next_goes_on(
     assert "A worker process was killed" in errors
     assert "a worker process was killed" in errors.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-    process = start(tmp_path, "DirectRunner")
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    go_on(tmp_path, samples)
     assert files_of(tmp_path / "out") == uninterrupted

@@ -17,11 +17,11 @@ BUILDERS = sorted(path.stem for path in (ROOT / "datasets").glob("build_*.py"))
 NO_FILES = ("build_shapes", "build_tfds")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -32,6 +32,27 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 def test_each_row_has_a_builder(name):
     sources = [(ROOT / "datasets" / f"{b}.py").read_text("utf-8") for b in BUILDERS]
     assert any(f'"{name}"' in source for source in sources)
+
+
+@pytest.mark.parametrize("module", ["unpack", "inspect_records"])
+def test_help_of_the_other_commands(module):
+    shown = run("-m", f"datasets.{module}", "--help").stdout
+    assert f"python -m datasets.{module} " in shown and "--output_dir:" in shown
+
+
+def test_the_old_spelling_of_inspect_says_the_new_one():
+    done = run("-m", "datasets.inspect", "runs/data/camvid", "--output_dir=x")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == (
+        "datasets.inspect is now called: python -m datasets.inspect_records RECORDS\n"
+    )
+
+
+def test_a_script_of_datasets_shadows_no_module_of_python():
+    """Its folder comes first in sys.path: NumPy would import an inspect.py there."""
+    script = str(ROOT / "datasets" / "build_folder.py")
+    shown = run(script, "--help", PYTHONPATH=str(ROOT))
+    assert "--label_colors:" in shown.stdout, shown.stderr
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from deeplab_tf.data.inspection.facts import ImageFacts
+if TYPE_CHECKING:
+    from deeplab_tf.data.inspection.facts import ImageFacts
 
 
 def find_duplicates(images: Iterable[ImageFacts]) -> list[dict]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.data.building.output_folder import whole_file
 from deeplab_tf.data.inspection.contact_sheet import Example, draw_contact_sheet
-from deeplab_tf.data.inspection.facts import SplitFacts
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import parse_example
+
+if TYPE_CHECKING:
+    from deeplab_tf.data.inspection.facts import SplitFacts
 
 
 def contact_sheet(
@@ -48,6 +50,8 @@ def write_inspection(
     Returns:
       The paths of the files.
     """
+    import tensorflow as tf
+
     tf.io.gfile.makedirs(output_dir)
     files = {"inspection.json": (json.dumps(summary, indent=1) + "\n").encode()}
     for split, facts in splits.items():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from deeplab_tf.data.inspection.facts import SplitFacts
 from deeplab_tf.data.records.info import DatasetInfo
+
+if TYPE_CHECKING:
+    from deeplab_tf.data.inspection.facts import SplitFacts
 
 # A class that more images than this share show cannot be repeated by its presence.
 MAX_REPEATED_SHARE = 0.5

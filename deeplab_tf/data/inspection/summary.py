@@ -5,14 +5,17 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deeplab_tf.class_weights import median_frequency_weights
 from deeplab_tf.data.inspection.duplicates import find_duplicates, shared, within_split
-from deeplab_tf.data.inspection.facts import ImageFacts, SplitFacts
 from deeplab_tf.data.inspection.suggestions import suggest
 from deeplab_tf.data.records.info import DatasetInfo
+
+if TYPE_CHECKING:
+    from deeplab_tf.data.inspection.facts import ImageFacts, SplitFacts
 
 # A class is rare where the median class has more than so many times its pixels, or
 # more than so many times its images.
