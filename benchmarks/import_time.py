@@ -5,6 +5,7 @@ python -m benchmarks.import_time    prints one JSON line
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -28,6 +29,10 @@ def seconds_to_import(name: str) -> float:
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     names = ("tensorflow", "deeplab_tf")
     for name in names:
         seconds_to_import(name)  # files into the cache of the system

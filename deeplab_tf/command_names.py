@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags
 
@@ -31,9 +32,12 @@ _IN_CHECKOUT = {
 }
 
 
+_HAS_SCRIPTS = (Path(__file__).resolve().parents[1] / "train.py").is_file()
+
+
 def is_console() -> bool:
-    """Whether this process was started by the console command `deeplab-tf`."""
-    return sys.argv[0].split(" ")[0] == CONSOLE
+    """Whether commands are called by `deeplab-tf`: as this one was, or none other."""
+    return sys.argv[0].split(" ")[0] == CONSOLE or not _HAS_SCRIPTS
 
 
 def call_of(command: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from deeplab_tf.command_names import call_of
 from deeplab_tf.files import atomic_write
 
 
@@ -202,7 +203,7 @@ def read_config(workdir: str | os.PathLike) -> TrainConfig:
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{os.fspath(workdir)} is not a workdir: it has no config.json. "
-            "Run: python train.py --workdir=..."
+            f"Run: {call_of('train')} --workdir=..."
         )
     with open(path, encoding="utf-8") as file:
         try:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from deeplab_tf.command_names import call_of
 from deeplab_tf.data.building.errors import DatasetError
 
 
@@ -46,7 +47,7 @@ def find_sources(
         wanted = folder / f"{prefix}{{train,val}}{year or '2017'}{suffix}"
         raise DatasetError(
             f"Expected {wanted} for task {task}. Received: none of them. See "
-            "python -m datasets.build_coco --help for the layout."
+            f"{call_of('build coco')} --help for the layout."
         )
     return sources
 

@@ -7,6 +7,7 @@ import os
 import tensorflow as tf
 from absl import logging as absl_logging
 
+from deeplab_tf.command_names import call_of
 from deeplab_tf.labels import Labels
 
 LABELS_FILE = "labels.json"
@@ -30,7 +31,7 @@ def find_version(path: str | os.PathLike) -> str:
             return folder
     raise FileNotFoundError(
         f"{path} holds no exported model. "
-        "Run: python export.py --workdir=... --output_dir=..."
+        f"Run: {call_of('export')} --workdir=... --output_dir=..."
     )
 
 

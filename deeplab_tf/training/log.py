@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+from deeplab_tf.command_names import call_of, name_of
 from deeplab_tf.config import TrainConfig, read_config
 from deeplab_tf.files import atomic_write
 from deeplab_tf.workdir import CURVES_FILE, LOG_FILE, SUMMARY_FILE
@@ -254,12 +255,12 @@ def write_report(workdir: str | os.PathLike) -> str:
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="python -m deeplab_tf.report", description=__doc__.partition("\n")[0]
+        prog=call_of("report"), description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--workdir", required=True, help="Folder of a run of train.py.")
     workdir = parser.parse_args(arguments).workdir
     try:
         print(write_report(workdir))
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"deeplab_tf.report: {error}")
+        sys.exit(f"{name_of('report')}: {error}")
     print(f"Written: {os.path.join(workdir, CURVES_FILE)}")

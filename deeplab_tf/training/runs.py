@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator
 
+from deeplab_tf.command_names import call_of
 from deeplab_tf.config import (
     NETWORK_FIELDS,
     TrainConfig,
@@ -33,7 +34,7 @@ def check_init(init: str) -> None:
     recipe = os.path.basename(init)
     advice = "Give the path of a weight file or of a workdir."
     if recipe in RECIPES:
-        advice = f"Run first: python train.py --recipe={recipe}"
+        advice = f"Run first: {call_of('train')} --recipe={recipe}"
     raise FileNotFoundError(f"There is no {init} to start from. {advice}")
 
 

@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.command_names import as_typed, call_of, name_of
 from deeplab_tf.config import TrainConfig, parse_changes, write_config
 from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.models import build_model
@@ -234,8 +235,8 @@ def _is_empty_folder(path) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m deeplab_tf.weights",
-        description=__doc__,
+        prog=call_of("weights"),
+        description=as_typed(__doc__),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", choices=sorted(SOURCES), metavar="SOURCE")
@@ -264,9 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             **parse_changes(options.set),
         )
     except (OSError, ValueError) as error:
-        sys.exit(f"deeplab_tf.weights: {error}")
+        sys.exit(f"{name_of('weights')}: {error}")
     print(report)
     print(f"Written: {options.output}")
     print(
-        f"Next: python predict.py --workdir={options.output} --input=... --output=..."
+        f"Next: {call_of('predict')} --workdir={options.output} "
+        "--input=... --output=..."
     )

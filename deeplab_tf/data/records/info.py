@@ -14,6 +14,7 @@ import os
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.colors import Color, voc_colormap
+from deeplab_tf.command_names import call_of
 from deeplab_tf.labels import colormap_for
 
 INFO_FILE = "info.json"
@@ -103,7 +104,7 @@ def read_info(data_dir: str) -> DatasetInfo:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"No {INFO_FILE} in {data_dir}. Expected a folder written by a builder. "
-            "Run: python -m datasets.build_folder --help (or another builder)."
+            f"Run: {call_of('build folder')} --help (or another builder)."
         )
     with tf.io.gfile.GFile(path) as file:
         return DatasetInfo.from_json(file.read())

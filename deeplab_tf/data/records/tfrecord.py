@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from deeplab_tf.command_names import call_of
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -222,7 +224,7 @@ def shard_paths(data_dir: str, split: str) -> list[str]:
         pattern = os.path.join(data_dir, f"{split}-*-of-*.tfrecord")
         raise FileNotFoundError(
             f"No TFRecords match {pattern}. Splits found there: {splits}. "
-            "Run: python -m datasets.build_folder --help (or another builder)."
+            f"Run: {call_of('build folder')} --help (or another builder)."
         )
     count = int(found[0][-len("00000.tfrecord") : -len(".tfrecord")])
     expected = [shard_name(split, index, count) for index in range(count)]
