@@ -30,6 +30,7 @@ of COCO itself see datasets.build_coco.
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from pathlib import Path
 from absl import flags
 
 from deeplab_tf.data.building import command_line, dataset, image_files, pairs
+from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import DatasetInfo
 
@@ -220,9 +222,7 @@ def build_coco_json(
     }
     if list(splits) == [""]:
         splits = folder_splits.split_by_fraction(splits[""], val_fraction, seed)
-    info = DatasetInfo(
-        name=Path(output_dir).expanduser().resolve().name, class_names=names
-    )
+    info = DatasetInfo(os.path.basename(full_path(output_dir)), class_names=names)
     read = functools.partial(
         coco_regions.read_sample, exif_orientation=exif_orientation
     )
@@ -238,11 +238,17 @@ def define_flags() -> None:
         "train=a.json,val=b.json.",
         required=True,
     )
-    flags.DEFINE_string("images_dir", "", "Default: the folder of each JSON file.")
-    flags.DEFINE_float("val_fraction", 0.1, "For val, of one JSON file.")
-    flags.DEFINE_integer("seed", 0, "Chooses which images val_fraction takes.")
-    flags.DEFINE_bool("ignore_crowd", False, "Regions with iscrowd become 255.")
-    flags.DEFINE_bool("skip_empty", False, "Leave out images without annotations.")
+    flags.DEFINE_string(
+        "images_dir", "", "Folder of the images; by default that of each JSON file."
+    )
+    flags.DEFINE_float(
+        "val_fraction", 0.1, "Share of the images for val, of one JSON file."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the choice of images for val.")
+    flags.DEFINE_bool("ignore_crowd", False, "Whether regions with iscrowd become 255.")
+    flags.DEFINE_bool(
+        "skip_empty", False, "Whether images without annotations are left out."
+    )
     image_files.define_exif_flag()
 
 

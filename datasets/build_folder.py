@@ -18,16 +18,20 @@ is found in this order:
 5. a fraction of the names chosen by a seed: --val_fraction, --seed.
 
 Where the colours of masks are the classes (RGB, or a palette that is not in the order
-of ids), --label_colors=FILE says which colour is which class; see
-`folders.color_tables` for its forms. --label_colors=infer takes every colour of all
-masks for a class, shows them with their shares of pixels and writes them to
-OUTPUT_DIR.label_colors.csv, where classes can be named, or called void, for another
-run with --label_colors=OUTPUT_DIR.label_colors.csv --overwrite.
+of ids), --label_colors=FILE says which colour is which class; `color_tables` has its
+forms. --label_colors=infer takes every colour of all masks for a class, shows them with
+their shares of pixels and writes them to OUTPUT_DIR.label_colors.csv, where classes can
+be named, or called void, for another run with
+--label_colors=OUTPUT_DIR.label_colors.csv --overwrite.
 
---class_map=FILE merges and drops classes; see `data.folders.class_map`.
+--class_map=FILE merges and drops classes; see `class_map`.
+
+Classes are drawn in the colours of --label_colors, or of the masks' palettes where
+these are made for the classes, see `mask_palettes`; else in those of the published data
+set with these class names, or in colours that differ as far as they can.
 
 JPEG and PNG images in RGB are stored as they are, others as RGB PNGs of the same
-pixels; see `data.building.image_files`.
+pixels; see `image_files`. These modules are in `deeplab_tf.data`.
 """
 
 from __future__ import annotations
@@ -117,30 +121,43 @@ def define_flags() -> None:
 
 def _define_pair_flags() -> None:
     flags.DEFINE_string("input_dir", None, "Folder with images/ and labels/ in it.")
-    flags.DEFINE_string("images_dir", None, "Folder of images; default: in input_dir.")
-    flags.DEFINE_string("labels_dir", None, "Folder of masks; default: in input_dir.")
-    flags.DEFINE_string("image_ending", "", "Of images' names, before the suffix.")
-    flags.DEFINE_string("label_ending", "", "Of masks' names, before the suffix.")
+    flags.DEFINE_string(
+        "images_dir", None, "Folder of the images; by default images/ in input_dir."
+    )
+    flags.DEFINE_string(
+        "labels_dir", None, "Folder of the masks; by default labels/ in input_dir."
+    )
+    flags.DEFINE_string(
+        "image_ending", "", "Ending of the images' names, as _sat in 1_sat.jpg."
+    )
+    flags.DEFINE_string(
+        "label_ending", "", "Ending of the masks' names, as _mask in 1_mask.png."
+    )
     flags.DEFINE_list(
         "list",
         [],
         "CSV files with the columns image, label and split, instead of folders. Paths "
         "in them start from input_dir, or from the CSV file's folder.",
     )
-    flags.DEFINE_float("val_fraction", 0.1, "For val, where nothing names the splits.")
-    flags.DEFINE_integer("seed", 0, "Chooses which pairs val_fraction takes.")
+    flags.DEFINE_float(
+        "val_fraction", 0.1, "Share of the pairs for val, where nothing names splits."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the choice of pairs for val.")
 
 
 def _define_label_flags() -> None:
     flags.DEFINE_string("class_names", None, "Text file with one class name a line.")
     flags.DEFINE_integer(
-        "num_classes", None, "Default: the class names, or the highest id plus 1."
+        "num_classes",
+        None,
+        "Number of classes; by default that of class_names or label_ids, else the "
+        "highest id plus 1.",
     )
     flags.DEFINE_list(
         "label_ids",
         [],
-        "Stored ids of class 0, 1...: 0,255 for masks of 0 and 255. Default: a stored "
-        "id is a class id.",
+        "Stored ids of class 0, of class 1 and so on: 0,255 for masks of 0 and 255. By "
+        "default a stored id is a class id.",
     )
     flags.DEFINE_list(
         "ignore_label",
@@ -150,18 +167,19 @@ def _define_label_flags() -> None:
     flags.DEFINE_string(
         "label_colors",
         None,
-        "File that says which colour is which class, or infer: each colour is one.",
+        "File that says which colour is which class; or infer, and each colour is one.",
     )
     flags.DEFINE_enum(
         "other_colors",
         "refuse",
         ["refuse", "ignore"],
-        "Pixels of colours that label_colors has not.",
+        "What to do with pixels in colours that label_colors does not have: refuse "
+        "their mask, or make them 255.",
     )
     flags.DEFINE_string(
         "class_map",
         None,
-        "File of lines OLD,NEW that merges classes; NEW may be ignore.",
+        "File of lines OLD,NEW that merge classes, or drop them where NEW is ignore.",
     )
 
 

@@ -170,7 +170,7 @@ def test_folder_class_names_and_ids(tmp_path):
         ),
         ({"label_ids": (7, 9), "ignore_label": (9,)}, "each once"),
         ({"num_classes": 300}, "Expected 1 to 255 classes"),
-        ({"other_colors": "ignore"}, "--other_colors with --label_colors alone"),
+        ({"other_colors": "ignore"}, "only together with --label_colors"),
         ({"label_colors": "infer", "label_ids": (1, 2)}, "without --label_ids"),
         ({"class_map": "NAMES", "num_classes": 3}, "without --num_classes"),
     ],
@@ -353,7 +353,7 @@ def test_csv_names_hold_the_folder_where_stems_are_the_same(tmp_path):
         ("image,mask\na,b\n", "Expected the columns image,label .*: image,mask"),
         ("image,label,fold\na,b,c\n", "Received: image,label,fold"),
         ("a.png,b.png\n", "Received: a.png,b.png"),
-        ("image,label\n", "Received: a header"),
+        ("image,label\n", "Received: a header alone"),
         ("image,label\na.png\n", "a value for each.*Received: a.png .*pair 1"),
         ("image,label,split\na,b,\n", r"a value for each.*Received: a,b"),
         ("image,label\na,b\nc,d\nx/../a,b\n", "each image once.*pair 1 and.*pair 3"),
@@ -418,12 +418,12 @@ def test_forms_of_color_tables(tmp_path, text):
 
 def test_several_colors_may_be_void(tmp_path):
     path = write_list(tmp_path, "0 0 0 void\n1 1 1 void\n2 2 2 road\n")
-    classes = class_map.colors(color_tables.read_table(path))
+    classes = class_map.classes_of_colors(color_tables.read_table(path))
     assert classes.names == ("road",)
     assert classes.class_ids[:4] == (255, 255, 0, class_map.UNKNOWN)
     path = write_list(tmp_path, "0 0 0 void\n1 1 1 Ignore\n")
     with pytest.raises(DatasetError, match="Received: only Ignore, void"):
-        class_map.colors(color_tables.read_table(path))
+        class_map.classes_of_colors(color_tables.read_table(path))
 
 
 def test_names_of_colors_may_have_spaces(tmp_path):
@@ -629,7 +629,7 @@ def test_too_many_colors_are_refused(tmp_path):
 
 def test_color_masks_without_a_table_say_what_to_do(tmp_path):
     color_pairs(tmp_path)
-    with pytest.raises(DatasetError, match="none of 4 that can be read.*=infer"):
+    with pytest.raises(DatasetError, match="can be read.*none among 4.*=infer"):
         folder_build(tmp_path)
     with pytest.raises(DatasetError, match="train/a: .*a.png has colours.*=infer"):
         folder_build(tmp_path, rules=LabelRules(num_classes=3), val_fraction=0)
@@ -719,7 +719,7 @@ def test_class_map_of_colors(tmp_path):
         ("sky, up\n*, ignore\n*, up\n", r"one line for \*.*Received: 2"),
         ("*, ignore\n", "1 to 255 new classes.*Received: 0"),
         ("sky\n", "a comma, and the name.*Received: sky"),
-        ("sky,a\nroad,a\ncar,a\n*,b\n", "Received none for: b"),
+        ("sky,a\nroad,a\ncar,a\n*,b\n", "Received: none for b"),
     ],
 )
 def test_wrong_class_maps(tmp_path, text, sentence):

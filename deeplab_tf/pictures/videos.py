@@ -40,10 +40,10 @@ def open_video(path: str, backend: str | None = None) -> Iterator[Video]:
 
     Args:
       path: the file.
-      backend: "opencv" or "ffmpeg"; None takes the first that is there.
+      backend: "opencv" or "ffmpeg"; None takes the first that is installed.
 
     Raises:
-      ValueError: not a video, or neither OpenCV nor ffmpeg is there.
+      ValueError: not a video, or neither OpenCV nor ffmpeg is installed.
     """
     reader = {"opencv": _opencv_reader, "ffmpeg": _ffmpeg_reader}
     with reader[backend or find_backend()](path) as video:
@@ -66,7 +66,7 @@ def create_video(
       odd side the last pixels are left out: the codecs take even ones.
 
     Raises:
-      ValueError: neither OpenCV nor ffmpeg is there.
+      ValueError: neither OpenCV nor ffmpeg is installed.
       OSError: it cannot be written.
     """
     writer = {"opencv": _OpenCVWriter, "ffmpeg": _FFmpegWriter}[
@@ -100,7 +100,7 @@ def find_backend() -> str:
     """Returns "opencv" or "ffmpeg".
 
     Raises:
-      ValueError: neither is there.
+      ValueError: neither is installed.
     """
     if importlib.util.find_spec("cv2"):
         return "opencv"
@@ -108,8 +108,11 @@ def find_backend() -> str:
         return "ffmpeg"
     raise ValueError(
         "a video needs OpenCV (pip install opencv-python-headless) or the ffmpeg "
-        "program, and neither is here"
+        "program, and neither is installed"
     )
+
+
+# --- By OpenCV -----------------------------------------------------------------------
 
 
 def _import_opencv():
@@ -155,6 +158,8 @@ class _OpenCVWriter:
     def close(self) -> None:
         self._writer.release()
 
+
+# --- By ffmpeg -----------------------------------------------------------------------
 
 _FFMPEG = ("ffmpeg", "-nostdin", "-v", "error")
 

@@ -9,17 +9,25 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_tf.class_tables import IGNORE_LABEL
-from deeplab_tf.colors import IGNORE_COLOR
+from deeplab_tf.colors import IGNORE_COLOR, Color
 from deeplab_tf.files import atomic_write
 
 _LEGEND_TEXT = (20, 20, 20)
 _BLOCK = 2**18  # values that are worked on at once, so that large images fit
 
+Colormap = Sequence[Color]
 
-def colorize(classes, colormap, ignore_label: int = IGNORE_LABEL) -> np.ndarray:
+
+# --- Colours -------------------------------------------------------------------------
+
+
+def colorize(
+    classes: ArrayLike, colormap: Colormap, ignore_label: int = IGNORE_LABEL
+) -> np.ndarray:
     """Paints every pixel in the colour of its class.
 
     Args:
@@ -41,7 +49,11 @@ def colorize(classes, colormap, ignore_label: int = IGNORE_LABEL) -> np.ndarray:
 
 
 def overlay(
-    image, classes, colormap, alpha: float = 0.5, ignore_label: int = IGNORE_LABEL
+    image: ArrayLike,
+    classes: ArrayLike,
+    colormap: Colormap,
+    alpha: float = 0.5,
+    ignore_label: int = IGNORE_LABEL,
 ) -> np.ndarray:
     """Blends the colours of the classes over an image.
 
@@ -75,57 +87,12 @@ def overlay(
     return picture
 
 
-def shrink(image, classes, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes an image and its classes smaller by a whole number, where they are large.
-
-    Args:
-      image: uint8 [height, width, 3].
-      classes: integers [height, width].
-      max_pixels: most pixels of the result.
-
-    Returns:
-      (uint8 [height / k, width / k, 3], integers [height / k, width / k]), rounded
-      down: means of k x k pixels, and the class in the middle of each; as given for
-      k = 1.
-    """
-    factor = int(np.ceil(np.sqrt(classes.size / max_pixels)))
-    if factor <= 1:
-        return image, classes
-    height, width = (side // factor for side in classes.shape)
-    smaller = np.empty((height, width, 3), np.uint8)
-    for row in range(height):
-        strip = image[row * factor : (row + 1) * factor, : width * factor]
-        cells = strip.reshape(factor, width, factor, 3)
-        smaller[row] = _as_uint8(cells.mean((0, 2), dtype=np.float32))
-    middle = classes[factor // 2 :: factor, factor // 2 :: factor]
-    return smaller, middle[:height, :width]
-
-
-def class_counts(classes) -> np.ndarray:
-    """Counts the pixels of each id.
-
-    Args:
-      classes: integers [height, width] in 0..255.
-
-    Returns:
-      int64 [256].
-    """
-    classes = np.asarray(classes)
-    counts = np.zeros(256, np.int64)
-    for rows in row_blocks(classes.shape):
-        counts += np.bincount(classes[rows].ravel(), minlength=256)
-    return counts
-
-
-def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
-    """Yields slices of the first axis, of about 2**18 values each."""
-    step = max(1, _BLOCK // max(1, int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], step):
-        yield slice(start, start + step)
-
-
 def panel(
-    image, label, prediction, colormap, ignore_label: int = IGNORE_LABEL
+    image: ArrayLike,
+    label: ArrayLike,
+    prediction: ArrayLike,
+    colormap: Colormap,
+    ignore_label: int = IGNORE_LABEL,
 ) -> np.ndarray:
     """Sets image, label and prediction side by side, as TensorBoard shows them.
 
@@ -154,7 +121,27 @@ def panel(
     return np.concatenate(pictures, axis=1)
 
 
-def legend(colormap, class_names: Sequence[str], width: int) -> np.ndarray:
+def _check_classes(classes: np.ndarray, num_classes: int, ignore_label: int) -> None:
+    """Raises ValueError where there is an id without a colour."""
+    for rows in row_blocks(classes.shape):
+        block = classes[rows]
+        known = (block >= 0) & (block < num_classes) | (block == ignore_label)
+        if not known.all():
+            raise ValueError(
+                f"classes must hold ids in [0, {num_classes}), one per colour, or the "
+                f"ignore label {ignore_label}. Received: {block[~known][0]}"
+            )
+
+
+def _as_uint8(image: ArrayLike) -> np.ndarray:
+    """Rounds to the nearest of 0..255."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+# --- Legends -------------------------------------------------------------------------
+
+
+def legend(colormap: Colormap, class_names: Sequence[str], width: int) -> np.ndarray:
     """Draws a strip of colour swatches with names, in as many rows as it takes.
 
     Args:
@@ -190,10 +177,30 @@ def legend(colormap, class_names: Sequence[str], width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
+def _flow(widths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], int]:
+    """Sets boxes left to right in rows; returns (x, row) of each and the width used."""
+    width = max([width, *widths])
+    positions, x, row = [], 0, 0
+    for box in widths:
+        if x and x + box > width:
+            x, row = 0, row + 1
+        positions.append((x, row))
+        x += box
+    return positions, width
+
+
+def _check_names(colormap: Colormap, class_names: Sequence[str]) -> None:
+    if len(colormap) != len(class_names):
+        raise ValueError(
+            "Expected one class name per colour. Received: "
+            f"{len(class_names)} names and {len(colormap)} colours"
+        )
+
+
 def overlay_with_legend(
-    image,
-    classes,
-    colormap,
+    image: ArrayLike,
+    classes: ArrayLike,
+    colormap: Colormap,
     class_names: Sequence[str],
     alpha: float = 0.5,
     ignore_label: int = IGNORE_LABEL,
@@ -233,8 +240,14 @@ def above(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
     return canvas
 
 
+# --- Files ---------------------------------------------------------------------------
+
+
 def save_palette_png(
-    path: str | os.PathLike, classes, colormap, ignore_label: int = IGNORE_LABEL
+    path: str | os.PathLike,
+    classes: ArrayLike,
+    colormap: Colormap,
+    ignore_label: int = IGNORE_LABEL,
 ) -> None:
     """Writes class ids as a PNG whose palette shows them in colour, as VOC's masks.
 
@@ -253,7 +266,9 @@ def save_palette_png(
     save_png(path, palette_picture(classes, colormap, ignore_label))
 
 
-def palette_picture(classes, colormap, ignore_label: int = IGNORE_LABEL) -> Image.Image:
+def palette_picture(
+    classes: ArrayLike, colormap: Colormap, ignore_label: int = IGNORE_LABEL
+) -> Image.Image:
     """Returns what `save_palette_png` writes, and raises what it does."""
     classes = np.asarray(classes)
     _check_classes(classes, len(colormap), ignore_label)
@@ -265,7 +280,7 @@ def palette_picture(classes, colormap, ignore_label: int = IGNORE_LABEL) -> Imag
     return picture
 
 
-def save_png(path: str | os.PathLike, picture) -> None:
+def save_png(path: str | os.PathLike, picture: Image.Image | np.ndarray) -> None:
     """Writes a Pillow image, or uint8 [height, width, 3], as PNG, whole or not at all.
 
     Raises:
@@ -277,37 +292,55 @@ def save_png(path: str | os.PathLike, picture) -> None:
         picture.save(file, format="PNG")
 
 
-def _check_classes(classes, num_classes, ignore_label):
+# --- Large images --------------------------------------------------------------------
+
+
+def shrink(
+    image: np.ndarray, classes: np.ndarray, max_pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Makes an image and its classes smaller by a whole number, where they are large.
+
+    Args:
+      image: uint8 [height, width, 3].
+      classes: integers [height, width].
+      max_pixels: most pixels of the result.
+
+    Returns:
+      (uint8 [height / k, width / k, 3], integers [height / k, width / k]), rounded
+      down: means of k x k pixels, and the class in the middle of each; as given for
+      k = 1.
+    """
+    factor = int(np.ceil(np.sqrt(classes.size / max_pixels)))
+    if factor <= 1:
+        return image, classes
+    height, width = (side // factor for side in classes.shape)
+    smaller = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        strip = image[row * factor : (row + 1) * factor, : width * factor]
+        cells = strip.reshape(factor, width, factor, 3)
+        smaller[row] = _as_uint8(cells.mean((0, 2), dtype=np.float32))
+    middle = classes[factor // 2 :: factor, factor // 2 :: factor]
+    return smaller, middle[:height, :width]
+
+
+def class_counts(classes: ArrayLike) -> np.ndarray:
+    """Counts the pixels of each id.
+
+    Args:
+      classes: integers [height, width] in 0..255.
+
+    Returns:
+      int64 [256].
+    """
+    classes = np.asarray(classes)
+    counts = np.zeros(256, np.int64)
     for rows in row_blocks(classes.shape):
-        block = classes[rows]
-        known = (block >= 0) & (block < num_classes) | (block == ignore_label)
-        if not known.all():
-            raise ValueError(
-                f"classes must hold ids in [0, {num_classes}), one per colour, or the "
-                f"ignore label {ignore_label}. Received: {block[~known][0]}"
-            )
+        counts += np.bincount(classes[rows].ravel(), minlength=256)
+    return counts
 
 
-def _check_names(colormap, class_names):
-    if len(colormap) != len(class_names):
-        raise ValueError(
-            "Expected one class name per colour. Received: "
-            f"{len(class_names)} names and {len(colormap)} colours"
-        )
-
-
-def _as_uint8(image) -> np.ndarray:
-    """Rounds to the nearest of 0..255."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def _flow(widths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Sets boxes left to right in rows; returns (x, row) of each and the width used."""
-    width = max([width, *widths])
-    positions, x, row = [], 0, 0
-    for box in widths:
-        if x and x + box > width:
-            x, row = 0, row + 1
-        positions.append((x, row))
-        x += box
-    return positions, width
+def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Yields slices of the first axis, of about 2**18 values each."""
+    step = max(1, _BLOCK // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.color_tables import IGNORED_NAMES, ColorTable
 from deeplab_tf.data.folders.pair_lists import delimiter_of
 from deeplab_tf.data.records.info import IGNORE_LABEL
@@ -65,12 +66,12 @@ def convert_label(label: np.ndarray, class_ids: Sequence[int]) -> np.ndarray:
     if unknown.size:
         raise ValueError(
             f"label has the stored ids {', '.join(map(str, unknown))}; expected those "
-            "of label_ids, ignore_label or class_map"
+            "that --label_ids, --ignore_label or --class_map names"
         )
     return table.astype(np.uint8)[label]
 
 
-def stored_ids(
+def classes_of_ids(
     names: Sequence[str], label_ids: Sequence[int], ignore_ids: Sequence[int]
 ) -> Classes:
     """Returns the classes of masks that store ids.
@@ -87,7 +88,7 @@ def stored_ids(
     return Classes(tuple(names), tuple(table.tolist()))
 
 
-def colors(table: ColorTable) -> Classes:
+def classes_of_colors(table: ColorTable) -> Classes:
     """Returns the classes of masks whose stored ids are places in a table of colours.
 
     Raises:
@@ -95,7 +96,7 @@ def colors(table: ColorTable) -> Classes:
     """
     classes = [entry for entry in table if not entry.ignored]
     if not classes:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected colours of classes. Received: only "
             f"{', '.join(sorted({entry.name for entry in table}))}"
         )
@@ -120,32 +121,32 @@ def read_class_map(path: str | Path) -> list[tuple[str, str]]:
       DatasetError: the file is absent or empty, or a line has not two columns.
     """
     path = Path(path).expanduser()
-    rules = []
+    lines = []
     for line in pairs.read_list(path):
         if line.startswith("#"):
             continue
         cells = next(csv.reader([line], delimiter=delimiter_of(line)))
         cells = [cell.strip() for cell in cells]
         if len(cells) != 2 or not all(cells):
-            raise pairs.DatasetError(
+            raise DatasetError(
                 "Expected lines of a stored id or class name, a comma, and the name of "
                 f"the new class or ignore, in {path}. Received: {line}"
             )
-        rules.append((cells[0], cells[1]))
-    return rules
+        lines.append((cells[0], cells[1]))
+    return lines
 
 
-def _number_new_classes(rules: Sequence[tuple[str, str]]) -> dict[str, int]:
+def _number_new_classes(lines: Sequence[tuple[str, str]]) -> dict[str, int]:
     """Returns new name -> class id, or 255 for names that mean "ignored"."""
     new_ids, count = {}, 0
-    for _, name in rules:
+    for _, name in lines:
         if name.lower() in IGNORED_NAMES:
             new_ids[name] = IGNORE_LABEL
         elif name not in new_ids:
             new_ids[name] = count
             count += 1
     if not 1 <= count <= 255:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected 1 to 255 new classes in the class map. Received: {count}"
         )
     return new_ids
@@ -157,37 +158,35 @@ def _old_ids(source: Classes, ids_count_as_names: bool) -> dict[str, int]:
 
 
 def _targets(
-    rules: Sequence[tuple[str, str]],
+    lines: Sequence[tuple[str, str]],
     old_ids: Mapping[str, int],
     new_ids: Mapping[str, int],
     names: Sequence[str],
 ) -> dict[int, int]:
     """Returns old class id -> new class id or 255."""
     targets = {}
-    for old, new in rules:
+    for old, new in lines:
         if old == THE_REST:
             continue
         if old not in old_ids:
             known = f"one of {', '.join(names)}" if names else "an id of 0 to 255"
-            raise pairs.DatasetError(
-                f"Expected {known} in the class map. Received: {old}"
-            )
+            raise DatasetError(f"Expected {known} in the class map. Received: {old}")
         if old_ids[old] in targets:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected each class once in the class map. Received twice: {old}"
             )
         targets[old_ids[old]] = new_ids[new]
     targets.setdefault(IGNORE_LABEL, IGNORE_LABEL)
-    rest = [new for old, new in rules if old == THE_REST]
+    rest = [new for old, new in lines if old == THE_REST]
     if len(rest) > 1:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected one line for {THE_REST} in the class map. Received: {len(rest)}"
         )
     if rest:
         return {**dict.fromkeys(old_ids.values(), new_ids[rest[0]]), **targets}
     missing = [name for i, name in enumerate(names) if i not in targets]
     if missing:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected each class in the class map, or a line '*, ignore'. Missing: "
             f"{', '.join(missing)}"
         )
@@ -195,33 +194,33 @@ def _targets(
 
 
 def merge(
-    source: Classes, rules: Sequence[tuple[str, str]], ids_count_as_names: bool
+    source: Classes, lines: Sequence[tuple[str, str]], ids_count_as_names: bool
 ) -> Classes:
     """Merges and drops classes.
 
     Args:
       source: the classes as masks have them.
-      rules: of `read_class_map`.
-      ids_count_as_names: a rule may name a class by its stored id.
+      lines: of `read_class_map`.
+      ids_count_as_names: a line may name a class by its stored id.
 
     Returns:
       The new classes; each has the colour of its first old class.
 
     Raises:
-      DatasetError: a rule names no class or one that has a rule already, a class has
-        no rule, or there are no new classes.
+      DatasetError: a line names no class or one that has a line already, a class has
+        no line, or there are no new classes.
     """
-    new_ids = _number_new_classes(rules)
+    new_ids = _number_new_classes(lines)
     old_ids = _old_ids(source, ids_count_as_names)
-    targets = _targets(rules, old_ids, new_ids, source.names)
+    targets = _targets(lines, old_ids, new_ids, source.names)
     kept = {name: i for name, i in new_ids.items() if i != IGNORE_LABEL}
     first = {new: old for old, new in sorted(targets.items(), reverse=True)}
     # A name that only a line for the rest has may have no class left.
     if source.colors and not first.keys() >= set(kept.values()):
         empty = [name for name, i in kept.items() if i not in first]
-        raise pairs.DatasetError(
-            "Expected old classes for each new class in the class map. Received none "
-            f"for: {', '.join(empty)}"
+        raise DatasetError(
+            "Expected an old class for each new one in the class map. Received: none "
+            f"for {', '.join(empty)}"
         )
     return Classes(
         tuple(kept),

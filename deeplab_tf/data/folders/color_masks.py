@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf.data.building import pairs, worker_pool
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import to_rgb
 from deeplab_tf.data.folders.color_tables import (
     MAX_COLORS,
@@ -155,12 +156,12 @@ def _count_all(
             errors += [result.error] if result.error else []
             num_colors = max(result.num_colors, len(pixels))
             if num_colors > MAX_COLORS:
-                raise pairs.DatasetError(
+                raise DatasetError(
                     f"Expected at most {MAX_COLORS} colours in all masks. Received: "
                     f"{num_colors} up to {path}. {ADVICE}"
                 )
     if len(pixels) < 2:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected masks of two colours or more. Received: {len(pixels)} in "
             f"{len(paths)} masks. {'; '.join(errors[:1])}".rstrip()
         )

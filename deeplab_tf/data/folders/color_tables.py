@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import whole_file
 from deeplab_tf.data.folders.pair_lists import delimiter_of
 
@@ -158,7 +159,7 @@ def read_table(path: str | Path) -> ColorTable:
         else:
             table = tuple(_parse_text(lines))
     except ValueError as error:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected colours and names of classes in {path}. Received: {error}"
         ) from error
     _check_table(table, path)
@@ -167,13 +168,13 @@ def read_table(path: str | Path) -> ColorTable:
 
 def _check_table(table: ColorTable, path: Path) -> None:
     if not 1 <= len(table) <= MAX_COLORS:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected 1 to {MAX_COLORS} colours in {path}. Received: {len(table)}"
         )
     seen = {}
     for entry in table:
         if not entry.name:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected a name for each colour in {path}. Received: none for "
                 f"{format_color(entry.color)}. For pixels without a class: void"
             )
@@ -181,7 +182,7 @@ def _check_table(table: ColorTable, path: Path) -> None:
         keys = [entry.color] if entry.ignored else [entry.color, entry.name]
         for key in keys:
             if key in seen:
-                raise pairs.DatasetError(
+                raise DatasetError(
                     f"Expected each colour and each name once in {path}. Received: "
                     f"{_describe(seen[key])} and {_describe(entry)}. To make one class "
                     "of several colours, give them names of their own and merge these "
@@ -214,7 +215,7 @@ def write_table(table: ColorTable, path: str | Path) -> None:
     if path.exists():
         if path.read_text(encoding="utf-8") == text:
             return
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"{path} exists already, with other colours or names. Use it by "
             f"--label_colors={path}, or remove it."
         )

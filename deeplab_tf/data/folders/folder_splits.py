@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
@@ -38,7 +39,7 @@ def find_stems(
       DatasetError: the folder is absent or has no such files, or two share a stem.
     """
     if not folder.is_dir():
-        raise pairs.DatasetError(f"Expected a folder. Received: {folder}")
+        raise DatasetError(f"Expected a folder. Received: {folder}")
     stems = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
@@ -47,13 +48,13 @@ def find_stems(
             continue
         stem = path.stem[: len(path.stem) - len(ending)]
         if stem in stems:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected one file for each name. Received: {stems[stem]} "
                 f"and {path}. Remove or rename one."
             )
         stems[stem] = str(path)
     if not stems:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected files that end in {' '.join(ending + s for s in suffixes)}. "
             f"Received: none in {folder}"
         )
@@ -74,7 +75,7 @@ def list_samples(
       labels_dir: folder of masks.
       names: the stems to take; default: all, sorted. An image without a mask and a
         mask without an image are samples too: reading them says what is missing.
-      image_ending: what images' stems have behind the name, such as "_sat".
+      image_ending: what images' stems have after the name, such as "_sat".
       label_ending: likewise for masks, such as "_mask".
 
     Raises:
@@ -129,14 +130,12 @@ def split_by_fraction(
       DatasetError: the fraction is out of range or leaves nothing to train on.
     """
     if not 0 <= val_fraction < 1:
-        raise pairs.DatasetError(
-            f"Expected val_fraction in [0, 1). Received: {val_fraction}"
-        )
+        raise DatasetError(f"Expected val_fraction in [0, 1). Received: {val_fraction}")
     if not val_fraction:
         return {"train": list(samples)}
     count = max(1, round(val_fraction * len(samples)))
     if count >= len(samples):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"val_fraction={val_fraction} of {len(samples)} pairs leaves none to train "
             "on. Expected more pairs or a smaller fraction."
         )
@@ -156,13 +155,13 @@ def _sub_folders(images_dir: Path, labels_dir: Path) -> list[str]:
     names = []
     for folder in (images_dir, labels_dir):
         if not folder.is_dir():
-            raise pairs.DatasetError(f"Expected a folder. Received: {folder}")
+            raise DatasetError(f"Expected a folder. Received: {folder}")
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
         names.append(sorted(path.name for path in paths if path.is_dir()))
     _check_same_splits(names, images_dir, labels_dir)
     suffixes = {path.suffix.lower() for path in images_dir.iterdir()}
     if names[0] and suffixes.intersection(IMAGE_SUFFIXES):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected images or sub-folders (splits) in {images_dir}. Received both."
         )
     return names[0]
@@ -170,7 +169,7 @@ def _sub_folders(images_dir: Path, labels_dir: Path) -> list[str]:
 
 def _check_same_splits(names: Sequence[list[str]], images_dir, labels_dir) -> None:
     if names[0] != names[1]:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected the same sub-folders (splits) among images and labels. "
             f"Received: {names[0]} in {images_dir} and {names[1]} in {labels_dir}"
         )
@@ -182,8 +181,8 @@ def _find_splits(pattern: Path) -> list[str]:
     # path, such as brackets, are to mean themselves.
     index = next(i for i, part in enumerate(pattern.parts) if PLACEHOLDER in part)
     parent, rest = Path(*pattern.parts[:index]), pattern.parts[index:]
-    before, _, behind = rest[0].partition(PLACEHOLDER)
-    wanted = re.compile(re.escape(before) + "(.+)" + re.escape(behind))
+    before, _, after = rest[0].partition(PLACEHOLDER)
+    wanted = re.compile(re.escape(before) + "(.+)" + re.escape(after))
     paths = sorted(parent.iterdir()) if parent.is_dir() else []
     matches = [wanted.fullmatch(path.name) for path in paths]
     found = [match[1] for match in matches if match and match[1][0] != "."]
@@ -197,14 +196,14 @@ def _list_by_placeholder(
     folders = (images_dir, labels_dir)
     counts = [str(folder).count(PLACEHOLDER) for folder in folders]
     if counts != [1, 1]:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {PLACEHOLDER} once in the folder of images and once in that of "
             f"labels. Received: {images_dir} and {labels_dir}"
         )
     names = [_find_splits(folder) for folder in folders]
     _check_same_splits(names, *folders)
     if not names[0]:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected folders {images_dir} for the name of a split. Received: none"
         )
     return {
@@ -248,7 +247,7 @@ def list_splits(
     lists = [images_dir.parent / f"{name}.txt" for name in LIST_NAMES]
     lists = [path for path in lists if path.is_file()]
     if folders and lists:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected splits as sub-folders or as lists. Received both: "
             f"{images_dir / folders[0]} and {lists[0]}"
         )

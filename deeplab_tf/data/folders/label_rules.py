@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deeplab_tf.data.building import pairs, worker_pool
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import full_path, is_remote
 from deeplab_tf.data.folders import (
     class_map,
@@ -34,7 +35,7 @@ class LabelRules(NamedTuple):
       class_names: text file with one class a line.
       num_classes: default: the number of `class_names`, or of `label_ids`, or the
         highest id in the labels plus 1.
-      label_ids: see `class_map.stored_ids`.
+      label_ids: see `class_map.classes_of_ids`.
       ignore_label: stored ids that become 255. So does 255, unless it is one of
         `label_ids`.
       label_colors: table of colours, see `color_tables`, or "infer".
@@ -61,11 +62,14 @@ def _check_rules(rules: LabelRules) -> None:
     for name, others in excluded.items():
         given = [f"--{other}" for other in others if getattr(rules, other)]
         if getattr(rules, name) and given:
-            raise pairs.DatasetError(
-                f"Expected --{name} without {', '.join(given)}: the file says it all."
+            raise DatasetError(
+                f"Expected --{name} without {', '.join(given)}: its file says that too."
             )
     if rules.other_colors != "refuse" and not rules.label_colors:
-        raise pairs.DatasetError("Expected --other_colors with --label_colors alone.")
+        raise DatasetError(
+            "Expected --other_colors only together with --label_colors, for masks of "
+            "colours."
+        )
 
 
 # --- Classes of masks that store ids -------------------------------------------------
@@ -123,13 +127,13 @@ def count_classes(
     found = list(worker_pool.map_in_order(find, label_paths, num_processes))
     errors = [highest.error for highest in found if highest.error]
     if len(errors) == len(found):
-        raise pairs.DatasetError(
-            f"Expected labels. Received: none of {len(found)} that can be read. The "
-            f"first: {errors[0]}"
+        raise DatasetError(
+            f"Expected labels that can be read. Received: none among {len(found)}. "
+            f"The first: {errors[0]}"
         )
     num_classes = 1 + max(highest.value for highest in found)
     if num_classes < 2:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected labels with two classes or more. Received: no readable label "
             f"with an id but 0 and ignored ones ({', '.join(map(str, ignore_ids))}). "
             "Where 255 is a class, say so: --label_ids=0,255. Or give --num_classes."
@@ -145,14 +149,14 @@ def _class_names(names_file: str | None, num_classes: int) -> list[str]:
         of classes.
     """
     if not 1 <= num_classes <= 255:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected 1 to 255 classes; 255 is ignored. Received: {num_classes}"
         )
     if names_file is None:
         return [f"class_{i}" for i in range(num_classes)]
     names = pairs.read_list(Path(names_file).expanduser())
     if len(names) != num_classes:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected {num_classes} class names in {names_file}. "
             f"Received: {len(names)}"
         )
@@ -163,7 +167,7 @@ def _ignore_ids(label_ids: Sequence[int], ignore_label: Sequence[int]) -> list[i
     """Returns the stored ids to ignore: those given, and 255 unless it is a class."""
     ids = [*label_ids, *ignore_label]
     if len(set(ids)) < len(ids) or not all(0 <= i <= 255 for i in ids):
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected ids in 0..255 in label_ids and ignore_label, each once. "
             f"Received: {list(label_ids)} and {list(ignore_label)}"
         )
@@ -180,11 +184,12 @@ def _classes_of_ids(
     elif num_classes is None and rules.class_names:
         num_classes = len(pairs.read_list(Path(rules.class_names).expanduser()))
     elif num_classes is None and rules.class_map:
-        return class_map.stored_ids((), (), ignore_ids)  # The map names all classes.
+        # The map names all classes.
+        return class_map.classes_of_ids((), (), ignore_ids)
     elif num_classes is None:
         num_classes = count_classes(label_paths, ignore_ids, num_processes)
     names = _class_names(rules.class_names, num_classes)
-    return class_map.stored_ids(names, rules.label_ids, ignore_ids)
+    return class_map.classes_of_ids(names, rules.label_ids, ignore_ids)
 
 
 # --- Classes of masks that store colours ---------------------------------------------
@@ -233,7 +238,7 @@ def choose_classes(
             table = _infer_colors(label_paths, output_dir, num_processes)
         else:
             table = color_tables.read_table(rules.label_colors)
-        classes = class_map.colors(table)
+        classes = class_map.classes_of_colors(table)
         read_ids = color_masks.row_reader(table, rules.other_colors)
     else:
         classes = _classes_of_ids(rules, label_paths, num_processes)

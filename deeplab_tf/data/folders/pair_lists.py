@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.folder_splits import Splits, split_by_fraction
 
 COLUMNS = ("image", "label", "split")
@@ -27,12 +28,12 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class _Row(NamedTuple):
-    """One pair of a list: paths, split ("" where there is no such column), place."""
+    """One pair of a list."""
 
     image: str
     label: str
-    split: str
-    place: str  # "FILE, line 3", for errors.
+    split: str  # "" where there is no such column
+    place: str  # "FILE, pair 3", for errors
 
 
 def delimiter_of(header: str) -> str:
@@ -50,7 +51,7 @@ def _read_rows(list_path: Path) -> list[_Row]:
     reader = csv.reader(lines, delimiter=delimiter_of(lines[0]), skipinitialspace=True)
     header = [cell.strip().lower() for cell in next(reader)]
     if sorted(header) not in (sorted(COLUMNS), sorted(COLUMNS[:2])):
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected the columns image,label or image,label,split in {list_path}. "
             f"Received: {','.join(header)}"
         )
@@ -59,14 +60,14 @@ def _read_rows(list_path: Path) -> list[_Row]:
         place = f"{list_path}, pair {len(rows) + 1}"
         cells = [cell.strip() for cell in cells]
         if len(cells) != len(header) or not all(cells):
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected a value for each of {','.join(header)}. Received: "
                 f"{','.join(cells)} ({place})"
             )
         row = dict(zip(header, cells))
         rows.append(_Row(row["image"], row["label"], row.get("split", ""), place))
     if not rows:
-        raise pairs.DatasetError(f"Expected pairs in {list_path}. Received: a header")
+        raise DatasetError(f"Expected pairs in {list_path}. Received: a header alone")
     return rows
 
 
@@ -76,13 +77,13 @@ def _check_rows(rows: Sequence[_Row]) -> None:
     for row in rows:
         image = os.path.normpath(row.image)
         if image in places:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected each image once, in one split. Received: {row.image} in "
                 f"{places[image]} and in {row.place}"
             )
         places[image] = row.place
         if row.split and not SPLIT_NAME.fullmatch(row.split):
-            raise pairs.DatasetError(
+            raise DatasetError(
                 "Expected splits named by letters, digits, '_', '.' and '-'. "
                 f"Received: {row.split} ({row.place})"
             )
@@ -102,7 +103,7 @@ def _names(rows: Sequence[_Row]) -> list[str]:
     names = [Path(os.path.relpath(stem, common)).as_posix() for stem in stems]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected images that differ in more than their suffix. Received twice: "
             f"{', '.join(repeated)}"
         )
