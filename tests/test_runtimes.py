@@ -18,7 +18,7 @@ from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.models import MODELS, build_model, inference_model
 from deeplab_tf.prediction.outputs import Output, predict_files
-from tests.support.networks import randomize, small_config
+from tests.support.networks import narrow, randomize, small_config
 
 LABELS = Labels(tuple("abcde"), tuple((n, n, n) for n in range(5)))
 SIZE = (65, 65)
@@ -64,7 +64,8 @@ def files(workdir, tmp_path_factory):
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path):
+def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path, monkeypatch):
+    narrow(monkeypatch)
     changes = {"cascade_blocks": 1} if name == "deeplab_v3_cascade" else {}
     model = inference_model(randomize(build_model(small_config(name, **changes))))
     path = tmp_path / f"x.{format_}"

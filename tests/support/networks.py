@@ -1,13 +1,16 @@
 """Small networks for the tests, and weights by which no statistic is trivial."""
 
 import dataclasses
+import sys
 
 import numpy as np
 from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.networks.backbones import Backbone
+from deeplab_tf.networks import heads
+from deeplab_tf.networks.backbones import Backbone, vgg
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
+from deeplab_tf.networks.backbones.resnet import residual_unit
 from deeplab_tf.networks.blocks import batch_norm, convolution, depthwise_convolution
 from deeplab_tf.networks.weight_files import named_weights
 
@@ -62,6 +65,19 @@ def image_batch(height, width, batch=1, seed=0):
     """float32 [batch, height, width, 3] in 0..255."""
     rng = np.random.default_rng(seed)
     return rng.uniform(0, 255, (batch, height, width, 3)).astype("float32")
+
+
+def narrow(monkeypatch):
+    """Gives VGG-16 and ResNets an eighth of their filters: converters copy weights."""
+    blocks = tuple((count, filters // 8) for count, filters in vgg.BLOCKS)
+    monkeypatch.setattr(vgg, "BLOCKS", blocks)
+
+    def narrow_unit(x, filters, *arguments, **options):
+        return residual_unit(x, filters // 8, *arguments, **options)
+
+    # `backbones.resnet` is the function of that name.
+    for module in (sys.modules[residual_unit.__module__], heads):
+        monkeypatch.setattr(module, "residual_unit", narrow_unit)
 
 
 # What the models of MODELS are tested on where it is not the tiny backbone.

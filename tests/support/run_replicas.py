@@ -15,14 +15,17 @@ from tensorflow import keras
 
 from deeplab_tf import TrainConfig
 from deeplab_tf.data.reading.pipeline import fill_batch
+from deeplab_tf.networks.backbones import BACKBONES
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.training import compiling, strategies
+from tests.support.networks import TINY_BACKBONE
 
 
 def main(logical_cpus, policy, learning_rate):
+    BACKBONES["tiny"] = TINY_BACKBONE
     strategy = strategies.make_strategy("mirrored", logical_cpus)
     config = TrainConfig(
-        backbone="mobilenet_v2_0.35",
+        backbone="tiny",
         num_classes=4,
         steps=5,
         learning_rate=learning_rate,
