@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
+from deeplab_tf.inference.network import Network
 from deeplab_tf.inference.segmenter import PAPER_SCALES, Segmenter
+from deeplab_tf.labels import Labels
 from deeplab_tf.workdir import load_workdir
 
 
@@ -41,6 +43,31 @@ def test_a_plain_function_is_a_model():
     np.testing.assert_allclose(
         segmenter.probabilities(image[None])[0], softmax(logits), atol=1e-6
     )
+
+
+class Contrary(Network):
+    """Its classes are the least likely ones."""
+
+    labels = Labels(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
+
+    def logits(self, images):
+        return pixelwise(images)
+
+    def classes(self, images):
+        return tf.argmin(self.logits(images), -1)
+
+
+def test_a_network_is_asked_for_classes_unless_probabilities_are_averaged():
+    image = image_of(40, 50)
+    logits = pixelwise(image).numpy()
+    segmenter = Segmenter(Contrary())
+    assert segmenter.labels == Contrary.labels
+    np.testing.assert_array_equal(segmenter.predict(image), logits.argmin(-1))
+    for options in ({"flip": True}, {"scales": (1.0, 1.0)}, {"window": 48}):
+        classes = Segmenter(Contrary(), **options).predict(image)
+        np.testing.assert_array_equal(classes, logits.argmax(-1))
+    other = Labels(("x", "y", "z"), Contrary.labels.colormap)
+    assert Segmenter(Contrary(), labels=other).labels == other
 
 
 def test_probabilities_are_the_mean_of_the_softmax_over_scales_and_flips(model):

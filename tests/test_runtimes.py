@@ -146,6 +146,8 @@ def test_what_needs_probabilities_is_refused(files):
     segmenter = load_segmenter(saved_model=path)
     with pytest.raises(ValueError, match="need probabilities"):
         segmenter.probabilities(image_of(*SIZE)[None])
+    with pytest.raises(ValueError, match="need probabilities"):
+        segmenter.with_window(64)
 
 
 def test_a_file_without_its_labels_or_of_others_is_named(files, tmp_path):

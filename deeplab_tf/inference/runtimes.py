@@ -19,6 +19,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.inference.network import Network, as_uint8
 from deeplab_tf.labels import Labels
 
 INPUT, OUTPUT = "images", "classes"
@@ -120,8 +121,8 @@ class ONNXRunner:
 RUNTIMES = {".tflite": LiteRTRunner, ".onnx": ONNXRunner}
 
 
-class RuntimeNetwork:
-    """A network under its runtime, for images of any size.
+class RuntimeNetwork(Network):
+    """A network under its runtime, for images of any size; it tells classes alone.
 
     Where the file's size is fixed, other images are stretched to it, bilinearly, and
     the classes stretched back, each pixel taking that of the nearest.
@@ -131,19 +132,32 @@ class RuntimeNetwork:
       labels: what the classes are called.
     """
 
+    traceable = False
+
     def __init__(self, runner: LiteRTRunner | ONNXRunner, labels: Labels):
         self.size = runner.size
         self.labels = labels
         self._runner = runner
 
-    def classes(self, images: np.ndarray) -> np.ndarray:
-        """Returns classes uint8 [B, h, w] of RGB images uint8 [B, h, w, 3]."""
+    def classes(self, images) -> np.ndarray:
+        """Returns classes uint8 [B, h, w] of RGB images [B, h, w, 3] in 0..255."""
+        images = as_uint8(images)
         own = images.shape[1:3]
         if self.size in (None, own):
             return self._runner(images)
         fitted = np.stack([fit_image(image, self.size) for image in images])
         classes = self._runner(fitted)[..., None]
         return tf.image.resize(classes, own, "nearest").numpy()[..., 0]
+
+    def logits(self, images):
+        self.check_probabilities()
+
+    def check_probabilities(self):
+        raise ValueError(
+            "A .tflite or .onnx file answers with classes, and scales, flip, windows, "
+            "the CRF and --save=probabilities need probabilities. Give a --workdir, or "
+            "the folder of a SavedModel."
+        )
 
 
 def load_network(path: str | os.PathLike) -> RuntimeNetwork:

@@ -8,9 +8,46 @@ import tensorflow as tf
 from absl import logging as absl_logging
 
 from deeplab_tf.command_names import call_of
+from deeplab_tf.inference.network import Network
 from deeplab_tf.labels import Labels
 
 LABELS_FILE = "labels.json"
+# Signatures and tensors of a SavedModel that this package reads back;
+# exports/signatures.py says what they are, and of the others all.
+SERVE_IMAGES, SERVE_PROBABILITIES = "serve_images", "serve_probabilities"
+IMAGES = "images"
+
+
+class SavedModelNetwork(Network):
+    """A SavedModel of `export_model`, loaded.
+
+    It takes whole numbers: an image scaled to another size is rounded to them.
+
+    Args:
+      path: a version's folder, or the one above it.
+
+    Raises:
+      FileNotFoundError: there is no exported model.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        path = find_version(path)
+        self.labels = read_labels(path)
+        self._loaded = load_saved_model(path)  # owns the variables
+
+    def logits(self, images: tf.Tensor) -> tf.Tensor:
+        # The softmax of log(p) is p.
+        return tf.math.log(self._ask(SERVE_PROBABILITIES, images))
+
+    def classes(self, images: tf.Tensor) -> tf.Tensor:
+        # Its own arg max: rounded probabilities may tie where logits do not.
+        return self._ask(SERVE_IMAGES, images)
+
+    def _ask(self, signature: str, images: tf.Tensor) -> tf.Tensor:
+        rounded = tf.saturate_cast(tf.round(images), tf.uint8)
+        answer = self._loaded.signatures[signature](**{IMAGES: rounded})
+        (output,) = answer.values()
+        return output
 
 
 def next_version(output_dir: str | os.PathLike) -> int:

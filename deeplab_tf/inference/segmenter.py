@@ -11,12 +11,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
+from deeplab_tf.inference.network import Network, as_network, as_uint8
 from deeplab_tf.inference.runtimes import is_runtime_file, load_network
-from deeplab_tf.inference.saved_models import (
-    find_version,
-    load_saved_model,
-    read_labels,
-)
+from deeplab_tf.inference.saved_models import SavedModelNetwork
 from deeplab_tf.inference.windows import blend_windows, check_window
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.folding import fold_batch_norm
@@ -35,8 +32,8 @@ class Segmenter:
     for each size would not be quicker (`python -m benchmarks.inference`).
 
     Args:
-      model: Keras model of this package, or any function of tensors: image float32
-        [B, h, w, 3] in 0..255 -> logits float32 [B, h, w, classes].
+      model: Keras model of this package, any function of tensors (image float32
+        [B, h, w, 3] in 0..255 -> logits float32 [B, h, w, classes]), or a `Network`.
       scales: the image is also run at these factors; probabilities are averaged
         (DeepLabV3, section 4.1: `PAPER_SCALES`). No side gets smaller than 32 pixels.
       flip: also run each scale mirrored left-right.
@@ -48,9 +45,10 @@ class Segmenter:
         network reaches, the result is that of the whole image.
       window_batch: windows of an image that are run at once.
       crf: parameters of a dense CRF over the probabilities; None is no CRF.
-      labels: what the classes are called.
+      labels: what the classes are called; None is what the network says.
 
     Attributes:
+      network: the `Network` that is run.
       labels: as given, or those of the run or the exported model.
       probabilities_of: `tf.function` of scales and flip, without windows or CRF: image
         float32 [B, h, w, 3] -> probabilities float32 [B, h, w, classes].
@@ -58,12 +56,13 @@ class Segmenter:
 
     Raises:
       ValueError: no scale, or one that is not positive; windows that cannot be, or
-        together with a CRF, which needs the whole image.
+        together with a CRF, which needs the whole image; scales, flip, windows or a
+        CRF of a network that has no probabilities.
     """
 
     def __init__(
         self,
-        model: keras.Model | Callable[[tf.Tensor], tf.Tensor],
+        model: Network | keras.Model | Callable[[tf.Tensor], tf.Tensor],
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         window: int | None = None,
@@ -74,20 +73,17 @@ class Segmenter:
     ):
         if not scales or not all(0 < scale < float("inf") for scale in scales):
             raise ValueError(f"scales must be positive. Received: {tuple(scales)}")
+        self.network = as_network(model)
+        self.labels = self.network.labels if labels is None else labels
         self.scales = tuple(map(float, scales))
         self.flip = flip
         self.window, self.overlap = _checked_window(window, overlap, crf)
         self.window_batch = window_batch
         self.crf = crf
-        self.labels = labels
-        if isinstance(model, keras.Model):
-            network = inference_model(model)
-            self._logits = lambda images: network(images, training=False)
-        else:
-            self._logits = model
-        images = tf.TensorSpec([None, None, None, 3], tf.float32)
-        self.probabilities_of = tf.function(self._mean, input_signature=[images])
-        self.classes_of = tf.function(self._best, input_signature=[images])
+        if self._averages or window is not None or crf is not None:
+            self.network.check_probabilities()
+        self.probabilities_of = self._traced(self._mean)
+        self.classes_of = self._traced(self._best)
 
     @classmethod
     def from_workdir(
@@ -120,24 +116,12 @@ class Segmenter:
 
         Args:
           path: folder written by export.py.
-          **options: those of `Segmenter`, but for labels.
+          **options: those of `Segmenter`.
 
         Raises:
           FileNotFoundError: there is no exported model.
         """
-        path = find_version(path)
-        loaded = load_saved_model(path)
-        serve = {name: _on_uint8(each) for name, each in loaded.signatures.items()}
-        # The softmax of log(p) is p.
-        segmenter = cls(
-            lambda images: tf.math.log(serve["serve_probabilities"](images)),
-            labels=read_labels(path),
-            **options,
-        )
-        segmenter._loaded = loaded  # owns the variables
-        # Its own arg max: rounded probabilities may tie where logits do not.
-        segmenter._arg_max = serve["serve_images"]
-        return segmenter
+        return cls(SavedModelNetwork(path), **options)
 
     @classmethod
     def from_runtime_file(cls, path: str | os.PathLike, **options) -> Segmenter:
@@ -153,16 +137,7 @@ class Segmenter:
           FileNotFoundError: the file or its labels are not there.
           ValueError: it cannot be run here, or scales, flip, windows or a CRF.
         """
-        network = load_network(path)
-        segmenter = cls(_refuse_probabilities, labels=network.labels, **options)
-        whole = segmenter.window is None and segmenter.crf is None
-        if segmenter.scales != (1.0,) or segmenter.flip or not whole:
-            _refuse_probabilities()
-        segmenter.classes_of = lambda images: tf.constant(
-            network.classes(_as_uint8(images))
-        )
-        segmenter.probabilities_of = _refuse_probabilities
-        return segmenter
+        return cls(load_network(path), **options)
 
     def with_window(self, window: int, overlap: int | None = None) -> Segmenter:
         """Returns a segmenter of the same network, that runs large images in windows.
@@ -170,6 +145,7 @@ class Segmenter:
         Raises:
           ValueError: windows that cannot be; see `Segmenter`.
         """
+        self.network.check_probabilities()
         other = copy.copy(self)
         other.window, other.overlap = _checked_window(window, overlap, self.crf)
         return other
@@ -225,7 +201,7 @@ class Segmenter:
             return probabilities
         return np.stack(
             [
-                dense_crf(_as_uint8(image), each, self.crf)
+                dense_crf(as_uint8(image), each, self.crf)
                 for image, each in zip(images, probabilities)
             ]
         )
@@ -259,15 +235,22 @@ class Segmenter:
             whole[rows, columns] = block
         return whole
 
-    def _arg_max(self, images):
-        return tf.argmax(self._logits(images), -1, output_type=tf.int32)
+    @property
+    def _averages(self) -> bool:
+        return self.scales != (1.0,) or self.flip
+
+    def _traced(self, function):
+        if not self.network.traceable:
+            return function
+        images = tf.TensorSpec([None, None, None, 3], tf.float32)
+        return tf.function(function, input_signature=[images])
 
     def _best(self, images):
-        if self.scales == (1.0,) and not self.flip:
-            classes = self._arg_max(images)
-        else:
+        if self._averages:
             scores = self.probabilities_of(images)
             classes = tf.argmax(scores, -1, output_type=tf.int32)
+        else:
+            classes = self.network.classes(images)
         return tf.cast(classes, tf.uint8)
 
     def _mean(self, images):
@@ -280,7 +263,8 @@ class Segmenter:
                 scaled = tf.image.resize(images, _scaled_size(size, scale))
             for mirrored in (False, True)[: 1 + self.flip]:
                 # Not `[:, :, ::-1]`, which takes ten times as long.
-                logits = self._logits(tf.reverse(scaled, [2]) if mirrored else scaled)
+                one = tf.reverse(scaled, [2]) if mirrored else scaled
+                logits = self.network.logits(one)
                 logits = tf.reverse(logits, [2]) if mirrored else logits
                 if scale != 1.0:
                     logits = tf.image.resize(logits, size)
@@ -321,28 +305,9 @@ def load_segmenter(
     return Segmenter.from_saved_model(saved_model, **options)
 
 
-def _refuse_probabilities(images=None):
-    raise ValueError(
-        "A .tflite or .onnx file answers with classes, and scales, flip, windows, the "
-        "CRF and --save=probabilities need probabilities. Give a --workdir, or the "
-        "folder of a SavedModel."
-    )
-
-
 def _scaled_size(size: tf.Tensor, scale: float) -> tf.Tensor:
     scaled = tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32)
     return tf.maximum(scaled, MIN_IMAGE_SIZE)
-
-
-def _on_uint8(signature):
-    """Signature of uint8 images, with one output -> function of float32 images."""
-
-    def call(images):
-        rounded = tf.saturate_cast(tf.round(images), tf.uint8)
-        (output,) = signature(images=rounded).values()
-        return output
-
-    return call
 
 
 def _checked_window(window, overlap, crf) -> tuple[int | None, int | None]:
@@ -379,8 +344,3 @@ def _check_images(shape: tuple[int, ...]) -> None:
 
 def _as_float(images) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(images), tf.float32)
-
-
-def _as_uint8(image) -> np.ndarray:
-    """What the CRF takes."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
