@@ -42,6 +42,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
+# What deeplab_tf's exports are asked for classes: signature, its input and output.
+SIGNATURE, INPUT, OUTPUT = "serving_default", "image_bytes", "classes_png_bytes"
+# And for what they tell of themselves.
+METADATA, KEYS, VALUES = "metadata", "keys", "values"
 METADATA_KEYS = ("class_names", "colormap", "ignore_label", "max_pixels", "model")
 SUFFIXES = (".jpeg", ".jpg", ".png")
 IGNORE_COLOR = (224, 224, 192)  # as deeplab_tf paints void
@@ -146,9 +150,7 @@ class Client:
         try:
             data = image if name is None else _read(name)
             data = _turned(data) if self._upright else data
-            (png,) = self._predict(
-                "serving_default", "image_bytes", [data], "classes_png_bytes"
-            )
+            (png,) = self._predict(SIGNATURE, INPUT, [data], OUTPUT)
         except ServingError as error:
             raise ServingError(error.words, error.code, name) from error
         return png
@@ -179,7 +181,7 @@ class Client:
           ServingError: no answer.
         """
         keys = [key.encode() for key in METADATA_KEYS]
-        values = self._predict("metadata", "keys", keys, "values")
+        values = self._predict(METADATA, KEYS, keys, VALUES)
         return dict(zip(METADATA_KEYS, map(json.loads, values)))
 
     def status(self) -> list[dict]:

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from deeplab_tf.exports.signatures import METADATA_KEYS, SIGNATURES
 from deeplab_tf.inference.saved_models import read_labels
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.pictures.images import read_image
@@ -36,6 +37,17 @@ PNG = (  # one pixel of class 0
     "RU5ErkJggg=="
 )
 GOOD = {"outputs": {"classes_png_bytes": [{"b64": PNG}], "height": [1], "width": [1]}}
+
+
+def test_the_client_asks_by_the_names_of_the_exports():
+    segment, metadata = (
+        SIGNATURES[name] for name in (client_module.SIGNATURE, client_module.METADATA)
+    )
+    assert segment.input.name == client_module.INPUT
+    assert f"`{client_module.OUTPUT}`" in segment.gives
+    assert metadata.input.name == client_module.KEYS
+    assert f"`{client_module.VALUES}`" in metadata.gives
+    assert client_module.METADATA_KEYS == METADATA_KEYS
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.pictures.images import read_image
 from tests.support.serving_stand_in import running
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(
-    r"^```(bash|python)\n(.*?)^```$",
-    (ROOT / "docs/serving.md").read_text(),
-    re.M | re.S,
-)
+SERVING = (ROOT / "docs/serving.md").read_text()
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", SERVING, re.M | re.S)
 CURL = [text for kind, text in BLOCKS if kind == "bash"]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 
@@ -93,6 +91,14 @@ def test_python(index, run):
     assert "(70, 90)" in said
     if "no_image.jpg" in PYTHON[index]:
         assert "no_image.jpg: Expected a JPEG or PNG image." in said
+
+
+def test_the_table_of_signatures_is_that_of_the_code():
+    rows = [
+        f"| `{name}` | {signature.takes} | {signature.gives} |"
+        for name, signature in SIGNATURES.items()
+    ]
+    assert "\n".join(["|---|---|---|", *rows, ""]) in SERVING
 
 
 def test_the_examples_were_found():

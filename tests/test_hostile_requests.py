@@ -22,6 +22,7 @@ from PIL import Image
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client
 from tests.support.serving_stand_in import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, running
 
@@ -164,11 +165,7 @@ BAD_VALUES = [
     ("nobody", ["a"]),
     ("__saved_model_init_op", ["a"]),
 ]
-INPUT_NAMES = {
-    "metadata": "keys",
-    "serve_images": "images",
-    "serve_probabilities": "images",
-}
+INPUT_NAMES = {name: signature.input.name for name, signature in SIGNATURES.items()}
 BAD_NAMES = [
     {"inputs": {"image": [""]}},
     {"inputs": {"image_bytes": [""], "more": [1]}},

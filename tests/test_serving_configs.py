@@ -21,6 +21,7 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client, ServingError
 from tests.support.serving_stand_in import METRICS_PATH, running
 
@@ -357,9 +358,4 @@ def test_metadata_names_every_signature(rolling):
     answer = json.loads(get(f"{rolling[0].rest}{MODEL_PATH}/labels/stable/metadata"))
     signatures = answer["metadata"]["signature_def"]["signature_def"]
     inputs = {n: list(s["inputs"]) for n, s in signatures.items() if "inputs" in s}
-    assert inputs == {
-        "serving_default": ["image_bytes"],
-        "serve_images": ["images"],
-        "serve_probabilities": ["images"],
-        "metadata": ["keys"],
-    }
+    assert inputs == {name: [s.input.name] for name, s in SIGNATURES.items()}

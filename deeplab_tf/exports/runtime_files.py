@@ -23,8 +23,6 @@ from deeplab_tf.exports.saved_model import (
 )
 from deeplab_tf.files import atomic_write
 from deeplab_tf.inference.runtimes import (
-    INPUT,
-    OUTPUT,
     RUNTIMES,
     RuntimeNetwork,
     RuntimeRefusal,
@@ -32,6 +30,7 @@ from deeplab_tf.inference.runtimes import (
     labels_path,
     sha256,
 )
+from deeplab_tf.inference.signature_names import CLASSES, IMAGES
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.folding import freeze
 
@@ -184,13 +183,13 @@ def _convert(model, format_, precision, input_size, calibration) -> bytes:
     batch = None if format_ == "onnx" and not input_size else 1
     shape = (batch, *(input_size or (None, None)), 3)
     logits = freeze(model, shape)
-    spec = tf.TensorSpec(shape, tf.uint8, INPUT)
+    spec = tf.TensorSpec(shape, tf.uint8, IMAGES)
 
     @tf.function(input_signature=[spec])
     def classes(images):
         scores = logits(tf.cast(images, tf.float32))
         best = tf.argmax(scores, -1, output_type=tf.int32)
-        return {OUTPUT: tf.cast(best, tf.uint8)}
+        return {CLASSES: tf.cast(best, tf.uint8)}
 
     if format_ == "onnx":
         return _to_onnx(classes, spec)
@@ -207,7 +206,7 @@ def _to_tflite(classes, precision: str, calibration: Sequence[np.ndarray]) -> by
         tf.saved_model.save(
             tf.Module(),
             folder,
-            signatures={"serving_default": classes},
+            signatures=classes,
             options=options,
         )
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -217,7 +216,7 @@ def _to_tflite(classes, precision: str, calibration: Sequence[np.ndarray]) -> by
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
             converter.representative_dataset = lambda: (
-                {INPUT: image[None]} for image in calibration
+                {IMAGES: image[None]} for image in calibration
             )
         try:
             return converter.convert()

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.exports.signatures import MAX_PIXELS, make_signatures
+from deeplab_tf.exports.signatures import MAX_PIXELS, SIGNATURES, make_signatures
 from deeplab_tf.exports.warmup import write_warmup
 from deeplab_tf.inference.saved_models import (
     LABELS_FILE,
@@ -137,9 +137,8 @@ def export_model(
         about.update(scales=segmenter.scales, flip=flip)
         signatures = make_signatures(segmenter, about, max_pixels)
         _write(signatures, variables, labels, temporary)
-        reference = Segmenter(model, scales, flip)
         agreement = compare_with_model(
-            temporary, logits_of, model, reference, images, BOUNDS[precision]
+            temporary, logits_of, model, images, BOUNDS[precision], scales, flip
         )
         write_warmup(temporary, images[:2])
         os.rename(temporary, path)
@@ -150,9 +149,10 @@ def compare_with_model(
     saved_model: str | os.PathLike,
     logits_of: Callable[[tf.Tensor], tf.Tensor],
     model: keras.Model,
-    reference: Segmenter,
     images: Sequence[np.ndarray],
     bound: Bound,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> Agreement:
     """Asks all signatures of a SavedModel and compares them with the Keras model.
 
@@ -160,24 +160,28 @@ def compare_with_model(
       saved_model: folder written by `export_model`.
       logits_of: what it serves: image float32 [B, h, w, 3] -> logits.
       model: the Keras model in float32.
-      reference: the same, at the export's scales and flip.
       images: uint8 [height, width, 3] each.
       bound: what is still rounding.
+      scales, flip: of the export.
 
     Raises:
       RuntimeError: logits or classes differ by more.
     """
     signatures = load_saved_model(saved_model).signatures
     expected_logits = tf.function(lambda batch: model(batch, training=False))
+    reference = Segmenter(model, scales, flip)
     differences, shares = [], []
     for image in images:
-        batch = tf.constant(image[None])
-        expected = expected_logits(tf.cast(batch, tf.float32)).numpy()
-        difference = np.abs(logits_of(tf.cast(batch, tf.float32)).numpy() - expected)
+        batch = tf.constant(image[None], tf.float32)
+        expected = expected_logits(batch).numpy()
+        difference = np.abs(logits_of(batch).numpy() - expected)
         differences.append(difference.max() / max(1, np.abs(expected).max()))
-        probabilities = reference.probabilities(batch.numpy())[0]
-        for served in _served_classes(signatures, batch):
-            shares.append(_agreement(served, probabilities))
+        if reference.averages:
+            probabilities = reference.probabilities(batch)
+        else:  # the model has already run
+            probabilities = tf.nn.softmax(expected).numpy()
+        for classes in _served_classes(signatures, image):
+            shares.append(_agreement(classes, probabilities[0]))
     logits, classes = float(np.max(differences)), float(np.min(shares))
     # Not `>`: that would let NaN pass.
     if not (logits <= bound.logits and classes >= bound.agreement):
@@ -202,14 +206,13 @@ def example_images(seed: int = 0) -> list[np.ndarray]:
     return images
 
 
-def _served_classes(signatures, batch: tf.Tensor) -> Iterator[np.ndarray]:
-    """Classes [h, w] as each signature gives them."""
-    encoded = tf.io.encode_png(batch[0])[None]
-    answer = signatures["serving_default"](image_bytes=encoded)["classes_png_bytes"]
-    yield tf.io.decode_png(answer[0], channels=1).numpy()[..., 0]
-    yield signatures["serve_images"](images=batch)["classes"].numpy()[0]
-    answer = signatures["serve_probabilities"](images=batch)["probabilities"]
-    yield answer.numpy()[0].argmax(-1)
+def _served_classes(signatures, image: np.ndarray) -> Iterator[np.ndarray]:
+    """Classes [h, w] as each signature that takes images gives them."""
+    for name, signature in SIGNATURES.items():
+        if signature.read_classes:
+            value = tf.convert_to_tensor(signature.request(image))
+            answer = signatures[name](**{signature.input.name: value})
+            yield signature.read_classes(answer)
 
 
 def _agreement(classes: np.ndarray, probabilities: np.ndarray) -> float:

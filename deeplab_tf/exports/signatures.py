@@ -1,12 +1,8 @@
 """What TF Serving is asked: signatures over a network, with limits inside the graph.
 
-Signatures of an exported model (B is any batch, 0 too):
-  serving_default: image_bytes string [B], JPEG or PNG, each of its own size ->
-    classes_png_bytes string [B], single-channel PNGs of class ids; height, width int32
-    [B].
-  serve_images: images uint8 [B, height, width, 3] -> classes uint8 [B, height, width].
-  serve_probabilities: images as above -> probabilities float32 [B, height, width, C].
-  metadata: keys string [N] -> values string [N], JSON texts; see `METADATA_KEYS`.
+`SIGNATURES` is the table of them. Warm-up requests, the comparison of an export with
+its Keras model and the table of docs/serving.md follow from it: a new signature is a
+function and a row here.
 
 TF Serving's REST interface takes and gives tensors whose name ends in `_bytes` as
 base64. Images out of bounds, and bytes that are no JPEG or PNG, are answered by
@@ -15,12 +11,21 @@ InvalidArgument with a sentence; sizes are looked up before anything is decoded.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.inference.segmenter import Segmenter
+from deeplab_tf.inference.signature_names import (
+    CLASSES,
+    IMAGES,
+    SERVE_IMAGES,
+    SERVE_PROBABILITIES,
+)
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures.images import decode_image
 
@@ -30,29 +35,69 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 
 
-def make_signatures(
-    segmenter: Segmenter, model: Mapping, max_pixels: int = MAX_PIXELS
-) -> dict[str, tf.types.experimental.GenericFunction]:
-    """Builds the signatures of this file's header.
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What signatures are built of.
 
-    Args:
-      segmenter: network, scales and flip; it has labels. Windows and CRF stay behind:
+    Attributes:
+      segmenter: network, scales and flip; it has labels. Windows and CRF are left out:
         they are no graph.
       model: what the key "model" of `metadata` tells, for JSON.
       max_pixels: most pixels of an image; larger ones are refused.
+    """
+
+    segmenter: Segmenter
+    model: Mapping
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One way to ask an exported model.
+
+    Attributes:
+      input: the tensor that it takes; its name is that in requests.
+      takes: what goes in, in the words of docs/serving.md. B is any batch, 0 too.
+      gives: what comes out, in the same words.
+      build: Served -> function of the input -> {name: tensor}.
+      request: image uint8 [h, w, 3] -> input that asks for it; None where images are
+        not what it is asked for.
+      read_classes: outputs for one image -> its classes [h, w]; None as above.
+      warms_up: whether a server is asked it before it serves.
+    """
+
+    input: tf.TensorSpec
+    takes: str
+    gives: str
+    build: Callable[[Served], Callable[[tf.Tensor], dict[str, tf.Tensor]]]
+    request: Callable[[np.ndarray], Any] | None = None
+    read_classes: Callable[[Mapping[str, tf.Tensor]], np.ndarray] | None = None
+    warms_up: bool = False
+
+
+def make_signatures(
+    segmenter: Segmenter, model: Mapping, max_pixels: int = MAX_PIXELS
+) -> dict[str, tf.types.experimental.GenericFunction]:
+    """Builds all of `SIGNATURES`; for the arguments see `Served`.
 
     Returns:
       {signature name: tf.function}.
     """
+    served = Served(segmenter, model, max_pixels)
+    return {
+        name: tf.function(signature.build(served), input_signature=[signature.input])
+        for name, signature in SIGNATURES.items()
+    }
 
+
+def _serving_default(served: Served):
     def segment(image_bytes):
-        image = decode_image(_checked_bytes(image_bytes, max_pixels))
-        classes = segmenter.classes_of(tf.cast(image, tf.float32)[None])[0]
+        image = decode_image(_checked_bytes(image_bytes, served.max_pixels))
+        classes = served.segmenter.classes_of(tf.cast(image, tf.float32)[None])[0]
         height, width = tf.unstack(tf.shape(classes))
         png = tf.io.encode_png(classes[..., None])
         return {"classes_png_bytes": png, "height": height, "width": width}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def serving_default(image_bytes):
         outputs = {
             "classes_png_bytes": tf.TensorSpec([], tf.string),
@@ -64,37 +109,81 @@ def make_signatures(
             segment, image_bytes, parallel_iterations=1, fn_output_signature=outputs
         )
 
-    images = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
+    return serving_default
 
-    @tf.function(input_signature=[images])
+
+def _serve_images(served: Served):
     def serve_images(images):
-        return {"classes": _any_batch(segmenter.classes_of, images, max_pixels)}
+        run = served.segmenter.classes_of
+        return {CLASSES: _any_batch(run, images, served.max_pixels)}
 
-    @tf.function(input_signature=[images])
+    return serve_images
+
+
+def _serve_probabilities(served: Served):
     def serve_probabilities(images):
-        run = segmenter.probabilities_of
-        return {"probabilities": _any_batch(run, images, max_pixels)}
+        run = served.segmenter.probabilities_of
+        return {"probabilities": _any_batch(run, images, served.max_pixels)}
 
-    known = {**_metadata(segmenter), "max_pixels": max_pixels, "model": dict(model)}
+    return serve_probabilities
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "keys")])
+
+def _metadata(served: Served):
+    labels = served.segmenter.labels
+    values = (
+        *(labels.class_names, labels.colormap, labels.ignore_label),
+        *(served.max_pixels, dict(served.model)),
+    )
+    texts = dict(zip(METADATA_KEYS, map(json.dumps, values)))
+
     def metadata(keys):
-        return {"values": _look_up(keys, {k: json.dumps(v) for k, v in known.items()})}
+        return {"values": _look_up(keys, texts)}
 
-    return {
-        "serving_default": serving_default,
-        "serve_images": serve_images,
-        "serve_probabilities": serve_probabilities,
-        "metadata": metadata,
-    }
+    return metadata
 
 
-def _metadata(segmenter) -> dict:
-    return {
-        "class_names": segmenter.labels.class_names,
-        "colormap": segmenter.labels.colormap,
-        "ignore_label": segmenter.labels.ignore_label,
-    }
+def _read_png(answer: Mapping[str, tf.Tensor]) -> np.ndarray:
+    png = answer["classes_png_bytes"][0]
+    return tf.io.decode_png(png, channels=1).numpy()[..., 0]
+
+
+_IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, IMAGES)
+SIGNATURES = {
+    # What TF Serving asks where a request names none.
+    tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: Signature(
+        tf.TensorSpec([None], tf.string, "image_bytes"),
+        takes="`image_bytes` string [B]: JPEG or PNG files, each of its own size",
+        gives="`classes_png_bytes` string [B]: single-channel PNGs of class ids; "
+        "`height`, `width` int32 [B]",
+        build=_serving_default,
+        request=lambda image: tf.io.encode_png(image)[None],
+        read_classes=_read_png,
+        warms_up=True,
+    ),
+    SERVE_IMAGES: Signature(
+        _IMAGES,
+        takes=f"`{IMAGES}` uint8 [B, h, w, 3]",
+        gives=f"`{CLASSES}` uint8 [B, h, w]",
+        build=_serve_images,
+        request=lambda image: image[None],
+        read_classes=lambda answer: answer[CLASSES].numpy()[0],
+        warms_up=True,
+    ),
+    SERVE_PROBABILITIES: Signature(
+        _IMAGES,
+        takes=f"`{IMAGES}` uint8 [B, h, w, 3]",
+        gives="`probabilities` float32 [B, h, w, classes]",
+        build=_serve_probabilities,
+        request=lambda image: image[None],
+        read_classes=lambda answer: answer["probabilities"].numpy()[0].argmax(-1),
+    ),
+    "metadata": Signature(
+        tf.TensorSpec([None], tf.string, "keys"),
+        takes=f"`keys` string [N]: of {', '.join(METADATA_KEYS)}",
+        gives="`values` string [N]: JSON texts",
+        build=_metadata,
+    ),
+}
 
 
 def _look_up(keys: tf.Tensor, texts: Mapping[str, str]) -> tf.Tensor:
@@ -137,7 +226,7 @@ def _checked_bytes(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
 def _png_size(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # The first chunk is the header, IHDR: width and height are big-endian, at byte 16.
-    # Zeros behind make a file that ends before that one of no pixels.
+    # Zeros after it make a file that ends before that one of no pixels.
     padded = tf.strings.join([image_bytes, tf.constant(bytes(24))])
     text = tf.strings.substr(padded, 16, 8)
     width, height = tf.unstack(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.exports.signatures import SIGNATURES
+
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 
@@ -20,8 +22,8 @@ def write_warmup(saved_model: str | os.PathLike, images: Sequence[np.ndarray]) -
 
     Args:
       saved_model: folder of the SavedModel.
-      images: uint8 [height, width, 3] each; asked as PNG of `serving_default` and as
-        array of `serve_images`.
+      images: uint8 [height, width, 3] each; asked of every signature of `SIGNATURES`
+        that warms up.
     """
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -29,13 +31,11 @@ def write_warmup(saved_model: str | os.PathLike, images: Sequence[np.ndarray]) -
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tf.io.TFRecordWriter(path) as writer:
         for image in images:
-            encoded = tf.io.encode_png(image)[None]
-            for signature, name, value in (
-                ("serving_default", "image_bytes", encoded),
-                ("serve_images", "images", image[None]),
-            ):
-                log = prediction_log_pb2.PredictionLog()
-                request = log.predict_log.request
-                request.model_spec.signature_name = signature
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-                writer.write(log.SerializeToString())
+            for name, signature in SIGNATURES.items():
+                if signature.warms_up:
+                    log = prediction_log_pb2.PredictionLog()
+                    request = log.predict_log.request
+                    request.model_spec.signature_name = name
+                    value = tf.make_tensor_proto(signature.request(image))
+                    request.inputs[signature.input.name].CopyFrom(value)
+                    writer.write(log.SerializeToString())

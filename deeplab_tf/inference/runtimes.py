@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.inference.network import Network, as_uint8
+from deeplab_tf.inference.signature_names import CLASSES, IMAGES
 from deeplab_tf.labels import Labels
 
-INPUT, OUTPUT = "images", "classes"
 LABELS_ENDING = ".labels.json"
 
 
@@ -113,7 +113,7 @@ class ONNXRunner:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [B, height, width, 3] -> classes uint8 [B, height, width]."""
-        classes = [self._session.run([OUTPUT], {INPUT: i[None]})[0] for i in images]
+        classes = [self._session.run([CLASSES], {IMAGES: i[None]})[0] for i in images]
         return np.concatenate(classes)
 
 
@@ -236,5 +236,5 @@ def _read(path: str) -> bytes:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} is missing: expected a file of export.py --format=tflite or onnx, "
-            f"and beside it the same name with {LABELS_ENDING} behind."
+            f"and beside it the same name with {LABELS_ENDING} after it."
         ) from error

@@ -9,13 +9,14 @@ from absl import logging as absl_logging
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.inference.network import Network
+from deeplab_tf.inference.signature_names import (
+    IMAGES,
+    SERVE_IMAGES,
+    SERVE_PROBABILITIES,
+)
 from deeplab_tf.labels import Labels
 
 LABELS_FILE = "labels.json"
-# Signatures and tensors of a SavedModel that this package reads back;
-# exports/signatures.py says what they are, and of the others all.
-SERVE_IMAGES, SERVE_PROBABILITIES = "serve_images", "serve_probabilities"
-IMAGES = "images"
 
 
 class SavedModelNetwork(Network):

@@ -80,7 +80,7 @@ class Segmenter:
         self.window, self.overlap = _checked_window(window, overlap, crf)
         self.window_batch = window_batch
         self.crf = crf
-        if self._averages or window is not None or crf is not None:
+        if self.averages or window is not None or crf is not None:
             self.network.check_probabilities()
         self.probabilities_of = self._traced(self._mean)
         self.classes_of = self._traced(self._best)
@@ -138,6 +138,11 @@ class Segmenter:
           ValueError: it cannot be run here, or scales, flip, windows or a CRF.
         """
         return cls(load_network(path), **options)
+
+    @property
+    def averages(self) -> bool:
+        """Whether probabilities are means, over scales or with the mirrored image."""
+        return self.scales != (1.0,) or self.flip
 
     def with_window(self, window: int, overlap: int | None = None) -> Segmenter:
         """Returns a segmenter of the same network, that runs large images in windows.
@@ -235,10 +240,6 @@ class Segmenter:
             whole[rows, columns] = block
         return whole
 
-    @property
-    def _averages(self) -> bool:
-        return self.scales != (1.0,) or self.flip
-
     def _traced(self, function):
         if not self.network.traceable:
             return function
@@ -246,7 +247,7 @@ class Segmenter:
         return tf.function(function, input_signature=[images])
 
     def _best(self, images):
-        if self._averages:
+        if self.averages:
             scores = self.probabilities_of(images)
             classes = tf.argmax(scores, -1, output_type=tf.int32)
         else:
