@@ -56,6 +56,7 @@ class TrainConfig:
       clip_norm: largest global norm of the gradient.
       ema_momentum: of an average of the weights, which is validated and saved as best.
       accumulation_steps: batches to an update; `steps` counts batches.
+      loss: a row of `training.losses.LOSSES`.
       class_weights: one a class in the loss; train.py turns "balanced" into numbers.
       label_stride: 8 compares at every 8th pixel, as DeepLabV1 and V2 do.
       hard_pixel_fraction, hard_mining_steps: see `losses.SegmentationLoss`.
@@ -117,6 +118,7 @@ class TrainConfig:
     clip_norm: float | None = None
     ema_momentum: float | None = None
     accumulation_steps: int = 1
+    loss: str = "cross_entropy"
     class_weights: tuple[float, ...] | str | None = None
     label_stride: int = 1
     hard_pixel_fraction: float = 1.0

@@ -1,11 +1,26 @@
+"""Losses by hand, and what is asked of every row of `LOSSES`."""
+
+import dataclasses
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.training.losses import SegmentationLoss, balanced_class_weights
+from deeplab_tf.config import TrainConfig
+from deeplab_tf.training import compiling, losses
+from deeplab_tf.training.losses import (
+    LOSSES,
+    SegmentationLoss,
+    balanced_class_weights,
+    make_loss,
+)
 
 LOGITS = np.array([[[[0.0, 2.0], [1.0, 1.0]], [[3.0, 0.0], [0.0, 0.0]]]], "float32")
+
+
+TWICE = [2, 1, 1], [2, 1, 1, 1]  # tiles of labels and logits
 
 
 def cross_entropy(logits, label):
@@ -34,23 +49,122 @@ def test_images_with_more_valid_pixels_count_more():
     np.testing.assert_allclose(both, (one + 4 * four) / 5, rtol=1e-6)
 
 
-def test_ignored_batch_has_loss_and_gradient_zero():
-    logits = tf.constant(LOGITS)
+def value_and_gradient(loss, label, logits):
+    logits = tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        loss = SegmentationLoss(ignore_label=7)(np.full([1, 2, 2], 7), logits)
-    assert loss.numpy() == 0.0
-    np.testing.assert_array_equal(tape.gradient(loss, logits), np.zeros_like(LOGITS))
+        value = tf.reduce_mean(loss(label, logits))
+    return value.numpy(), tape.gradient(value, logits).numpy()
 
 
-def test_ignored_pixels_have_no_gradient():
-    logits = tf.constant(LOGITS)
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = SegmentationLoss()(np.array([[[1, 255], [1, 0]]]), logits)
-    gradient = tape.gradient(loss, logits).numpy()
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_batch_has_loss_and_gradient_zero(name):
+    loss = make_loss(TrainConfig(loss=name, ignore_label=7))
+    value, gradient = value_and_gradient(loss, np.full([1, 2, 2], 7), LOGITS)
+    assert value == 0.0
+    np.testing.assert_array_equal(gradient, np.zeros_like(LOGITS))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_pixels_have_no_gradient(name):
+    loss = make_loss(TrainConfig(loss=name))
+    label = np.array([[[1, 255], [1, 0]]])
+    value, gradient = value_and_gradient(loss, label, LOGITS)
     assert not gradient[0, 0, 1].any()
     assert gradient[0, 0, 0].any()
+    changed = LOGITS.copy()
+    changed[0, 0, 1] = 9.0, -9.0
+    assert value_and_gradient(loss, label, changed)[0] == value
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_seen_twice_has_the_loss_of_once(name):
+    loss = make_loss(TrainConfig(loss=name))
+    logits, label, _ = random_batch()
+    once, gradient = value_and_gradient(loss, label, logits)
+    twice, halves = value_and_gradient(loss, *map(np.tile, (label, logits), TWICE))
+    assert once > 0
+    np.testing.assert_allclose(twice, once, rtol=1e-5)
+    np.testing.assert_allclose(halves[:2] + halves[2:], gradient, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_right_answer_costs_nothing_and_a_wrong_one_more(name):
+    loss = make_loss(TrainConfig(loss=name))
+    _, label, _ = random_batch()
+    certain = 50.0 * np.eye(3, dtype="float32")[np.minimum(label, 2)]
+    right, _ = value_and_gradient(loss, label, certain)
+    wrong, _ = value_and_gradient(loss, label, np.roll(certain, 1, axis=-1))
+    assert right == pytest.approx(0.0, abs=1e-4)
+    assert wrong > 0.5
+
+
+# An option of a loss -> a value that changes it.
+OPTIONS = {
+    "class_weights": (0.5, 3.0, 0.0),
+    "label_stride": 8,
+    "hard_pixel_fraction": 0.25,
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_option_reaches_the_losses_that_have_it_and_others_refuse_it(name, option):
+    config = TrainConfig(loss=name, **{option: OPTIONS[option]})
+    if option not in inspect.signature(LOSSES[name]).parameters:
+        with pytest.raises(ValueError, match=f"loss '{name}' has no {option}"):
+            make_loss(config)
+        return
+    logits, label, _ = random_batch()
+    plain = make_loss(TrainConfig(loss=name))(label, logits)
+    assert make_loss(config)(label, logits) != plain
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_the_table_survives_its_config(name):
+    loss = make_loss(TrainConfig(loss=name, ignore_label=2))
+    logits, label, _ = random_batch()
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    label = np.where(label == 255, 2, label)
+    assert copy(label, logits).numpy() == loss(label, logits).numpy()
+
+
+def test_unknown_loss_lists_the_rows():
+    with pytest.raises(ValueError, match="one of .'cross_entropy'.*Received: 'dise'"):
+        make_loss(TrainConfig(loss="dise"))
+
+
+def squared_error(ignore_label, label_stride=1):
+    """A new loss as its author would write it: a function that makes one."""
+
+    def loss(y_true, y_pred):
+        classes, logits, valid = losses._compared(
+            y_true, y_pred, ignore_label, label_stride
+        )
+        error = tf.nn.softmax(logits) - tf.one_hot(classes, logits.shape[-1])
+        return tf.reduce_mean(tf.boolean_mask(error**2, valid))
+
+    return loss
+
+
+def test_a_new_loss_is_a_function_and_a_row(monkeypatch):
+    monkeypatch.setitem(LOSSES, "squared_error", squared_error)
+    config = TrainConfig(
+        loss="squared_error", num_classes=2, steps=1, learning_rate=9.0, label_stride=2
+    )
+    image = keras.Input([4, 4, 3])
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(image))
+    compiling.compile_model(model, config)
+    images = np.random.default_rng(0).normal(size=[8, 4, 4, 3]).astype("float32")
+    labels = np.where(images[..., 0] > 0, 1, 0)
+    before = model.evaluate(images, labels, verbose=0, return_dict=True)["loss"]
+    model.fit(images, labels, epochs=1, verbose=0)
+    after = model.evaluate(images, labels, verbose=0, return_dict=True)["loss"]
+    assert after < before
+    for option in ("class_weights", "hard_pixel_fraction"):
+        wrong = dataclasses.replace(config, **{option: OPTIONS[option]})
+        with pytest.raises(ValueError, match=f"'squared_error' has no {option}"):
+            make_loss(wrong)
 
 
 def test_label_out_of_range_is_an_error_that_names_it():
@@ -157,7 +271,7 @@ def test_argument_out_of_range_is_named(wrong):
         SegmentationLoss(**wrong)
 
 
-def test_loss_survives_its_config():
+def test_options_survive_the_config_of_a_loss():
     logits, label, _ = random_batch()
     loss = SegmentationLoss(
         255, class_weights=[1.0, 2.0, 3.0], label_stride=2, hard_pixel_fraction=0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 
@@ -14,13 +15,36 @@ from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
 from deeplab_tf.networks.weight_files import load_weights
 from deeplab_tf.training import gradient_steps, optimizers
-from deeplab_tf.training.losses import SegmentationLoss
+from deeplab_tf.training.losses import check_loss, make_loss
 from deeplab_tf.training.schedules import make_schedule
 from deeplab_tf.workdir import workdir_weights
 
 # Of the moving statistics: after three, 5 per cent of what they were is left.
 TIME_CONSTANTS = 3
 MIN_NORMALIZED_IMAGES = 8
+
+
+def check_packages(config: TrainConfig) -> None:
+    """Says before a run begins what it would miss after its first epoch.
+
+    Call it before a workdir is claimed. What the data need beside it (keras-cv for
+    policy "strong") `data.reading` asks for when it makes the batches; without
+    matplotlib a run has no curves.png, and `log.write_report` says so.
+
+    Args:
+      config: of the run; it need not be complete.
+
+    Raises:
+      ImportError: a package is not installed; the message says how to install it.
+      ValueError: there is no such optimizer or loss.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "A run writes its curves for TensorBoard, and tensorboard is not "
+            "installed. Run: pip install tensorboard"
+        )
+    optimizers.check_optimizer(config.optimizer)
+    check_loss(config)
 
 
 def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
@@ -59,30 +83,26 @@ def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:
-    """The configuration's optimizer, ignore-aware loss, mean IoU.
+    """Gives a model the configuration's optimizer and loss, and mean IoU.
 
     A model with auxiliary outputs has a loss on each, weighted by
     `config.auxiliary_weight` next to that of "logits".
+
+    Args:
+      model: made by `models.build_model`, in the strategy's scope.
+      config: of the run.
+
+    Raises:
+      ImportError, ValueError: see `make_optimizer` and `losses.make_loss`.
     """
     optimizer = make_optimizer(config, optimizers.undecayed_variables(model))
-
-    def make_loss():
-        return SegmentationLoss(
-            config.ignore_label,
-            class_weights=config.class_weights,
-            label_stride=config.label_stride,
-            hard_pixel_fraction=config.hard_pixel_fraction,
-            hard_mining_steps=config.hard_mining_steps,
-            step=optimizer.iterations,
-        )
-
-    loss = make_loss()
+    loss = make_loss(config, optimizer.iterations)
     metrics = [MeanIoU(config.num_classes, config.ignore_label)]
     loss_weights = None
     if isinstance(model.output, dict):
         loss_weights = {name: config.auxiliary_weight for name in model.output}
         loss_weights["logits"] = 1.0
-        loss = {name: make_loss() for name in model.output}
+        loss = {name: make_loss(config, optimizer.iterations) for name in model.output}
         metrics = {"logits": metrics}
     model.compile(
         optimizer,

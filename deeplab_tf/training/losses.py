@@ -1,7 +1,12 @@
-"""Losses that know the ignore label."""
+"""Losses by name; each knows the ignore label, and that replicas share a batch.
+
+A new loss is a class or function here and a row in `LOSSES`, at the end of this file.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +14,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.class_weights import median_frequency_weights
+from deeplab_tf.config import TrainConfig
+
+# --- Cross-entropy -------------------------------------------------------------------
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")
@@ -78,14 +86,10 @@ class SegmentationLoss(keras.losses.Loss):
           y_true: integer labels [B, height, width] in [0, num_classes) or ignore_label.
           y_pred: logits [B, height, width, num_classes].
         """
-        label = tf.cast(y_true, tf.int32)
-        dtype = tf.float64 if y_pred.dtype == tf.float64 else tf.float32
-        logits = tf.cast(y_pred, dtype)
-        if self.label_stride > 1:
-            label = label[:, :: self.label_stride, :: self.label_stride]
-            logits = logits[:, :: self.label_stride, :: self.label_stride]
-        valid = tf.not_equal(label, self.ignore_label)
-        class_of = tf.where(valid, label, 0)
+        class_of, logits, valid = _compared(
+            y_true, y_pred, self.ignore_label, self.label_stride
+        )
+        dtype = logits.dtype
         pixel_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=class_of, logits=logits
         )
@@ -98,7 +102,7 @@ class SegmentationLoss(keras.losses.Loss):
             pixel_losses = tf.where(weight > 0, pixel_losses, 0.0)
         total_weight = _mean_over_replicas(tf.reduce_sum(weight))
         # Keras averages over this replica's images and then over replicas.
-        images = tf.cast(tf.shape(label)[0], dtype)
+        images = tf.cast(tf.shape(class_of)[0], dtype)
         return tf.math.divide_no_nan(
             tf.reduce_sum(pixel_losses, axis=[1, 2]) * images, total_weight
         )
@@ -131,22 +135,30 @@ class SegmentationLoss(keras.losses.Loss):
         }
 
 
-def balanced_class_weights(pixel_counts: Sequence[int]) -> list[float]:
-    """Returns `median_frequency_weights` of a training split, for `SegmentationLoss`.
+# --- What losses share ---------------------------------------------------------------
+
+
+def _compared(y_true, y_pred, ignore_label: int, label_stride: int = 1):
+    """What of labels and logits a loss compares.
 
     Args:
-      pixel_counts: pixels of each class in the training split, integers >= 0.
+      y_true: integer labels [B, height, width] in [0, num_classes) or ignore_label.
+      y_pred: logits [B, height, width, num_classes].
+      ignore_label: see `SegmentationLoss`.
+      label_stride: see there.
 
-    Raises:
-      ValueError: a negative count, or no pixel of any class.
+    Returns:
+      (class of each pixel, int32 [B, h, w], 0 where it is ignored; logits, float64
+      where they were that, else float32 [B, h, w, num_classes]; whether each pixel
+      counts, bool [B, h, w]).
     """
-    counts = np.asarray(pixel_counts, np.float64)
-    if counts.min(initial=0) < 0 or not counts.any():
-        raise ValueError(
-            "pixel_counts must be >= 0 and not all 0: count the pixels of the training "
-            f"split. Received: {list(pixel_counts)}"
-        )
-    return median_frequency_weights(counts).tolist()
+    label = tf.cast(y_true, tf.int32)
+    logits = tf.cast(y_pred, tf.float64 if y_pred.dtype == tf.float64 else tf.float32)
+    if label_stride > 1:
+        label = label[:, ::label_stride, ::label_stride]
+        logits = logits[:, ::label_stride, ::label_stride]
+    valid = tf.not_equal(label, ignore_label)
+    return tf.where(valid, label, 0), logits, valid
 
 
 def _replicas():
@@ -167,3 +179,76 @@ def _mean_over_replicas(value):
 def _concat_over_replicas(values):
     replica = _replicas()
     return values if replica is None else replica.all_gather(values, axis=0)
+
+
+# --- The table, and what a run takes from it -----------------------------------------
+
+# Name -> what makes the loss: a class or a function, whose result `compile` takes. Its
+# arguments are fields of TrainConfig, which it is given: `ignore_label`, and those of
+# `class_weights`, `label_stride` and so on that it can heed. As `step` it is given the
+# variable that holds the step.
+LOSSES = {
+    "cross_entropy": SegmentationLoss,
+}
+
+
+def make_loss(config: TrainConfig, step=None):
+    """Makes the loss of a configuration.
+
+    Args:
+      config: of the run.
+      step: integer variable that holds the step, see `SegmentationLoss`.
+
+    Raises:
+      ValueError: see `check_loss`, or an option outside its range.
+    """
+    check_loss(config)
+    given = {**vars(config), "step": step}
+    make = LOSSES[config.loss]
+    return make(**{name: given[name] for name in _arguments(make) if name in given})
+
+
+def check_loss(config: TrainConfig) -> None:
+    """Returns where `make_loss` can make the loss with the options that were chosen.
+
+    Raises:
+      ValueError: no such loss, or an option that another loss has.
+    """
+    if config.loss not in LOSSES:
+        raise ValueError(
+            f"loss must be one of {sorted(LOSSES)}. Received: {config.loss!r}"
+        )
+    options = set().union(*map(_arguments, LOSSES.values()))
+    lacking = options - _arguments(LOSSES[config.loss]).keys()
+    for field in dataclasses.fields(TrainConfig):
+        value = getattr(config, field.name)
+        if field.name in lacking and value != field.default:
+            raise ValueError(
+                f"loss {config.loss!r} has no {field.name}: leave it at "
+                f"{field.default!r}. Received: {value!r}"
+            )
+
+
+def _arguments(make):
+    return inspect.signature(make).parameters
+
+
+# --- Weights of classes --------------------------------------------------------------
+
+
+def balanced_class_weights(pixel_counts: Sequence[int]) -> list[float]:
+    """Returns `median_frequency_weights` of a training split, for `SegmentationLoss`.
+
+    Args:
+      pixel_counts: pixels of each class in the training split, integers >= 0.
+
+    Raises:
+      ValueError: a negative count, or no pixel of any class.
+    """
+    counts = np.asarray(pixel_counts, np.float64)
+    if counts.min(initial=0) < 0 or not counts.any():
+        raise ValueError(
+            "pixel_counts must be >= 0 and not all 0: count the pixels of the training "
+            f"split. Received: {list(pixel_counts)}"
+        )
+    return median_frequency_weights(counts).tolist()
