@@ -1,0 +1,38 @@
+"""What is asked of a configuration before a run begins."""
+
+import importlib.util
+
+import pytest
+import tensorflow as tf
+
+from deeplab_tf.config import TrainConfig
+from deeplab_tf.training.compiling import check_packages
+
+ADDONS_LANE = tf.__version__.startswith("2.15")
+
+
+def test_a_run_that_lacks_nothing_passes():
+    check_packages(TrainConfig(optimizer="adam"))
+
+
+def test_tensorboard_is_asked_for_at_the_start(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "tensorboard" else find(name, *rest),
+    )
+    with pytest.raises(ImportError, match="not installed. Run: pip install tensorboar"):
+        check_packages(TrainConfig())
+
+
+@pytest.mark.skipif(ADDONS_LANE, reason="tensorflow-addons is installed")
+def test_tensorflow_addons_is_asked_for_at_the_start():
+    with pytest.raises(ImportError, match="'lamb' is in .*Run: pip install -r"):
+        check_packages(TrainConfig(optimizer="lamb"))
+
+
+@pytest.mark.parametrize("field", ["optimizer", "loss"])
+def test_names_that_do_not_exist_are_errors_at_the_start(field):
+    with pytest.raises(ValueError, match=f"^{field} must be one of .*'sdg'"):
+        check_packages(TrainConfig(**{field: "sdg"}))
