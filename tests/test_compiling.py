@@ -28,8 +28,8 @@ def test_tensorboard_is_asked_for_at_the_start(monkeypatch):
 
 @pytest.mark.skipif(ADDONS_LANE, reason="tensorflow-addons is installed")
 def test_tensorflow_addons_is_asked_for_at_the_start():
-    with pytest.raises(ImportError, match="'lamb' is in .*Run: pip install -r"):
-        check_packages(TrainConfig(optimizer="lamb"))
+    with pytest.raises(ImportError, match="'swa' is in .*Run: pip install -r"):
+        check_packages(TrainConfig(optimizer="swa"))
 
 
 @pytest.mark.parametrize("field", ["optimizer", "loss"])
