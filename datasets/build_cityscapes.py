@@ -198,8 +198,8 @@ def read_sample(
     if not resize_labels:
         raise ValueError(
             f"image is {size[0]}x{size[1]} (width x height), label is "
-            f"{label.shape[1]}x{label.shape[0]}; where images were made smaller than "
-            "labels: --resize_labels"
+            f"{label.shape[1]}x{label.shape[0]}; --resize_labels fits "
+            "labels to images that were made smaller"
         )
     return image_bytes, fit_label(label, *size)
 
@@ -240,7 +240,9 @@ def build_cityscapes(
 
 def define_flags() -> None:
     command_line.define_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
-    flags.DEFINE_bool("coarse", False, "Coarse labels; by default for train_extra.")
+    flags.DEFINE_bool(
+        "coarse", False, "Write coarse labels, by default those of train_extra."
+    )
     flags.DEFINE_bool(
         "resize_labels", False, "Fit labels to images that were made smaller."
     )

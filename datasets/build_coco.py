@@ -129,7 +129,8 @@ def voc_class_ids(categories: Mapping[int, Mapping], path: Path) -> dict[int, in
     if missing:
         raise DatasetError(
             f"Expected COCO's categories in {path}. Received: none called "
-            f"{', '.join(missing)}. For other files: datasets.build_coco_json"
+            f"{', '.join(missing)}. For JSON files of your own there is "
+            "python -m datasets.build_coco_json."
         )
     return {ids[name]: class_id for class_id, name in enumerate(names, start=1)}
 
@@ -273,15 +274,32 @@ def build_coco(
 
 def define_flags() -> None:
     command_line.define_flags("Folder in COCO's layout.")
-    flags.DEFINE_enum("task", None, list(TASKS), "Which classes.", required=True)
-    flags.DEFINE_enum("year", "", ["", "2014", "2017"], "Where both are there.")
-    flags.DEFINE_string("stuff_dir", "", "Default: stuffthingmaps in input_dir.")
+    flags.DEFINE_enum(
+        "task",
+        None,
+        list(TASKS),
+        "Classes to write: VOC's, panoptic's or COCO-Stuff's.",
+        required=True,
+    )
+    flags.DEFINE_enum(
+        "year", "", ["", "2014", "2017"], "Release of COCO, where both are there."
+    )
+    flags.DEFINE_string(
+        "stuff_dir",
+        "",
+        "Folder of COCO-Stuff's maps; default: stuffthingmaps in input_dir.",
+    )
     flags.DEFINE_integer(
         "min_pixels",
         DEFAULT_MIN_PIXELS,
-        "voc: drop images with so many pixels of objects or fewer; -1 keeps all.",
+        "With --task=voc: images with so many pixels of objects or fewer are dropped; "
+        "-1 keeps all.",
     )
-    flags.DEFINE_list("filtered_splits", ["train"], "voc: where min_pixels applies.")
+    flags.DEFINE_list(
+        "filtered_splits",
+        ["train"],
+        "With --task=voc: splits that min_pixels applies to.",
+    )
 
 
 def main() -> None:

@@ -217,7 +217,8 @@ def find_labels(input_dir: str | Path) -> tuple[Path, Source]:
                 return folder, source
     expected = " or ".join(f"{s.folder}/*{s.suffix}" for s in SOURCES)
     raise DatasetError(
-        f"Expected labels of PASCAL-Context: {expected}. Received: none in {input_dir}"
+        f"Expected labels of PASCAL-Context: {expected}. Received: {input_dir}, which "
+        "has none of them"
     )
 
 
@@ -360,7 +361,9 @@ def define_flags() -> None:
         "devkit_dir", None, "Folder VOCdevkit/VOC2010; default: in input_dir."
     )
     flags.DEFINE_bool(
-        "ignore_background", False, "59 classes, numbered from 0; background is 255."
+        "ignore_background",
+        False,
+        "Write 59 classes, numbered from 0, and background as 255.",
     )
 
 

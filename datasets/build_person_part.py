@@ -186,7 +186,8 @@ def find_labels(input_dir: str | Path) -> tuple[Path, str]:
                 return folder, suffix
     expected = " or ".join(f"{name}/*{suffix}" for name, suffix in LABEL_FOLDERS)
     raise DatasetError(
-        f"Expected labels of Person-Part: {expected}. Received: none in {input_dir}"
+        f"Expected labels of Person-Part: {expected}. Received: {input_dir}, which has "
+        "none of them"
     )
 
 

@@ -157,7 +157,8 @@ def _class_names(
         if num_classes < 2:
             raise DatasetError(
                 "Expected labels with two classes or more. Received: no readable label "
-                "with an id but 0 and 255. Or give --num_classes."
+                "with an id other than 0 and 255. Mend the labels, or give "
+                "--num_classes."
             )
     names = names or tuple(f"class_{index}" for index in range(num_classes))
     if len(names) > IGNORE_LABEL:
@@ -295,23 +296,42 @@ def resolve_data_dir(data_dir: str) -> str:
 def define_flags() -> None:
     command_line.define_flags()
     image_files.define_exif_flag()
-    flags.DEFINE_string("name", None, "NAME[/CONFIG][:VERSION] of TFDS.", required=True)
+    flags.DEFINE_string(
+        "name",
+        None,
+        "Name of the data set, NAME[/CONFIG][:VERSION] of TFDS.",
+        required=True,
+    )
     flags.DEFINE_list(
-        "splits", [], "TFDS's splits, or NAME=SPLIT; default: train and one as val."
+        "splits",
+        [],
+        "Splits of TFDS to write, or NAME=SPLIT; default: train and one as val.",
     )
     flags.DEFINE_string("tfds_dir", None, "Folder of TFDS's prepared data sets.")
     flags.DEFINE_string("image_key", None, "Feature of the image; default: found.")
     flags.DEFINE_string("label_key", None, "Feature of the label; default: found.")
     flags.DEFINE_integer(
-        "label_offset", None, "Added to stored ids: -1 where 0 marks no class."
+        "label_offset",
+        None,
+        "Number added to stored ids, such as -1 where 0 marks no class.",
     )
-    flags.DEFINE_integer("label_channel", None, "That holds the ids of an RGB label.")
+    flags.DEFINE_integer(
+        "label_channel", None, "Channel that holds the ids of an RGB label."
+    )
     flags.DEFINE_string("class_names", None, "Text file with one class name a line.")
     flags.DEFINE_integer(
-        "num_classes", None, "Default: the class names, or the highest id plus 1."
+        "num_classes",
+        None,
+        "Number of classes; default: that of the names, or the highest id plus 1.",
     )
-    flags.DEFINE_float("val_fraction", 0.1, "For val, where there is but train.")
-    flags.DEFINE_integer("seed", 0, "Chooses which examples val_fraction takes.")
+    flags.DEFINE_float(
+        "val_fraction",
+        0.1,
+        "Share of train that becomes val, where train is all there is.",
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "Seed that chooses which examples val_fraction takes."
+    )
 
 
 def main() -> None:

@@ -61,8 +61,12 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
 def define_flags():
     flags.DEFINE_string("data_dir", None, "Folder of records.", required=True)
     flags.DEFINE_string("split", "val", "Split to write.")
-    flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
-    flags.DEFINE_integer("limit", None, "How many, from the first on [all].")
+    flags.DEFINE_string(
+        "output_dir", None, "Folder for images/ and labels/.", required=True
+    )
+    flags.DEFINE_integer(
+        "limit", None, "Number of examples, from the first on; default: all."
+    )
 
 
 def main():

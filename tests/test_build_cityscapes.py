@@ -117,7 +117,7 @@ def test_images_smaller_than_labels(half_size, shared_data, tmp_path):
     assert "2 of 2 pairs" in str(error.value)
     assert (
         "train/aachen_000012_000019: image is 1024x512 (width x height), label is "
-        "2048x1024; where images were made smaller than labels: --resize_labels"
+        "2048x1024; --resize_labels fits labels to images that were made smaller"
     ) in str(error.value)
     info = build(half_size, tmp_path / "out", resize_labels=True)
     assert info.splits == {"train": 1, "val": 1}

@@ -646,7 +646,9 @@ def test_context_takes_the_first_lists_that_are_there(tmp_path):
 
 
 def test_context_says_what_is_missing(tmp_path):
-    with pytest.raises(DatasetError, match=r"trainval/\*.mat or .*Received: none in"):
+    with pytest.raises(
+        DatasetError, match=r"trainval/\*.mat or .*which has none of them"
+    ):
         build_context(tmp_path, tmp_path / "out")
     make_context_mats(tmp_path)
     with pytest.raises(DatasetError, match="VOC2010 .*JPEGImages.* --devkit_dir"):
@@ -843,7 +845,9 @@ def test_annotations_that_cannot_be_merged_are_named(tmp_path):
 
 
 def test_person_part_says_what_is_missing(tmp_path):
-    with pytest.raises(DatasetError, match=r"person_part_gt/\*.png or .*none in"):
+    with pytest.raises(
+        DatasetError, match=r"person_part_gt/\*.png or .*which has none of them"
+    ):
         build_parts(tmp_path, tmp_path / "out")
     make_person_part(tmp_path)
     with pytest.raises(DatasetError, match="JPEGImages in it.* --devkit_dir"):

@@ -183,7 +183,7 @@ def test_wrong_checksum(server, tmp_path, algorithm):
     right = hashlib.new(algorithm, CONTENT).hexdigest()
     archive = archive_of(server, checksum=right)
     server.script = [Reply(content=CONTENT[:-1] + b"?")]
-    with pytest.raises(DatasetError, match=f"{right}.* It was removed"):
+    with pytest.raises(DatasetError, match=f"{right}.* The file was removed"):
         fetch(server, tmp_path, archive)
     assert names(tmp_path) == []
     server.script = [Reply()]

@@ -219,7 +219,7 @@ def group(
                 raise DatasetError(
                     f"Expected annotations of the images and categories in {path}. "
                     f"Received: annotation {annotation.get('id')} with {key} "
-                    f"{annotation[key]!r}, which is none of them"
+                    f"{annotation[key]!r}, which is not among them"
                 )
         grouped.setdefault(annotation["image_id"], []).append(annotation)
     return grouped

@@ -118,7 +118,7 @@ def check_polygons(polygons: Any, height: int, width: int) -> None:
                 "points or more"
             )
         if not all(isinstance(value, (int, float)) for value in polygon):
-            raise ValueError(f"a polygon with something else than numbers: {polygon}")
+            raise ValueError(f"a polygon with something other than numbers: {polygon}")
         for x, y in zip(polygon[::2], polygon[1::2]):
             near = -width <= x <= 2 * width and -height <= y <= 2 * height
             if not near:  # True for NaN as well.

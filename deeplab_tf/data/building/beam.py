@@ -80,7 +80,11 @@ def _killed_workers_noticed():
             report(arguments)
         elif not deaths:
             deaths.append(arguments.exc_value)
-            print("A worker process was killed: ending.", file=sys.stderr, flush=True)
+            print(
+                "A worker process was killed: the build ends.",
+                file=sys.stderr,
+                flush=True,
+            )
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def wake(number, frame):

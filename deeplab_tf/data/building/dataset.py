@@ -209,7 +209,10 @@ def build_dataset(
         with _advice(shards, folder, skip_bad):
             remaining = remaining_shards(shards, folder, skip_bad)
             if len(remaining) < len(shards):
-                print(f"Going on: {len(remaining)} of {len(shards)} shards to write.")
+                print(
+                    f"Going on with an earlier run: {len(remaining)} of {len(shards)} "
+                    "shards are still to be written."
+                )
             if runner == LOCAL:
                 _write_locally(remaining, check, folder, info, num_processes)
             elif remaining:

@@ -41,7 +41,8 @@ def read_image(path: str, exif_orientation: str = "refuse") -> bytes:
     if turned and exif_orientation == "refuse":
         raise ValueError(
             f"{path} is shown turned by viewers (EXIF orientation); say whether masks "
-            "fit it as shown, --exif_orientation=apply, or as stored, =ignore"
+            "fit it as shown, --exif_orientation=apply, or as stored, "
+            "--exif_orientation=ignore"
         )
     if image.format in STORED_AS_THEY_ARE and image.mode == "RGB" and not turned:
         return data

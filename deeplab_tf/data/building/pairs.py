@@ -50,7 +50,7 @@ def read_list(path: str | Path) -> list[str]:
       DatasetError: the file is absent, has no such line, or is not text in UTF-8.
     """
     if not Path(path).is_file():
-        raise DatasetError(f"Expected a list of names. Received: no file {path}")
+        raise DatasetError(f"Expected a list of names. There is no file {path}.")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -156,7 +156,7 @@ def check_image(image_bytes: bytes, path: str) -> tuple[str, int, int]:
       ValueError: no whole JPEG or PNG, not RGB, or to be turned by an EXIF tag.
     """
     image = open_image(image_bytes, path)
-    # MPO is a JPEG with more pictures behind the first, as telephones write it.
+    # MPO is a JPEG with more pictures after the first, as telephones write it.
     formats = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
     if image.format not in formats:
         raise ValueError(f"{path} is a {image.format} file; expected JPEG or PNG")

@@ -124,8 +124,8 @@ def _install(path: Path, temporary: Path, folder: Path, members: Sequence[str]) 
     missing = [name for name in members if not (temporary / name).exists()]
     if missing:
         raise DatasetError(
-            f"Expected {', '.join(missing)} in {path}. Received: an archive without. "
-            "Remove the file if it is another one of that name."
+            f"Expected {', '.join(missing)} in {path}, which has no such entry. Remove "
+            "the file if it is another archive of that name."
         )
     for name in members:
         if not (folder / name).exists():

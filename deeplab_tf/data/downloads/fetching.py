@@ -143,7 +143,7 @@ def _open(archive: Archive, address: str, progress: _Progress, timeout: float):
         error.close()
         if error.code == RANGE_NOT_SATISFIABLE and progress.size:
             progress.remove()
-            raise _BrokenOff("the file there is another one by now") from error
+            raise _BrokenOff("the server has another file by now") from error
         raise _refusal(archive, address, error) from error
     except urllib.error.URLError as error:
         reason = error.reason
@@ -169,7 +169,7 @@ def _offset_of(response, progress: _Progress) -> int:
     changed = progress.validator and new and new != progress.validator
     if changed or not match or int(match[1]) != progress.size:
         progress.remove()
-        raise _BrokenOff("the file there is another one by now")
+        raise _BrokenOff("the server has another file by now")
     return progress.size
 
 
@@ -352,8 +352,9 @@ def fetch(
     if difference := _difference(progress.path, archive):
         progress.remove()
         raise DatasetError(
-            f"{difference} It was removed. Run the same command again; if this comes "
-            f"again, the file at {address} is another one or was damaged on the way."
+            f"{difference} The file was removed. Run the same command again; if that "
+            f"ends in the same way, {address} is another file, or something on the way "
+            "damages it."
         )
     os.replace(progress.path, path)
     progress.remove()
