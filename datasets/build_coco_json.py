@@ -40,12 +40,11 @@ from absl import flags
 from deeplab_tf.data.building import command_line, dataset, image_files, pairs
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.folders import folder_splits
-from deeplab_tf.data.records.info import DatasetInfo
+from deeplab_tf.data.records.info import MAX_CLASSES, DatasetInfo
 
 from .sources import coco, coco_regions
 
 BACKGROUND_NAMES = ("background", "_background_")
-MAX_CLASSES = 255
 
 # --- Which files, which classes ------------------------------------------------------
 

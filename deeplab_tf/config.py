@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.command_names import call_of
 from deeplab_tf.files import atomic_write
 
@@ -87,7 +88,7 @@ class TrainConfig:
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     colormap: tuple[tuple[int, int, int], ...] = ()
-    ignore_label: int = 255
+    ignore_label: int = IGNORE_LABEL
     data_dir: str = ""
     train_split: str = "train"
     eval_split: str = "val"

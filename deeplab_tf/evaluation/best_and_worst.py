@@ -9,6 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.colors import IGNORE_COLOR
 
 ERROR_COLOR = (214, 31, 31)
@@ -33,7 +34,7 @@ class Picture:
     label: np.ndarray = dataclasses.field(compare=False)
     classes: np.ndarray = dataclasses.field(compare=False)
 
-    def errors(self, ignore_label: int = 255) -> np.ndarray:
+    def errors(self, ignore_label: int = IGNORE_LABEL) -> np.ndarray:
         """The image in pale grey, wrong pixels and void in colour.
 
         Returns:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.evaluation.metrics import valid_pairs
 
 # Pixels around the boundaries of the label; figure 5 of DeepLabV3+ goes to 40.
@@ -57,7 +58,7 @@ def trimap_confusion(
     label: np.ndarray,
     classes: np.ndarray,
     num_classes: int,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     widths: Sequence[int] = TRIMAP_WIDTHS,
 ) -> np.ndarray:
     """Counts pixels in bands around the label's boundaries by (label, class).
@@ -101,7 +102,7 @@ def boundary_f_scores(
     label: np.ndarray,
     classes: np.ndarray,
     num_classes: int,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     tolerance: float = BOUNDARY_TOLERANCE,
 ) -> np.ndarray:
     """Boundary F-score of each class in one image.

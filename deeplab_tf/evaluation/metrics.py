@@ -11,9 +11,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.class_tables import IGNORE_LABEL
+
 
 def confusion_matrix(
-    label: np.ndarray, classes: np.ndarray, num_classes: int, ignore_label: int = 255
+    label: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    ignore_label: int = IGNORE_LABEL,
 ) -> np.ndarray:
     """Counts pixels by (label, predicted class).
 
@@ -152,7 +157,7 @@ class MeanIoU(keras.metrics.Metric):
     def __init__(
         self,
         num_classes: int,
-        ignore_label: int = 255,
+        ignore_label: int = IGNORE_LABEL,
         name: str = "mean_iou",
         **kwargs,
     ):

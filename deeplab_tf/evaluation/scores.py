@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.evaluation import boundaries, intervals, metrics
 from deeplab_tf.files import atomic_write
 
@@ -50,7 +51,7 @@ class Evaluation:
     def __init__(
         self,
         class_names: Sequence[str],
-        ignore_label: int = 255,
+        ignore_label: int = IGNORE_LABEL,
         trimap_widths: Sequence[int] = boundaries.TRIMAP_WIDTHS,
         boundary_tolerance: float = boundaries.BOUNDARY_TOLERANCE,
     ):

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.class_weights import median_frequency_weights
 from deeplab_tf.config import TrainConfig
 
@@ -53,7 +54,7 @@ class SegmentationLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        ignore_label: int = 255,
+        ignore_label: int = IGNORE_LABEL,
         class_weights: Sequence[float] | None = None,
         label_stride: int = 1,
         hard_pixel_fraction: float = 1.0,

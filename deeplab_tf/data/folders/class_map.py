@@ -25,7 +25,7 @@ from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.color_tables import IGNORED_NAMES, ColorTable
 from deeplab_tf.data.folders.pair_lists import delimiter_of
-from deeplab_tf.data.records.info import IGNORE_LABEL
+from deeplab_tf.data.records.info import IGNORE_LABEL, MAX_CLASSES
 
 UNKNOWN = -1
 THE_REST = "*"
@@ -145,9 +145,10 @@ def _number_new_classes(lines: Sequence[tuple[str, str]]) -> dict[str, int]:
         elif name not in new_ids:
             new_ids[name] = count
             count += 1
-    if not 1 <= count <= 255:
+    if not 1 <= count <= MAX_CLASSES:
         raise DatasetError(
-            f"Expected 1 to 255 new classes in the class map. Received: {count}"
+            f"Expected 1 to {MAX_CLASSES} new classes in the class map. "
+            f"Received: {count}"
         )
     return new_ids
 

@@ -23,7 +23,7 @@ from deeplab_tf.data.folders import (
     color_tables,
     mask_palettes,
 )
-from deeplab_tf.data.records.info import IGNORE_LABEL
+from deeplab_tf.data.records.info import IGNORE_LABEL, MAX_CLASSES
 
 INFER = "infer"
 
@@ -148,9 +148,10 @@ def _class_names(names_file: str | None, num_classes: int) -> list[str]:
       DatasetError: the file has another number of names, or that number is no number
         of classes.
     """
-    if not 1 <= num_classes <= 255:
+    if not 1 <= num_classes <= MAX_CLASSES:
         raise DatasetError(
-            f"Expected 1 to 255 classes; 255 is ignored. Received: {num_classes}"
+            f"Expected 1 to {MAX_CLASSES} classes; {IGNORE_LABEL} is ignored. "
+            f"Received: {num_classes}"
         )
     if names_file is None:
         return [f"class_{i}" for i in range(num_classes)]

@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from deeplab_tf.class_tables import IGNORE_LABEL
+
 # Folded into an example's seed for the draws of `change_image`.
 CHANGE_IMAGE_SALT = 1
 
@@ -162,7 +164,7 @@ def augment(
     max_scale: float = 2.0,
     flip_probability: float = 0.5,
     mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     change_image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Crops, flips, scales and pads at random: a pure function of its arguments.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.data.reading.augment import augment
 from deeplab_tf.data.reading.policies import find_policy
 from deeplab_tf.data.records.frames import (
@@ -142,7 +143,7 @@ def make_train_dataset(
     max_scale: float | None = None,
     flip: bool = True,
     mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     shuffle_buffer: int = 512,
     repeats: np.ndarray | None = None,
     good_frames: GoodFrames | None = None,
@@ -350,7 +351,7 @@ def make_eval_share(
     split: str,
     *,
     num_examples: int,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     good_frames: GoodFrames | None = None,
     num_replicas: int = 1,
     num_workers: int = 1,

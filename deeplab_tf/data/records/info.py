@@ -18,6 +18,7 @@ from deeplab_tf.command_names import call_of
 from deeplab_tf.labels import colormap_for
 
 INFO_FILE = "info.json"
+MAX_CLASSES = IGNORE_LABEL  # their ids are below it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,10 @@ class DatasetInfo:
     pixel_counts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if not 1 <= self.num_classes <= 255:
+        if not 1 <= self.num_classes <= MAX_CLASSES:
             raise ValueError(
-                "Expected 1 to 255 classes (labels are uint8 and 255 is ignored). "
-                f"Received: {self.num_classes}"
+                f"Expected 1 to {MAX_CLASSES} classes (labels are uint8 and "
+                f"{IGNORE_LABEL} is ignored). Received: {self.num_classes}"
             )
         colormap = colormap_for(self.class_names, self.colormap)
         object.__setattr__(self, "colormap", colormap)
