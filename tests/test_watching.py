@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.pictures.visualize import panel
 from deeplab_tf.recipes import RECIPES
 from deeplab_tf.training import compiling, log, meter, runs, watching
-from deeplab_tf.training.losses import SegmentationLoss
+from deeplab_tf.training.losses import LOSSES, SegmentationLoss
 from tests.support.networks import randomize
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,6 +214,22 @@ def test_report_writes_summary_and_curves_that_show_something(run, capsys):
         assert (chart == [31, 119, 180]).all(1).sum() > 50
 
 
+def test_without_matplotlib_the_curves_are_left_out_with_a_sentence(
+    run, tmp_path, monkeypatch, capsys
+):
+    folder, _, _ = run
+    for name in ("config.json", "log.csv"):
+        shutil.copy(os.path.join(folder, name), tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    log.main(["--workdir", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("No curves.png: matplotlib is not installed. Run: pip")
+    assert lines[-1] == f"Written: {tmp_path / 'summary.txt'}"
+    summary = (tmp_path / "summary.txt").read_text().splitlines()
+    assert lines[:-3] == summary
+    assert not (tmp_path / "curves.png").exists()
+
+
 def test_log_holds_speed_and_the_parts_of_the_loss(run):
     folder, config, _ = run
     rows = log.read_log(os.path.join(folder, "log.csv"))
@@ -226,7 +243,7 @@ def test_log_holds_speed_and_the_parts_of_the_loss(run):
     assert ["val_mean_iou" in row for row in rows] == [False, True]
     with open(os.path.join(folder, "log.csv"), encoding="utf-8") as file:
         columns = next(csv.reader(file))
-    assert columns[:4] == ["epoch", "step", "seconds", "images_per_second"]
+    assert columns[: len(log.COLUMNS)] == list(log.COLUMNS)
 
 
 def test_class_iou_in_the_log_is_that_of_evaluate_py(run):
@@ -331,8 +348,13 @@ def test_a_terminal_gets_one_line_that_is_rewritten_now_and_then(monkeypatch):
     )
 
 
-def test_parts_of_the_loss_of_a_model_with_auxiliary_outputs():
-    """Cross-entropies as Keras logs them, the weight decay as numpy computes it."""
+@pytest.mark.parametrize("loss", ["cross_entropy", "mine"])
+def test_parts_of_the_loss_of_a_model_with_auxiliary_outputs(loss, monkeypatch):
+    """The labels' parts as Keras logs them, the weight decay as numpy computes it."""
+    monkeypatch.setitem(LOSSES, "mine", SegmentationLoss)
+    config = TrainConfig(
+        num_classes=2, class_names=("a", "b"), steps=9, learning_rate=1e-9, loss=loss
+    )
     image = keras.Input((8, 8, 3))
 
     def scores(name):
@@ -343,15 +365,13 @@ def test_parts_of_the_loss_of_a_model_with_auxiliary_outputs():
     # Layers named as those of models.py, because Keras 2 logs the losses by them.
     outputs = {"logits": scores("upsample"), "extra": scores("upsample_extra")}
     model = keras.Model(image, outputs)
-    compiling.compile_model(
-        model, TrainConfig(num_classes=2, steps=9, learning_rate=1e-9)
-    )
+    compiling.compile_model(model, config)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(4, 8, 8, 3)).astype("float32")
     labels = rng.integers(0, 2, (4, 8, 8))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
     data = compiling.label_outputs(model, data)
-    watched = meter.RunMeter(TrainConfig(class_names=("a", "b")), clock=time.time)
+    watched = meter.RunMeter(config, clock=time.time)
     rows = []
     each = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda _, logs: rows.append(logs)
@@ -363,7 +383,7 @@ def test_parts_of_the_loss_of_a_model_with_auxiliary_outputs():
     decay = 0.3 * sum(np.sum(kernel**2) for kernel in kernels)
     assert row["weight_decay"] == pytest.approx(decay, rel=1e-5)
     for prefix in ("", "val_"):
-        parts = row[f"{prefix}cross_entropy"] + 0.5 * row[f"{prefix}extra_loss"]
+        parts = row[f"{prefix}{loss}"] + 0.5 * row[f"{prefix}extra_loss"]
         assert row[f"{prefix}loss"] == pytest.approx(parts + decay, rel=1e-5)
     iou = np.mean([row["val_iou/a"], row["val_iou/b"]])
     assert row["val_mean_iou"] == pytest.approx(iou, rel=1e-5)

@@ -1,4 +1,4 @@
-"""What a run has done, read off its log.csv: a summary and curves.
+"""What a run has done: its log.csv, and the summary and the curves made of it.
 
     python -m deeplab_tf.report --workdir=runs/demo
 
@@ -21,44 +21,89 @@ from deeplab_tf.config import TrainConfig, read_config
 from deeplab_tf.files import atomic_write
 from deeplab_tf.workdir import CURVES_FILE, LOG_FILE, SUMMARY_FILE
 
-CLASS_IOU = "val_iou/"  # and the name of a class: a column of log.csv
+# --- Columns -------------------------------------------------------------------------
+
+# Those of training, in their order in log.csv; the losses of auxiliary outputs follow.
+# `meter.RunMeter` measures them.
+COLUMNS = (
+    "epoch",  # counted from 0
+    "step",  # training steps done
+    "seconds",  # since the epoch before, or the start
+    "images_per_second",  # of training, validation apart
+    "learning_rate",  # at the end of the epoch
+    "loss",  # mean over the epoch, of which the next two are parts
+    "cross_entropy",  # or another row of `losses.LOSSES`: what the labels say
+    "weight_decay",
+)
+VALIDATION = "val_"  # begins the columns of a validation: "val_loss", "val_mean_iou"
+CLASS_IOU = "val_iou/"  # and the name of a class
 
 _MISSING = {"", "NA", "nan"}
-# Keras' names where a model has several outputs -> ours, the same for every model.
-# Keras 3 puts the name of the output in front, Keras 2 that of its layer.
-_PLAIN_NAMES = {
-    "logits_loss": "cross_entropy",
-    "upsample_loss": "cross_entropy",
-    "logits_mean_iou": "mean_iou",
-    "upsample_mean_iou": "mean_iou",
-}
-# Title of a chart -> column of log.csv -> what the legend calls it.
-_CHARTS = {
-    "Loss": {
-        "loss": "training",
-        "val_loss": "validation",
-        "cross_entropy": "training: cross-entropy",
-        "weight_decay": "training: weight decay",
-    },
-    "Mean IoU": {"mean_iou": "training", "val_mean_iou": "validation"},
-    "Learning rate": {"learning_rate": "learning rate"},
-    "Images per second": {"images_per_second": "images per second"},
-}
+# Where a model has several outputs, Keras 3 begins the names of their scores with that
+# of the output, Keras 2 with that of its layer.
+_LOGITS = ("logits_", "upsample_")
 
 
-def plain_names(values: dict) -> dict:
+def plain_names(values: dict, loss: str = "cross_entropy") -> dict:
     """Names scores as those of a model with one output, in any Keras.
 
     "val_upsample_mean_iou" -> "val_mean_iou", "upsample_auxiliary_loss" ->
     "auxiliary_loss", "logits_loss" -> "cross_entropy".
+
+    Args:
+      values: name -> score.
+      loss: the row of `losses.LOSSES` that the run has.
     """
-    plain = {}
+    plain = {f"{output}loss": loss for output in _LOGITS}
+    plain.update({f"{output}mean_iou": "mean_iou" for output in _LOGITS})
+    named = {}
     for name, value in values.items():
-        prefix = "val_" if name.startswith("val_") else ""
+        prefix = VALIDATION if name.startswith(VALIDATION) else ""
         rest = name[len(prefix) :]
-        rest = _PLAIN_NAMES.get(rest, rest.removeprefix("upsample_"))
-        plain[prefix + rest] = value
-    return plain
+        named[prefix + plain.get(rest, rest.removeprefix("upsample_"))] = value
+    return named
+
+
+def _order(names) -> list[str]:
+    """Columns once each: `COLUMNS`, the rest of training, validation, its classes."""
+
+    def place(name):
+        known = COLUMNS.index(name) if name in COLUMNS else len(COLUMNS)
+        return known, name.startswith(VALIDATION), name.startswith(CLASS_IOU)
+
+    return sorted(dict.fromkeys(names), key=place)
+
+
+# --- Writing and reading -------------------------------------------------------------
+
+
+def write_epoch(path: str | os.PathLike, epoch: int, values: dict) -> None:
+    """Puts the row of an epoch into a log; the file is written anew, atomically.
+
+    Rows of epochs that a resumed run repeats are replaced, and columns that only some
+    epochs have (validation) are there for all.
+
+    Args:
+      path: of the log, which need not exist.
+      epoch: from 0.
+      values: column -> number. Without "loss" they complete the row that is there.
+
+    Raises:
+      OSError: the disk is full or cannot be written.
+    """
+    rows = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    row = {"epoch": epoch, **values}
+    if "loss" not in row:  # a killed run may have written the rest of it before
+        same = [old for old in rows if int(old["epoch"]) == epoch]
+        row = {**(same[0] if same else {}), **row}
+    rows = [old for old in rows if int(old["epoch"]) < epoch] + [row]
+    with atomic_write(path, newline="") as file:
+        writer = csv.DictWriter(file, _order([name for r in rows for name in r]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, float]]:
@@ -89,6 +134,9 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
             f"the row of epoch {row.get('epoch')} has not one value for each column"
         )
     return plain_names({k: float(v) for k, v in row.items() if v not in _MISSING})
+
+
+# --- Summary -------------------------------------------------------------------------
 
 
 def summarize(rows: Sequence[dict[str, float]], config: TrainConfig) -> dict:
@@ -162,6 +210,20 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
+# --- Curves --------------------------------------------------------------------------
+
+# Title of a chart -> column -> what the legend calls it.
+_CHARTS = {
+    "Loss": {"loss": "training", "val_loss": "validation"},
+    "Mean IoU": {"mean_iou": "training", "val_mean_iou": "validation"},
+    "Learning rate": {"learning_rate": "learning rate"},
+    "Images per second": {"images_per_second": "images per second"},
+}
+NO_MATPLOTLIB = (
+    f"No {CURVES_FILE}: matplotlib is not installed. Run: pip install matplotlib"
+)
+
+
 def draw_curves(
     rows: Sequence[dict[str, float]], config: TrainConfig, path: str | os.PathLike
 ) -> None:
@@ -176,12 +238,15 @@ def draw_curves(
       path: of the PNG.
 
     Raises:
-      ImportError: matplotlib is not installed.
+      ImportError: matplotlib is not installed; the message is `NO_MATPLOTLIB`.
       ValueError: no column to draw.
     """
-    from matplotlib.figure import Figure  # draws by Agg: it needs no display
+    try:
+        from matplotlib.figure import Figure  # draws by Agg: it needs no display
+    except ImportError as error:
+        raise ImportError(NO_MATPLOTLIB) from error
 
-    charts = _charts(rows)
+    charts = _charts(rows, config.loss)
     if not charts:
         raise ValueError(f"Nothing in the log can be drawn. It has: {sorted(rows[-1])}")
     columns = min(2, len(charts))
@@ -195,16 +260,19 @@ def draw_curves(
         figure.savefig(file, format="png")
 
 
-def _charts(rows) -> dict[str, dict[str, str]]:
-    """`_CHARTS` with the losses of auxiliary outputs, without what the log lacks."""
+def _charts(rows, loss: str) -> dict[str, dict[str, str]]:
+    """`_CHARTS` with the parts of the training's loss, without what the log lacks."""
     present = list(dict.fromkeys(name for row in rows for name in row))
+    parts = {
+        loss: f"training: {loss.replace('_', '-')}",
+        "weight_decay": "training: weight decay",
+    }
+    for name in present:
+        if name.endswith("_loss") and not name.startswith(VALIDATION):
+            parts[name] = f"training: {name[: -len('_loss')]}"
     charts = {}
-    for title, curves in _CHARTS.items():
+    for title, curves in {**_CHARTS, "Loss": {**_CHARTS["Loss"], **parts}}.items():
         curves = {name: label for name, label in curves.items() if name in present}
-        if title == "Loss":
-            for name in present:
-                if name.endswith("_loss") and not name.startswith("val_"):
-                    curves[name] = f"training: {name[: -len('_loss')]}"
         if curves:
             charts[title] = curves
     return charts
@@ -219,7 +287,7 @@ def _draw_chart(axes, title, curves, rows):
             if name in row
         ]
         # Validations are few; a line alone would hide where they are, or a single one.
-        marker = "o" if name.startswith("val_") or len(points) < 3 else None
+        marker = "o" if name.startswith(VALIDATION) or len(points) < 3 else None
         axes.plot(*zip(*points), label=label, marker=marker, markersize=4)
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("step" if by_step else "epoch")
@@ -232,15 +300,17 @@ def _draw_chart(axes, title, curves, rows):
         axes.legend(fontsize=9)
 
 
+# --- Both ----------------------------------------------------------------------------
+
+
 def write_report(workdir: str | os.PathLike) -> str:
     """Writes summary.txt and curves.png of a run as far as it went.
 
     Returns:
-      The summary.
+      The summary, with `NO_MATPLOTLIB` below it where that is why there are no curves.
 
     Raises:
       FileNotFoundError: not the workdir of a run, or no epoch has ended yet.
-      ImportError: matplotlib is not installed.
       OSError: the disk is full or cannot be written.
       ValueError: log.csv or config.json is damaged.
     """
@@ -249,7 +319,10 @@ def write_report(workdir: str | os.PathLike) -> str:
     summary = format_summary(summarize(rows, config), config)
     with atomic_write(os.path.join(workdir, SUMMARY_FILE)) as file:
         file.write(summary + "\n")
-    draw_curves(rows, config, os.path.join(workdir, CURVES_FILE))
+    try:
+        draw_curves(rows, config, os.path.join(workdir, CURVES_FILE))
+    except ImportError as error:
+        return f"{summary}\n\n{error}"
     return summary
 
 
@@ -260,7 +333,9 @@ def main(arguments=None):
     parser.add_argument("--workdir", required=True, help="Folder of a run of train.py.")
     workdir = parser.parse_args(arguments).workdir
     try:
-        print(write_report(workdir))
-    except (ImportError, OSError, ValueError) as error:
+        report = write_report(workdir)
+    except (OSError, ValueError) as error:
         sys.exit(f"{name_of('report')}: {error}")
-    print(f"Written: {os.path.join(workdir, CURVES_FILE)}")
+    print(report)
+    drawn = not report.endswith(NO_MATPLOTLIB)
+    print(f"Written: {os.path.join(workdir, CURVES_FILE if drawn else SUMMARY_FILE)}")

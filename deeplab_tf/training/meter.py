@@ -12,7 +12,7 @@ from tensorflow import keras
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
 from deeplab_tf.training.averaging import averaged_weights
-from deeplab_tf.training.log import CLASS_IOU, plain_names
+from deeplab_tf.training.log import CLASS_IOU, VALIDATION, plain_names
 from deeplab_tf.training.resuming import validation_score
 from deeplab_tf.training.schedules import current_learning_rate
 
@@ -81,11 +81,10 @@ class RunMeter(keras.callbacks.Callback):
 
     Every worker of a run needs it, as it reads variables that all of them share.
 
-    It completes the logs of each epoch: "step"; "seconds", since the epoch before or
-    the start; "images_per_second" of training; "learning_rate"; "cross_entropy" and
-    "weight_decay", the parts of the loss next to those of auxiliary outputs; and after
-    a validation "val_cross_entropy" and, per class, "val_iou/<name>", without classes
-    that occur neither in labels nor in predictions.
+    It completes the logs of each epoch by the columns of log.csv (`log.COLUMNS`), and
+    after a validation by "val_cross_entropy", or what the loss is called, and per class
+    by "val_iou/<name>", without classes that occur neither in labels nor in
+    predictions.
 
     Args:
       config: of the run.
@@ -159,7 +158,7 @@ class RunMeter(keras.callbacks.Callback):
         if logs is None:
             return
         values = {
-            **plain_names(logs),
+            **plain_names(logs, self.config.loss),
             "step": self.step,
             "learning_rate": current_learning_rate(self.model.optimizer),
         }
@@ -178,7 +177,7 @@ class RunMeter(keras.callbacks.Callback):
         seconds, self._row_start = now - self._row_start, now
         return {
             "seconds": seconds,
-            "cross_entropy": cross_entropy(values, decay),
+            self.config.loss: self._label_loss(values, decay),
             "weight_decay": decay,
             **self._speed(self._epoch_pace),
         }
@@ -188,16 +187,16 @@ class RunMeter(keras.callbacks.Callback):
             decay = weight_decay(self.model)
         named = zip(self.config.class_names, class_iou(self.model))
         return {
-            "val_cross_entropy": cross_entropy(values, decay, "val_"),
+            VALIDATION + self.config.loss: self._label_loss(values, decay, VALIDATION),
             **{CLASS_IOU + n: float(iou) for n, iou in named if not np.isnan(iou)},
         }
 
     def _measure_window(self, logs) -> dict:
         self._sample_decay()
-        values = plain_names(logs)
+        values = plain_names(logs, self.config.loss)
         values["weight_decay"] = self._decay_sum / self._batches
         values.update(self._window_means(values))
-        values["cross_entropy"] = cross_entropy(values, values["weight_decay"])
+        values[self.config.loss] = self._label_loss(values, values["weight_decay"])
         values["learning_rate"] = current_learning_rate(self.model.optimizer)
         values.update(self._speed(self._window_pace))
         self._window_pace = (self.pace.steps, self.pace.seconds)
@@ -208,7 +207,7 @@ class RunMeter(keras.callbacks.Callback):
         sums = {
             name: mean * self._batches
             for name, mean in values.items()
-            if name.endswith("loss") or name in ("cross_entropy", "weight_decay")
+            if name.endswith("loss") or name in (self.config.loss, "weight_decay")
         }
         batches, before = self._window_start
         self._window_start = (self._batches, sums)
@@ -220,6 +219,15 @@ class RunMeter(keras.callbacks.Callback):
     def _speed(self, earlier) -> dict:
         rate = self.pace.rate(earlier)
         return {"images_per_second": rate * self.config.batch_size} if rate else {}
+
+    def _label_loss(self, values, decay, prefix="") -> float:
+        """The loss of the logits alone, by default their cross-entropy.
+
+        With auxiliary outputs it is among the values; otherwise it is what the whole
+        loss is without the weight decay.
+        """
+        rest = values[f"{prefix}loss"] - decay
+        return values.get(prefix + self.config.loss, rest)
 
     def _sample_decay(self):
         """Adds to the sum over the epoch's steps, by the trapezoid rule.
@@ -235,19 +243,6 @@ class RunMeter(keras.callbacks.Callback):
 def weight_decay(model: keras.Model) -> float:
     """The term that the model's regularizers add to its loss at present."""
     return float(sum(model.losses))
-
-
-def cross_entropy(values: dict, decay: float, prefix: str = "") -> float:
-    """Returns the cross-entropy of the logits in a loss.
-
-    Args:
-      values: means by `plain_names`. With auxiliary outputs they hold the cross-entropy
-        of each; otherwise it is what the loss is without the weight decay.
-      decay: mean of the weight decay.
-      prefix: of the names, "" or "val_".
-    """
-    rest = values[f"{prefix}loss"] - decay
-    return values.get(f"{prefix}cross_entropy", rest)
 
 
 def class_iou(model: keras.Model) -> np.ndarray:

@@ -1,12 +1,11 @@
 """What a run shows of itself while it trains: log.csv, TensorBoard, one line.
 
-These callbacks write what a `RunMeter` in front of them has measured. Where there are
-several workers they belong on the chief alone.
+These callbacks write what a `RunMeter`, a callback before them, has measured. Where
+there are several workers they belong on the chief alone.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import sys
@@ -17,19 +16,19 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.files import atomic_write
 from deeplab_tf.pictures.visualize import panel
 from deeplab_tf.training.averaging import averaged_weights
-from deeplab_tf.training.log import CLASS_IOU, format_duration, plain_names
+from deeplab_tf.training.log import (
+    VALIDATION,
+    format_duration,
+    plain_names,
+    write_epoch,
+)
 from deeplab_tf.training.meter import RunMeter
 from deeplab_tf.training.resuming import validation_score
 from deeplab_tf.training.schedules import current_learning_rate
 
 REDRAW_SECONDS = 0.5
-# Columns of log.csv that come first, in this order.
-_COLUMNS = (
-    "epoch step seconds images_per_second learning_rate loss cross_entropy weight_decay"
-).split()
 # What a line of progress tells of the logs.
 _SHOWN = {
     "loss": "loss",
@@ -40,10 +39,7 @@ _SHOWN = {
 
 
 class EpochLog(keras.callbacks.Callback):
-    """One row an epoch in a CSV file, written anew each time, atomically.
-
-    Rows of epochs that a resumed run repeats are replaced, and columns that only some
-    epochs have (validation) are there for all.
+    """Writes the row of each epoch into log.csv, see `log.write_epoch`.
 
     Args:
       path: of the file.
@@ -54,29 +50,7 @@ class EpochLog(keras.callbacks.Callback):
         self.path = os.fspath(path)
 
     def on_epoch_end(self, epoch, logs=None):
-        rows = []
-        if os.path.exists(self.path):
-            with open(self.path, encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-        row = {"epoch": epoch, **(logs or {})}
-        if "loss" not in row:  # a killed run may have written the rest of it before
-            same = [old for old in rows if int(old["epoch"]) == epoch]
-            row = {**(same[0] if same else {}), **row}
-        rows = [old for old in rows if int(old["epoch"]) < epoch] + [row]
-        with atomic_write(self.path, newline="") as file:
-            writer = csv.DictWriter(file, _order([name for r in rows for name in r]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def _order(names) -> list[str]:
-    """Columns once each: `_COLUMNS`, the rest of training, validation, its classes."""
-
-    def place(name):
-        known = _COLUMNS.index(name) if name in _COLUMNS else len(_COLUMNS)
-        return known, name.startswith("val_"), name.startswith(CLASS_IOU)
-
-    return sorted(dict.fromkeys(names), key=place)
+        write_epoch(self.path, epoch, logs or {})
 
 
 class Scalars(keras.callbacks.Callback):
@@ -104,8 +78,8 @@ class Scalars(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         training, validation = {}, {}
         for name, value in (logs or {}).items():
-            if name.startswith("val_"):
-                validation[name[len("val_") :]] = value
+            if name.startswith(VALIDATION):
+                validation[name[len(VALIDATION) :]] = value
             elif name != "step":
                 training[name] = value
         if "loss" in training:
@@ -216,7 +190,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         line = self._line(epoch, logs or {})
-        # Behind the rewritten line, which this one replaces and leaves behind.
+        # It replaces the line that was rewritten, and stays.
         self._stream.write(f"\r\x1b[K{line}\n" if self._on_terminal else f"{line}\n")
         self._stream.flush()
 
