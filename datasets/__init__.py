@@ -1,1 +1,1 @@
-"""Files on disk -> TFRecords -> tf.data of (image, label). Knows nothing of models."""
+"""One file a published data set: where it is, and what its labels mean."""

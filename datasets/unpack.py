@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -17,10 +18,9 @@ from PIL import Image
 
 from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.data.building.command_line import run_builder
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
-
-FLAGS = flags.FLAGS
 
 
 def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None) -> int:
@@ -28,6 +28,7 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
 
     Raises:
       FileNotFoundError: no such records.
+      ValueError: info.json is damaged.
     """
     import tensorflow as tf
 
@@ -44,21 +45,27 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
             for key, value in example.features.feature.items()
             if value.bytes_list.value
         }
-        name = feature[FILENAME].decode()
-        suffix = {"jpeg": ".jpg"}.get(feature[FORMAT].decode(), ".png")
-        image_path = Path(output_dir, "images", name + suffix)
-        label_path = Path(output_dir, "labels", name + ".png")
-        for path in (image_path, label_path):
-            os.makedirs(path.parent, exist_ok=True)
-        image_path.write_bytes(feature[IMAGE])
-        label = Image.open(io.BytesIO(feature[LABEL]))
-        label.putpalette(palette)
-        label.save(label_path)
+        _write_pair(feature, output_dir, palette)
         count += 1
     return count
 
 
-def define_flags():
+def _write_pair(
+    feature: Mapping[str, bytes], output_dir: str, palette: Sequence[int]
+) -> None:
+    name = feature[FILENAME].decode()
+    suffix = {"jpeg": ".jpg"}.get(feature[FORMAT].decode(), ".png")
+    image_path = Path(output_dir, "images", name + suffix)
+    label_path = Path(output_dir, "labels", name + ".png")
+    for path in (image_path, label_path):
+        os.makedirs(path.parent, exist_ok=True)
+    image_path.write_bytes(feature[IMAGE])
+    label = Image.open(io.BytesIO(feature[LABEL]))
+    label.putpalette(palette)
+    label.save(label_path)
+
+
+def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder of records.", required=True)
     flags.DEFINE_string("split", "val", "Split to write.")
     flags.DEFINE_string(
@@ -69,9 +76,13 @@ def define_flags():
     )
 
 
-def main():
-    count = unpack(FLAGS.data_dir, FLAGS.split, FLAGS.output_dir, FLAGS.limit)
-    print(f"Wrote {count} pairs to {FLAGS.output_dir}")
+def main() -> None:
+    args = flags.FLAGS
+    try:
+        count = unpack(args.data_dir, args.split, args.output_dir, args.limit)
+    except (FileNotFoundError, ValueError) as error:
+        raise DatasetError(str(error)) from error
+    print(f"Wrote {count} pairs to {args.output_dir}")
 
 
 def run() -> None:
