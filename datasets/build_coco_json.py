@@ -37,7 +37,8 @@ from pathlib import Path
 
 from absl import flags
 
-from deeplab_tf.data.building import command_line, dataset, image_files, pairs
+from deeplab_tf.data.building import command_line, dataset, image_files
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import MAX_CLASSES, DatasetInfo
@@ -66,13 +67,13 @@ def parse_annotations(values: Sequence[str]) -> dict[str, Path]:
             path = value
             split = Path(value).stem if len(values) > 1 else ""
         if split in files:
-            raise pairs.DatasetError(
+            raise DatasetError(
                 f"Expected one JSON file for each split. Received: {files[split]} and "
                 f"{path} for {split}. Name the splits: --annotations=train=...,val=..."
             )
         files[split] = Path(path).expanduser()
     if not files:
-        raise pairs.DatasetError("Expected --annotations=FILE.json. Received: none")
+        raise DatasetError("Expected --annotations=FILE.json. Received: none")
     return files
 
 
@@ -87,7 +88,7 @@ def merge_categories(files: Sequence[coco.Instances]) -> dict[int, dict]:
         for category_id, category in file.categories.items():
             known = merged.setdefault(category_id, category)
             if known["name"] != category["name"]:
-                raise pairs.DatasetError(
+                raise DatasetError(
                     f"Expected the same categories in all JSON files. Received: "
                     f"{category['name']} for id {category_id} in {file.path}, "
                     f"{known['name']} before"
@@ -95,7 +96,7 @@ def merge_categories(files: Sequence[coco.Instances]) -> dict[int, dict]:
     counts = Counter(category["name"] for category in merged.values())
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
-        raise pairs.DatasetError(
+        raise DatasetError(
             "Expected one id for each category in all JSON files. Received several "
             f"for {', '.join(repeated)}"
         )
@@ -141,7 +142,7 @@ def choose_classes(
             class_ids[category_id] = len(names)
             names.append(name)
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected 1 to {MAX_CLASSES - 1} categories beside background (labels are "
             f"uint8 and 255 is ignored). Received: {len(names) - 1}"
         )

@@ -46,6 +46,7 @@ import numpy as np
 from absl import flags
 
 from deeplab_tf.data.building import command_line, dataset, image_files, pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.folders import class_map, folder_splits, pair_lists
 from deeplab_tf.data.folders.folder_splits import Splits
@@ -188,7 +189,7 @@ def _parse_ids(name: str) -> tuple[int, ...]:
     try:
         return tuple(int(value) for value in values)
     except ValueError as error:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected --{name} as ids separated by commas. Received: {values}"
         ) from error
 
@@ -200,7 +201,7 @@ def _folder(name: str) -> Path:
         return Path(folder)
     if input_dir:
         return Path(input_dir) / name
-    raise pairs.DatasetError(
+    raise DatasetError(
         "Expected --input_dir, or both --images_dir and --labels_dir, or --list. "
         f"Received: no folder of {name}"
     )
@@ -220,7 +221,7 @@ def _list_pairs() -> Splits:
     others = ("images_dir", "labels_dir", "image_ending", "label_ending")
     given = [f"--{name}" for name in others if args[name].value]
     if given:
-        raise pairs.DatasetError(
+        raise DatasetError(
             f"Expected --list or folders. Received: --list and {', '.join(given)}"
         )
     return pair_lists.read_lists(

@@ -13,8 +13,9 @@ from PIL import Image
 from datasets import build_folder
 from deeplab_tf.colors import voc_colormap
 from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import read_image
-from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.folders import class_map, color_masks, color_tables, pair_lists
 from deeplab_tf.data.folders.folder_splits import list_splits, split_by_fraction
 from deeplab_tf.data.folders.label_rules import LabelRules

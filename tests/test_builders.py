@@ -13,7 +13,8 @@ from datasets import build_camvid, build_folder, build_voc2012
 from datasets.sources.catalog import DATASETS
 from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.dataset import build_dataset
-from deeplab_tf.data.building.pairs import DatasetError, Sample
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.data.records.tfrecord import shard_paths
 from tests.support.commands import call
