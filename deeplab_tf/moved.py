@@ -1,9 +1,9 @@
 """Modules that lie elsewhere: under another name, or beside this package.
 
-Old names are for code and .keras files that were written with them. The builders of
-data sets are `deeplab_tf.datasets` wherever Python imports them: a wheel has them in
-this package, as a top-level `datasets` would shadow Hugging Face's, and a checkout
-beside it, for `python -m datasets.build_X`.
+Old names are for code that was written with them. The builders of data sets are
+`deeplab_tf.datasets` wherever Python imports them: a wheel has them in this package, as
+a top-level `datasets` would shadow Hugging Face's, and a checkout beside it, for
+`python -m datasets.build_X`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,12 @@ import sys
 import warnings
 from pathlib import Path
 
-# Old module -> new one, both below this package; or the parts that it was divided into.
-# `.keras` files name the first four.
+# Old module -> new one, both below this package.
 MOVED = {
     "layers": "networks.layers",
     "losses": "training.losses",
     "metrics": "evaluation.metrics",
-    "optimizers": (
-        "training.optimizers",
-        "training.gradient_steps",
-        "training.averaging",
-        "training.schedules",
-    ),
+    "optimizers": "training.optimizers",
     "backbones": "networks.backbones",
     "blocks": "networks.blocks",
     "crf": "inference.crf",
@@ -55,22 +49,12 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
-        new = MOVED[module.__name__.rpartition(".")[2]]
-        parts = (new,) if isinstance(new, str) else new
-        names = [f"{__package__}.{part}" for part in parts]
+        new = f"{__package__}.{MOVED[module.__name__.rpartition('.')[2]]}"
         warnings.warn(
-            f"{module.__name__} has moved to {' and '.join(names)}.",
-            DeprecationWarning,
-            stacklevel=2,
+            f"{module.__name__} has moved to {new}.", DeprecationWarning, stacklevel=2
         )
-        modules = [importlib.import_module(name) for name in names]
-        if len(modules) == 1:
-            # The import system hands out what it finds under the name afterwards.
-            sys.modules[module.__name__] = modules[0]
-            return
-        for part in modules:
-            public = {k: v for k, v in vars(part).items() if not k.startswith("_")}
-            vars(module).update(public)
+        # The import system hands out what it finds under the name afterwards.
+        sys.modules[module.__name__] = importlib.import_module(new)
 
 
 class _DatasetsOfCheckout(importlib.abc.MetaPathFinder):
