@@ -1,4 +1,4 @@
-"""Trained networks of other projects, turned into a workdir.
+r"""Trained networks of other projects, turned into a workdir.
 
     python -m deeplab_tf.weights torchvision deeplabv3_resnet50_coco-cd0a2569.pth \
         --output=runs/torchvision
@@ -28,7 +28,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from deeplab_tf.command_names import as_typed, call_of, name_of
 from deeplab_tf.config import TrainConfig, parse_changes, write_config
@@ -42,50 +41,12 @@ from deeplab_tf.networks.weight_files import (
     save_weights,
 )
 from deeplab_tf.weights import sources
+from deeplab_tf.weights.checkpoint_files import read_checkpoint
 from deeplab_tf.weights.tflite_files import read_tflite_weights
 from deeplab_tf.weights.torch_files import read_torch_weights
 from deeplab_tf.workdir import BEST_WEIGHTS
 
 NEW_CLASSES = 21  # of a head that no file gives; train.py --init replaces it
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a TensorFlow checkpoint: its prefix, its .index file, or its folder.
-
-    Returns:
-      Variable name -> array.
-
-    Raises:
-      FileNotFoundError: no checkpoint there.
-      ValueError: it is damaged.
-    """
-    prefix = os.fspath(path)
-    if os.path.isdir(prefix):
-        names = [name for name in os.listdir(prefix) if name.endswith(".index")]
-        latest = tf.train.latest_checkpoint(prefix)
-        if latest is None and len(names) == 1:
-            latest = os.path.join(prefix, names[0])
-        prefix = latest or prefix
-    if prefix.endswith(".index"):
-        prefix = prefix[: -len(".index")]
-    if not os.path.isfile(f"{prefix}.index"):
-        raise FileNotFoundError(
-            f"No checkpoint at {os.fspath(path)}. Give its prefix, such as "
-            "deeplabv3_pascal_trainval/model.ckpt, beside which .index and .data files "
-            "lie."
-        )
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        return {
-            name: np.asarray(reader.get_tensor(name))
-            for name in reader.get_variable_to_shape_map()
-        }
-    # The reader turns some errors of TensorFlow into Python's own, such as IndexError.
-    except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
-        raise ValueError(
-            f"{prefix} cannot be read: it is cut short or damaged ({error}). "
-            "Download it again."
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +55,7 @@ class Source:
 
     Attributes:
       read: path -> arrays by the names in the file.
-      translate: those -> `weight_sources.Network`.
+      translate: those -> `sources.Network`.
     """
 
     read: Callable[[str], dict]
@@ -134,38 +95,28 @@ def load_source(
         raise ValueError(
             f"source must be one of {sorted(SOURCES)}. Received: {source!r}"
         )
-    row = SOURCES[source]
-    network = row.translate(row.read(os.fspath(path)))
-    num_classes = _num_classes(network)
-    if num_classes is None and not partial:
+    path, row = os.fspath(path), SOURCES[source]
+    network = row.translate(row.read(path))
+    if _num_classes(network) is None and not partial:
         raise ValueError(
-            f"{os.fspath(path)} holds a {network.config['backbone']} that classifies "
-            f"images. To put a new head of {NEW_CLASSES} classes on it: --partial"
+            f"{path} holds a {network.config['backbone']} that classifies images. To "
+            f"put a new head of {NEW_CLASSES} classes on it: --partial"
         )
-    labels = labels_for(num_classes or NEW_CLASSES)
-    config = TrainConfig(
-        recipe=f"{source}_weights",
-        num_classes=len(labels.class_names),
-        class_names=labels.class_names,
-        colormap=labels.colormap,
-        **network.config,
-    )
-    config = dataclasses.replace(config, **changes)
+    config = dataclasses.replace(_config(source, network), **changes)
     has_auxiliary = "logits_auxiliary/kernel" in network.arrays
     model = build_model(config, auxiliary_outputs=has_auxiliary)
-    arrays = _unfold_batch_norms(model, network.arrays)
     report = copy_weights(
         model,
-        arrays,
-        f"{os.fspath(path)} ({source})",
+        _unfold_batch_norms(model, network.arrays),
+        f"{path} ({source})",
         allow_missing=[layer.name for layer in model.layers] if partial else (),
     )
     report = dataclasses.replace(report, unused=report.unused + network.unused)
     if report.unused and not partial:
         raise ValueError(
-            f"{os.fspath(path)} holds {len(report.unused)} tensors that "
-            f"{config.model} on {config.backbone} does not have: "
-            f"{abbreviate(report.unused)}. To leave them out: --partial"
+            f"{path} holds {len(report.unused)} tensors that {config.model} on "
+            f"{config.backbone} does not have: {abbreviate(report.unused)}. To leave "
+            "them out: --partial"
         )
     return model, config, report
 
@@ -178,9 +129,14 @@ def import_weights(
     partial: bool = False,
     **changes,
 ) -> WeightReport:
-    """Writes the workdir of another project's file; see `load_source`.
+    """Writes the workdir of another project's file, whole or not at all.
 
-    It is written beside and renamed; after a failure nothing is left.
+    Args:
+      source, path, partial, changes: as of `load_source`.
+      output_dir: folder to write, which must be empty or not there.
+
+    Returns:
+      Which weights the file gave; see `load_source` for errors.
 
     Raises:
       FileExistsError: output_dir is there and not empty.
@@ -202,7 +158,19 @@ def import_weights(
     return report
 
 
-def _num_classes(network) -> int | None:
+def _config(source: str, network: sources.Network) -> TrainConfig:
+    """What can be read off the file, and labels by the number of its classes."""
+    labels = labels_for(_num_classes(network) or NEW_CLASSES)
+    return TrainConfig(
+        recipe=f"{source}_weights",
+        num_classes=len(labels.class_names),
+        class_names=labels.class_names,
+        colormap=labels.colormap,
+        **network.config,
+    )
+
+
+def _num_classes(network: sources.Network) -> int | None:
     """Filters of the classifier, None where there is only a backbone."""
     for name in ("logits/kernel", "logits_1/kernel"):
         if name in network.arrays:
@@ -234,25 +202,36 @@ def _is_empty_folder(path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; arguments are those of the command line where None is given."""
     parser = argparse.ArgumentParser(
         prog=call_of("weights"),
         description=as_typed(__doc__),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", choices=sorted(SOURCES), metavar="SOURCE")
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("--output", required=True, help="The workdir to write.")
+    parser.add_argument(
+        "source",
+        choices=sorted(SOURCES),
+        metavar="SOURCE",
+        help="Project that the file comes from, one of those above.",
+    )
+    parser.add_argument(
+        "file", metavar="FILE", help="File of weights, or a checkpoint's prefix."
+    )
+    parser.add_argument(
+        "--output", required=True, help="Workdir to write; empty or not there yet."
+    )
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="Accept tensors that are left over and weights that are missing.",
+        help="Accept tensors that the network does not have, and weights that the "
+        "file lacks, which stay random.",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="Set a field of TrainConfig that tensors do not tell, such as "
+        help="Value of a field of TrainConfig that tensors do not tell, such as "
         "output_stride=8, multi_grid=[1,2,4] or input_scales=[1].",
     )
     options = parser.parse_args(arguments)
