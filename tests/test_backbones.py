@@ -12,6 +12,7 @@ from tensorflow import keras
 
 from deeplab_tf.networks.backbones import BACKBONES, backbone_features, find_backbone
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
+from deeplab_tf.networks.heads import PREFIXES
 from deeplab_tf.networks.layers import NORMALIZATIONS, is_keras3
 from deeplab_tf.networks.models import load_backbone_weights
 from tests.support.networks import image_batch, randomize
@@ -60,6 +61,8 @@ def test_features_at_stride_8_subsampled_equal_stride_16(name):
         assert sparse_features["out"].shape[1:3] == tuple(-(-n // 16) for n in size)
         assert_close(dense_features["out"][:, ::2, ::2], sparse_features["out"])
         assert_close(dense_features["stride4"], sparse_features["stride4"])
+        dense_auxiliary = dense_features["auxiliary"][:, ::2, ::2]
+        assert_close(dense_auxiliary, sparse_features["auxiliary"])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2_0.35"])
@@ -182,6 +185,12 @@ def test_bad_options_name_the_choices():
         backbone_model("resnet18", 4)
     with pytest.raises(ValueError, match=r"3 positive factors.*Received: \(1, 2\)"):
         backbone_model("resnet50", 16, multi_grid=(1, 2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_of_backbones_are_not_called_as_those_of_heads(name):
+    layers = backbone_model(name, 16).layers[1:]
+    assert not [layer.name for layer in layers if layer.name.startswith(PREFIXES)]
 
 
 def test_every_row_states_how_its_weights_were_trained():

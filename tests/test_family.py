@@ -44,7 +44,7 @@ def assert_close(actual, expected, tolerance=1e-4):
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
-# DeepLabV1
+# --- DeepLabV1 -----------------------------------------------------------------------
 
 
 def test_v1_without_its_branches_is_large_fov():
@@ -120,7 +120,7 @@ def test_vgg_file_without_top_fills_the_convolutions_and_says_so(tmp_path):
     np.testing.assert_array_equal(actual, expected)
 
 
-# DeepLabV2
+# --- DeepLabV2 -----------------------------------------------------------------------
 
 
 def test_v2_fuses_its_scales_by_maximum_and_shares_their_weights():
@@ -180,7 +180,7 @@ def test_network_applied_again_has_the_same_weights():
     assert_close(actual, 2 * layer(pixels))
 
 
-# DeepLabV3, cascade
+# --- DeepLabV3, cascade --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stride", [16, 128])
@@ -238,7 +238,7 @@ def test_cascade_of_fewer_blocks(blocks, last):
     assert model(image_batch(65, 65)).shape == (1, 65, 65, 3)
 
 
-# DeepLabV3 of torchvision
+# --- DeepLabV3 of torchvision --------------------------------------------------------
 
 
 def test_auxiliary_head_has_its_weighted_loss_in_fit():
@@ -277,7 +277,7 @@ def test_inference_leaves_the_auxiliary_head_out():
     assert inference_model(reduced) is reduced
 
 
-# DeepLabV3+
+# --- DeepLabV3+ ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_aspp_without_rates_is_the_authors_head_for_phones():
     assert "aspp_concat" in names and "aspp_atrous1_conv" not in names
 
 
-# All of them
+# --- All of them ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -36,7 +36,7 @@ def conv_bias(size, inputs, outputs):
 
 
 def separable(inputs, outputs):
-    """Depthwise 3x3 and pointwise 1x1, BatchNorm behind each."""
+    """Depthwise 3x3 and pointwise 1x1, BatchNorm after each."""
     return 9 * inputs + 2 * inputs + conv_bn(1, inputs, outputs)
 
 

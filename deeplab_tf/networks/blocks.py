@@ -187,7 +187,7 @@ def max_pool(x, *, name: str, stride: int):
     if stride == 1 or convention == "same":
         padding = "same"
     else:
-        # Zeros are neutral behind a ReLU. Caffe's last window may start at the border.
+        # Zeros are neutral after a ReLU. Caffe's last window may start at the border.
         border = (1, 2) if convention == "caffe" else (1, 1)
         x = keras.layers.ZeroPadding2D((border, border), name=f"{name}_pad")(x)
     return keras.layers.MaxPooling2D(3, strides=stride, padding=padding, name=name)(x)

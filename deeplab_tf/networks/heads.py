@@ -19,8 +19,8 @@ from deeplab_tf.networks.blocks import (
 )
 from deeplab_tf.networks.layers import ResizeLike, ScaleImage, StatelessDropout
 
-# Layers of heads begin with these, layers of backbones never do. Classifiers, whose
-# shape depends on the classes, are all called logits...
+# Layers of heads begin with these, layers of backbones never do; "logits" are the
+# classifiers, whose shape depends on the number of classes.
 PREFIXES = ("aspp", "auxiliary", "cascade", "decoder", "fc", "logits", "multi_scale")
 CASCADE_OUTPUT_STRIDES = (8, 16, 32, 64, 128, 256)
 # The paper's rates, by the name of the variant; all at output stride 8 (DeepLabV2,
@@ -30,17 +30,7 @@ ASPP_S = (2, 4, 8, 12)
 ASPP_L = (6, 12, 18, 24)
 
 
-def atrous_rates_for(output_stride: int) -> tuple[int, int, int]:
-    """DeepLabV3's rates: (6, 12, 18) at output stride 16, doubled at 8, halved at 32.
-
-    Section 3.3: "the rates are doubled when output stride = 8".
-    """
-    return scale_rates((6, 12, 18), 16, output_stride)
-
-
-def scale_rates(rates: Sequence[int], stride: int, output_stride: int) -> tuple:
-    """Rates that see at `output_stride` what `rates` see at `stride`; at least 1."""
-    return tuple(max(1, rate * stride // output_stride) for rate in rates)
+# --- DeepLabV1 -----------------------------------------------------------------------
 
 
 def large_fov(x, *, rate: int, suffix: str = "", average_pooling: bool = False):
@@ -81,6 +71,14 @@ def multi_scale_features(x, features: dict, output_stride: int):
 
     Each goes through a 3x3 of 128 filters, with the stride that is left, and a 1x1 of
     128: 640 channels join those of `x`.
+
+    Args:
+      x: the last features [B, h, w, channels].
+      features: of VGG-16, "image" and "pool1" to "pool4".
+      output_stride: of `x`.
+
+    Returns:
+      [B, h, w, channels + 640].
     """
     branches = [x]
     strides = {"image": 1, "pool1": 2, "pool2": 4, "pool3": 8, "pool4": output_stride}
@@ -100,6 +98,9 @@ def multi_scale_features(x, features: dict, output_stride: int):
             branch = dropout(branch)
         branches.append(branch)
     return keras.layers.Concatenate(name="multi_scale_concat")(branches)
+
+
+# --- DeepLabV2 -----------------------------------------------------------------------
 
 
 def aspp_sum(
@@ -158,52 +159,13 @@ def at_scales(image, scores, scales: Sequence[float]) -> dict:
 
 
 def maximum(scores: Sequence):
-    """Fuses the scores of several scales (DeepLabV2, section 4.1.2)."""
+    """Fuses scores [B, h, w, num_classes] of several scales (DeepLabV2, 4.1.2)."""
     if len(scores) == 1:
         return scores[0]
     return keras.layers.Maximum(name="multi_scale_fusion", dtype="float32")(scores)
 
 
-def cascade(x, output_stride: int, multi_grid: Sequence[int], blocks: int = 3):
-    """block5, block6 and block7 of DeepLabV3: copies of a ResNet's block4 (figure 3).
-
-    Args:
-      x: block4's output [B, h, w, 2048], or 512 of a ResNet-18 or -34.
-      output_stride: 8 to 256; each block has stride 2 as long as it is not reached.
-      multi_grid: dilation factors of each block's three units (section 3.2.1).
-      blocks: how many of them, 0 to 3; the paper's tables have 4 to 7 blocks in all.
-
-    Returns:
-      [B, ceil(height / output_stride), ceil(width / output_stride), channels of x].
-    """
-    strides = (1, 2, 2, 2) + (2,) * blocks
-    steps = apply_output_stride(strides, output_stride, 4, CASCADE_OUTPUT_STRIDES)
-    for block, step in enumerate(steps[4:], start=5):
-        for unit in range(1, 4):
-            x, _ = residual_unit(
-                x,
-                512,
-                # The stride is the first unit's.
-                step if unit == 1 else step._replace(stride=1, entry_rate=step.rate),
-                bottleneck=x.shape[-1] == 2048,
-                grid=multi_grid[unit - 1],
-                name=f"cascade_block{block}_unit{unit}",
-            )
-    return x
-
-
-def pretrained_name(name: str) -> str:
-    """Name of the classification network's weight that a weight begins with.
-
-    Its own, but for block5..7 of the cascade, which are copies of block4 (their first
-    unit has 2048 inputs as block4's second has), and the fc6 and fc7 of each rate.
-    """
-    name = re.sub(r"^(fc[67])_\d+", r"\1", name)
-    return re.sub(
-        r"^cascade_block\d_unit(\d)",
-        lambda unit: f"conv5_block{max(2, int(unit[1]))}",
-        name,
-    )
+# --- DeepLabV3 -----------------------------------------------------------------------
 
 
 def aspp(
@@ -253,11 +215,82 @@ def aspp(
     return x
 
 
+def atrous_rates_for(output_stride: int) -> tuple[int, int, int]:
+    """DeepLabV3's rates: (6, 12, 18) at output stride 16, doubled at 8, halved at 32.
+
+    Section 3.3: "the rates are doubled when output stride = 8".
+    """
+    return scale_rates((6, 12, 18), 16, output_stride)
+
+
 def image_level_pooling(x, filters: int):
-    """Global average -> 1x1 convolution -> spread over the map (section 3.3)."""
+    """Global average, 1x1 convolution, spread over the map: [B, h, w, filters].
+
+    DeepLabV3, section 3.3.
+    """
     pooled = keras.layers.GlobalAveragePooling2D(keepdims=True, name="aspp_pool")(x)
     pooled = conv_bn_relu(pooled, filters, 1, name="aspp_pool")
     return ResizeLike(name="aspp_pool_resize")([pooled, x])
+
+
+def cascade(x, output_stride: int, multi_grid: Sequence[int], blocks: int = 3):
+    """block5, block6 and block7 of DeepLabV3: copies of a ResNet's block4 (figure 3).
+
+    Args:
+      x: block4's output [B, h, w, 2048], or 512 of a ResNet-18 or -34.
+      output_stride: 8 to 256; each block has stride 2 as long as it is not reached.
+      multi_grid: dilation factors of each block's three units (section 3.2.1).
+      blocks: how many of them, 0 to 3; the paper's tables have 4 to 7 blocks in all.
+
+    Returns:
+      [B, ceil(height / output_stride), ceil(width / output_stride), channels of x].
+    """
+    strides = (1, 2, 2, 2) + (2,) * blocks
+    steps = apply_output_stride(strides, output_stride, 4, CASCADE_OUTPUT_STRIDES)
+    for block, step in enumerate(steps[4:], start=5):
+        for unit in range(1, 4):
+            x, _ = residual_unit(
+                x,
+                512,
+                # The stride is the first unit's.
+                step if unit == 1 else step._replace(stride=1, entry_rate=step.rate),
+                bottleneck=x.shape[-1] == 2048,
+                grid=multi_grid[unit - 1],
+                name=f"cascade_block{block}_unit{unit}",
+            )
+    return x
+
+
+def pretrained_name(name: str) -> str:
+    """Name of the classification network's weight that a weight begins with.
+
+    Its own, but for block5..7 of the cascade, which are copies of block4 (their first
+    unit has 2048 inputs as block4's second has), and the fc6 and fc7 of each rate.
+    """
+    name = re.sub(r"^(fc[67])_\d+", r"\1", name)
+    return re.sub(
+        r"^cascade_block\d_unit(\d)",
+        lambda unit: f"conv5_block{max(2, int(unit[1]))}",
+        name,
+    )
+
+
+def auxiliary_head(x, num_classes: int):
+    """FCN head of torchvision's DeepLabV3: 3x3 to a quarter, dropout 0.1, 1x1.
+
+    Args:
+      x: features in front of the last stage [B, h, w, channels].
+      num_classes: of the logits.
+
+    Returns:
+      Logits [B, h, w, num_classes].
+    """
+    x = conv_bn_relu(x, x.shape[-1] // 4, 3, name="auxiliary")
+    x = StatelessDropout(0.1, name="auxiliary_dropout")(x)
+    return logits(x, num_classes, name="logits_auxiliary")
+
+
+# --- DeepLabV3+ ----------------------------------------------------------------------
 
 
 def low_level_decoder(
@@ -290,11 +323,7 @@ def low_level_decoder(
     return x
 
 
-def auxiliary_head(x, num_classes: int):
-    """FCN head of torchvision's models: 3x3 to a quarter, dropout 0.1, 1x1."""
-    x = conv_bn_relu(x, x.shape[-1] // 4, 3, name="auxiliary")
-    x = StatelessDropout(0.1, name="auxiliary_dropout")(x)
-    return logits(x, num_classes, name="logits_auxiliary")
+# --- All of them ---------------------------------------------------------------------
 
 
 def logits(
@@ -305,7 +334,7 @@ def logits(
     rate: int = 1,
     name: str = "logits",
 ):
-    """A classifier: a convolution with bias, never in half precision."""
+    """A classifier: a convolution with bias, float32 under mixed precision too."""
     return convolution(
         x,
         num_classes,
@@ -320,6 +349,11 @@ def logits(
 def is_classifier(layer_name: str) -> bool:
     """Says whether a layer's shape depends on the number of classes."""
     return layer_name.startswith("logits")
+
+
+def scale_rates(rates: Sequence[int], stride: int, output_stride: int) -> tuple:
+    """Rates that see at `output_stride` what `rates` see at `stride`; at least 1."""
+    return tuple(max(1, rate * stride // output_stride) for rate in rates)
 
 
 def _conv3x3(x, filters, separable, *, name, rate=1):

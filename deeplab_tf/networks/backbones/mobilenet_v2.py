@@ -19,7 +19,7 @@ BLOCKS = (
     + [(6, 160, 2)] + [(6, 160, 1)] * 2
     + [(6, 320, 1)]
 )  # fmt: skip
-MULTI_GRID_BLOCKS = (14, 15, 16)  # the three behind the last stride
+MULTI_GRID_BLOCKS = (14, 15, 16)  # the three after the last stride
 AUXILIARY_BLOCK = 12  # the last in front of it
 
 
@@ -36,7 +36,7 @@ def mobilenet_v2(
     Args:
       image: normalised image [B, height, width, 3].
       output_stride: 8, 16 or 32.
-      multi_grid: three factors on the dilation of the blocks behind the last stride.
+      multi_grid: three factors on the dilation of the blocks after the last stride.
       alpha: width multiplier.
       divisor: of which all widths are multiples.
 
@@ -69,7 +69,7 @@ def mobilenet_v2(
 
 
 def _inverted_residual(x, expansion, filters, *, stride, rate, residual, name):
-    """Returns (output, the expanded features behind the depthwise convolution)."""
+    """Returns (output, the depthwise convolution's, expanded)."""
     inputs = x
     if expansion > 1:
         x = convolution(x, expansion * x.shape[-1], 1, name=f"{name}_expand")

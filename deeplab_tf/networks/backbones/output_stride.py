@@ -14,7 +14,7 @@ class Atrous(NamedTuple):
     Attributes:
       stride: stride it keeps.
       entry_rate: dilation of a convolution that carries the stride itself.
-      rate: dilation of the convolutions behind the stride.
+      rate: dilation of the convolutions after the stride.
     """
 
     stride: int
@@ -30,7 +30,7 @@ def apply_output_stride(
 ) -> list[Atrous]:
     """Trades stride for dilation once the running stride has reached output_stride.
 
-    A stride that would go beyond multiplies the dilation of everything behind it
+    A stride that would go beyond multiplies the dilation of everything after it
     instead, so that the same weights see the same pixels.
 
     Args:

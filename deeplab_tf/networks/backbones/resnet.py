@@ -14,7 +14,7 @@ from tensorflow import keras
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
 from deeplab_tf.networks.blocks import batch_norm, conv_bn_relu, convolution, max_pool
 
-STAGE_STRIDES = (1, 2, 2, 2)  # conv2 .. conv5, behind a stem of stride 4
+STAGE_STRIDES = (1, 2, 2, 2)  # conv2 .. conv5, after a stem of stride 4
 STRIDE_PLACES = {
     # Of a stage's units, the one with the stride; of its convolutions, the one.
     "first_1x1": (0, 1),  # the paper, Caffe, keras.applications

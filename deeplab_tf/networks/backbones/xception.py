@@ -64,7 +64,7 @@ def xception(
     for index, filters in enumerate((1536, 1536, 2048), start=1):
         name = f"exit_flow_block2_separable_conv{index}"
         rate = step.rate * multi_grid[index - 1]
-        x = _separable_convolution(x, filters, rate=rate, relu_behind=True, name=name)
+        x = _separable_convolution(x, filters, rate=rate, relu_after=True, name=name)
     return {**features, "out": x}
 
 
@@ -89,12 +89,12 @@ def _block(x, filters, step, *, shortcut, name):
     return keras.layers.Add(name=f"{name}_add")([inputs, x]), outputs[1]
 
 
-def _separable_convolution(x, filters, *, name, stride=1, rate=1, relu_behind=False):
+def _separable_convolution(x, filters, *, name, stride=1, rate=1, relu_after=False):
     """Depthwise 3x3 and pointwise 1x1, each with BatchNorm.
 
-    ReLU stands in front of both together or, in the last block, behind each.
+    ReLU stands in front of both together or, in the last block, after each.
     """
-    if not relu_behind:
+    if not relu_after:
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
     # Padded symmetrically in every code base, whatever it does to its stem.
     x = depthwise_convolution(
@@ -106,11 +106,11 @@ def _separable_convolution(x, filters, *, name, stride=1, rate=1, relu_behind=Fa
         name=f"{name}_depthwise",
     )
     x = _batch_norm(x, f"{name}_depthwise")
-    if relu_behind:
+    if relu_after:
         x = keras.layers.ReLU(name=f"{name}_depthwise_relu")(x)
     x = convolution(x, filters, 1, name=f"{name}_pointwise")
     x = _batch_norm(x, f"{name}_pointwise")
-    if relu_behind:
+    if relu_after:
         x = keras.layers.ReLU(name=f"{name}_pointwise_relu")(x)
     return x
 
