@@ -114,11 +114,13 @@ def test_roll_call_ends_when_all_are_there():
 def test_roll_call_names_the_worker_that_does_not_come():
     addresses = tuple(free_addresses(3))
     present = [Workers(addresses, 0), Workers(addresses, 2)]
-    absent = f"TimeoutError: After 1 s these have not come: worker 1 ({addresses[1]})"
+    absent = (
+        f"TimeoutError: After 1 s these workers are missing: worker 1 ({addresses[1]})"
+    )
     for outcome in roll_calls(present, 1):
         assert outcome.startswith(absent)
     (outcome,) = roll_calls([Workers(addresses, 1)], 0.3)
-    assert f"have not come: worker 0 ({addresses[0]})" in outcome
+    assert f"workers are missing: worker 0 ({addresses[0]})" in outcome
 
 
 def test_workers_that_do_not_agree_are_told_so():

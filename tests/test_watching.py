@@ -339,7 +339,7 @@ def test_a_terminal_gets_one_line_that_is_rewritten_now_and_then(monkeypatch):
         now += 0.25
     drawn = terminal.getvalue().split("\r\x1b[K")[1:]
     assert len(drawn) == 4
-    # 3593 steps at 0.25 s are left behind the seventh.
+    # 3593 steps at 0.25 s are left after the seventh.
     line = "epoch 1/4  step 7/3600  ETA 0:14:58  8.0 images/s  loss 2.0000"
     assert drawn[-1] == line[:59]
     progress.on_epoch_end(0, {"loss": 2.0, "val_mean_iou": 0.5})

@@ -62,10 +62,13 @@ class CheckpointFolder:
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             full = os.strerror(errno.ENOSPC)  # in the middle of TensorFlow's message
+            reason = full if full in str(error) else error
+            last = (
+                f"The last one there is {names[-1]}." if names else "There is no other."
+            )
             raise OSError(
                 f"The checkpoint of step {step} cannot be written to {self.folder}: "
-                f"{full if full in str(error) else error}. The last one there is "
-                f"{names[-1] if names else 'none'}."
+                f"{reason}. {last}"
             ) from error
         for name in names[: max(0, len(names) + 1 - self.keep)]:
             shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
@@ -88,7 +91,7 @@ class CheckpointFolder:
                 return path
             # TensorFlow turns some errors of damaged files into Python's own.
             except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
-                print(f"{path} cannot be read, trying the one before: {error}")
+                print(f"{path} cannot be read, trying the one before it: {error}")
         if names:
             raise ValueError(
                 f"None of the {len(names)} checkpoints in {self.folder} can be read. "

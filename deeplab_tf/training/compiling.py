@@ -1,10 +1,10 @@
-"""Optimizer and losses of the papers' training protocol."""
+"""From a configuration to a compiled model with its first weights."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 from tensorflow import keras
@@ -57,15 +57,6 @@ def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
     Raises:
       ImportError, ValueError: see `optimizers.make_optimizer`.
     """
-    multipliers = None
-    if (config.head_multiplier, config.head_bias_multiplier) != (1, 1):
-
-        def multipliers(name):
-            if not is_classifier(name):
-                return 1.0
-            is_bias = name.endswith("bias")
-            return config.head_bias_multiplier if is_bias else config.head_multiplier
-
     optimizer = optimizers.make_optimizer(
         config.optimizer,
         make_schedule(config),
@@ -73,13 +64,27 @@ def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
         clip_norm=config.clip_norm,
         ema_momentum=config.ema_momentum,
         accumulation_steps=config.accumulation_steps,
-        multipliers=multipliers,
+        multipliers=_multipliers(config),
         weight_decay=config.decoupled_weight_decay,
         undecayed=undecayed,
     )
     if config.precision == "float16":
         return gradient_steps.loss_scaled(optimizer)
     return optimizer
+
+
+def _multipliers(config: TrainConfig) -> Callable[[str], float] | None:
+    """The factor of a weight's learning rate by its name; None where all are 1."""
+    if (config.head_multiplier, config.head_bias_multiplier) == (1, 1):
+        return None
+
+    def multiplier(name):
+        if not is_classifier(name):
+            return 1.0
+        is_bias = name.endswith("bias")
+        return config.head_bias_multiplier if is_bias else config.head_multiplier
+
+    return multiplier
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:

@@ -57,7 +57,7 @@ def make_strategy(
     if logical_cpus > 1:
         if name != "mirrored":
             raise ValueError(
-                f"logical_cpus goes with strategy mirrored. Received: {name!r}"
+                f"Only strategy mirrored takes logical_cpus. Received: {name!r}"
             )
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
@@ -97,7 +97,7 @@ def _join(workers: Workers) -> tf.distribute.Strategy:
     except tf.errors.OpError as error:
         raise OSError(
             f"TensorFlow cannot start {workers.name(workers.index)}: {error.message}. "
-            "Is its port taken, or its address not of this machine?"
+            "Is its port taken, or its address that of another machine?"
         ) from error
     if threading.current_thread() is threading.main_thread():
         # TensorFlow has put a handler of its own there, which swallows the signal.

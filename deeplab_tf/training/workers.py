@@ -1,6 +1,6 @@
-"""The processes of a run on several machines: who they are, and whether all came.
+"""The processes of a run on several machines: who they are, and whether all are there.
 
-Worker 0 is the chief. TensorFlow waits for a worker that never starts without end and
+Worker 0 is the chief. For a worker that never starts TensorFlow waits without end and
 deaf to signals, so the workers meet here first, where a missing one has a name.
 """
 
@@ -139,7 +139,7 @@ def _gather(workers: Workers, deadline: float, timeout_seconds: float) -> None:
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                answer = _absent(workers, set(present), timeout_seconds)
+                answer = _missing(workers, set(present), timeout_seconds)
                 break
             stack.enter_context(connection)
             caller = _hear(connection)
@@ -193,12 +193,12 @@ def _objection(workers: Workers, caller: dict, present: dict) -> str:
     return _GO
 
 
-def _absent(workers: Workers, present: set, timeout_seconds: float) -> str:
-    absent = [workers.name(i) for i in range(workers.count) if i not in present]
+def _missing(workers: Workers, present: set, timeout_seconds: float) -> str:
+    missing = [workers.name(i) for i in range(workers.count) if i not in present]
     return (
-        f"After {timeout_seconds:.0f} s these have not come: {', '.join(absent)}. "
-        "Start the same command on all workers, each with its own worker_index, and "
-        "see that they reach the chief's port."
+        f"After {timeout_seconds:.0f} s these workers are missing: "
+        f"{', '.join(missing)}. Start the same command on all workers, each with its "
+        "own worker_index, and see that they reach the chief's port."
     )
 
 
@@ -221,7 +221,7 @@ def _report(workers: Workers, deadline: float, timeout_seconds: float) -> None:
         if answer.startswith(("After ", "Expected ")):
             raise _as_error(answer)
         time.sleep(_RETRY_SECONDS)
-    raise _as_error(_absent(workers, set(range(1, workers.count)), timeout_seconds))
+    raise _as_error(_missing(workers, set(range(1, workers.count)), timeout_seconds))
 
 
 def _as_error(answer: str) -> Exception:
