@@ -33,6 +33,7 @@ from datasets.build_tfds import resolve_data_dir
 from deeplab_tf.config import read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.evaluation.html_report import BestAndWorst, write_report
 from deeplab_tf.evaluation.scores import (
@@ -124,7 +125,7 @@ def evaluate(
         )
     evaluation = Evaluation(labels.class_names, labels.ignore_label)
     index, parts = part
-    examples = make_eval_dataset(data_dir, split, with_filename=True)
+    examples = make_eval_dataset(select_records(data_dir, split), with_filename=True)
     examples = examples.shard(parts, index - 1).as_numpy_iterator()
     total = len(range(index - 1, info.splits.get(split, 0), parts)) or None
     begin, predicting = time.perf_counter(), 0.0

@@ -30,6 +30,7 @@ from absl import app, flags, logging
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.exports.runtime_files import CALIBRATION_IMAGES, convert_model
 from deeplab_tf.exports.saved_model import Agreement, export_model
 from deeplab_tf.exports.signatures import MAX_PIXELS
@@ -170,7 +171,7 @@ def split_images(
 ) -> list[np.ndarray]:
     """First images of a split of a run; none where its records are not here."""
     try:
-        dataset = make_eval_dataset(config.data_dir, split)
+        dataset = make_eval_dataset(select_records(config.data_dir, split))
         return [image[0] for image, _ in dataset.take(count).as_numpy_iterator()]
     except FileNotFoundError:
         return []

@@ -11,6 +11,7 @@ cores, in the best turn; "repeated" is policy "paper" with some records twice.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 
@@ -18,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import cpu_description, measure, ratio
-from deeplab_tf.data.reading.augment import augment
 from deeplab_tf.data.reading.bootstrap import count_pixels
 from deeplab_tf.data.reading.pipeline import make_eval_dataset, make_train_dataset
-from deeplab_tf.data.reading.policies import POLICIES
+from deeplab_tf.data.reading.policies import POLICIES, Crop, make_augmenter
+from deeplab_tf.data.reading.selection import select_records
 
 
 def one_thread() -> tf.data.Options:
@@ -33,18 +34,11 @@ def one_thread() -> tf.data.Options:
 
 def augmented(images: tf.data.Dataset, policy: str, crop_size) -> tf.data.Dataset:
     """Decoded images through a policy, one after the other."""
-    chosen = POLICIES[policy]
-    change_image = chosen.make_image_change and chosen.make_image_change()
+    augment = make_augmenter(Crop(crop_size, policy))
 
     def change(index, image_and_label):
-        return augment(
-            *image_and_label,
-            tf.stack([tf.constant(0, tf.int64), index]),
-            crop_size=crop_size,
-            min_scale=chosen.min_scale,
-            max_scale=chosen.max_scale,
-            change_image=change_image,
-        )
+        seed = tf.stack([tf.constant(0, tf.int64), index])
+        return augment(*image_and_label, seed)
 
     return images.enumerate().map(change).with_options(one_thread())
 
@@ -56,7 +50,8 @@ def drain(dataset: tf.data.Dataset) -> None:
 
 def time_policies(args, crop_size) -> dict:
     """Returns policy -> milliseconds an image, and their ratio to "paper"."""
-    examples = make_eval_dataset(args.data_dir, args.split).unbatch()
+    selection = select_records(args.data_dir, args.split)
+    examples = make_eval_dataset(selection).unbatch()
     examples = examples.map(
         lambda image, label: (image, tf.cast(label[..., tf.newaxis], tf.uint8))
     )
@@ -78,20 +73,17 @@ def time_policies(args, crop_size) -> dict:
 
 def time_pipelines(args, crop_size, repeats: np.ndarray) -> dict:
     """Returns policy -> images per second of the pipeline."""
-    variants = {name: dict(policy=name) for name in POLICIES}
-    variants["repeated"] = dict(repeats=repeats)
+    once = select_records(args.data_dir, args.split)
+    variants = {name: (once, Crop(crop_size, name)) for name in POLICIES}
+    twice = dataclasses.replace(once, repeats=repeats)
+    variants["repeated"] = (twice, Crop(crop_size))
     batches = -(-args.images // args.batch_size)
     # A turn enters the stream anew: one that stays open would prefetch meanwhile.
     streams = {
-        name: make_train_dataset(
-            args.data_dir,
-            args.split,
-            crop_size=crop_size,
-            batch_size=args.batch_size,
-            seed=0,
-            **options,
-        ).take(batches)
-        for name, options in variants.items()
+        name: make_train_dataset(*variant, batch_size=args.batch_size, seed=0).take(
+            batches
+        )
+        for name, variant in variants.items()
     }
     seconds = measure(
         {name: (lambda s=stream: drain(s)) for name, stream in streams.items()},

@@ -42,6 +42,7 @@ from tqdm import tqdm
 from datasets.sources.catalog import DATASETS
 from datasets.sources.shapes import draw_scene
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.evaluation import metrics
 from deeplab_tf.inference.crf import CRFParameters, dense_crf, parse_crf
@@ -96,7 +97,8 @@ def drawn_samples(count: int) -> Iterator[Sample]:
 
 def record_samples(probabilities_of, data_dir, split, count) -> Iterator[Sample]:
     """The first images of a split, through uint8 [B, h, w, 3] -> [B, h, w, classes]."""
-    for image, label in make_eval_dataset(data_dir, split).take(count):
+    dataset = make_eval_dataset(select_records(data_dir, split))
+    for image, label in dataset.take(count):
         image, label = image.numpy(), label.numpy().astype(np.uint8)
         yield Sample(image[0], label[0], probabilities_of(image)[0])
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from deeplab_tf import Segmenter, load_workdir
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.evaluation.scores import Evaluation
 from deeplab_tf.inference.crf import CRFParameters
 from deeplab_tf.inference.segmenter import PAPER_SCALES
@@ -62,11 +63,10 @@ def main():
         for name in ROWS
     }
     seconds = dict.fromkeys(ROWS, 0.0)
-    dataset = make_eval_dataset(
-        args.data_dir or config.data_dir,
-        args.split or config.eval_split,
-        with_filename=True,
+    selection = select_records(
+        args.data_dir or config.data_dir, args.split or config.eval_split
     )
+    dataset = make_eval_dataset(selection, with_filename=True)
     for image, label, name in tqdm(dataset.take(args.num_images or -1), disable=None):
         for row, segmenter in segmenters.items():
             start = time.perf_counter()

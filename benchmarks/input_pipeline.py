@@ -33,6 +33,8 @@ from PIL import Image
 
 from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf.data.reading import augment, pipeline
+from deeplab_tf.data.reading.policies import Crop
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records import frames, tfrecord
 
 FLAGS = flags.FLAGS
@@ -153,12 +155,10 @@ def straightforward(serialized: tf.Tensor, crop_size: int):
 
 def full(data_dir: str, split: str, crop_size: int, **options) -> tf.data.Dataset:
     return pipeline.make_train_dataset(
-        data_dir,
-        split,
-        crop_size=(crop_size, crop_size),
+        select_records(data_dir, split),
+        Crop((crop_size, crop_size), **options),
         batch_size=FLAGS.batch_size,
         seed=0,
-        **options,
     )
 
 

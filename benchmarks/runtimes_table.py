@@ -30,6 +30,7 @@ from benchmarks.timing import cpu_description, ratio
 from deeplab_tf import Segmenter, TrainConfig, build_model
 from deeplab_tf.config import write_config
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.evaluation.scores import Evaluation
 from deeplab_tf.exports.saved_model import example_images
 from deeplab_tf.inference.runtimes import fit_image, load_network
@@ -110,7 +111,8 @@ def megabytes(path: str) -> float:
 
 def labelled_images(config: TrainConfig, num_images: int | None):
     """Yields (image uint8 [h, w, 3], label int32 [h, w], name) of the run's split."""
-    dataset = make_eval_dataset(config.data_dir, config.eval_split, with_filename=True)
+    selection = select_records(config.data_dir, config.eval_split)
+    dataset = make_eval_dataset(selection, with_filename=True)
     for image, label, name in dataset.take(num_images or -1).as_numpy_iterator():
         yield image[0], label[0], name[0].decode()
 

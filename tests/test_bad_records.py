@@ -25,7 +25,7 @@ from deeplab_tf.data.records.tfrecord import (
     shard_name,
     shard_paths,
 )
-from tests.test_pipeline import assert_equal, batches, train
+from tests.test_pipeline import assert_equal, batches, select, train
 
 SIZE = (40, 48)
 CLASSES = ("background", "cat", "dog", "horse")
@@ -170,7 +170,7 @@ def test_a_label_of_another_size_does_not_pass_the_pipeline(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match="of one size.*image4"):
         batches(dataset, 1)
     scan = scan_split(folder, "train")
-    assert len(batches(train(folder, good_frames=scan.good_frames), 4)) == 4
+    assert len(batches(train(select(folder, good_frames=scan.good_frames)), 4)) == 4
 
 
 def test_damaged_frames_are_named(tmp_path):
@@ -210,7 +210,7 @@ def test_a_record_that_is_no_example_is_named(tmp_path, record):
     folder = write_data(tmp_path, {4: record})
     with pytest.raises(BadRecords) as error:
         with bad_records_named(folder, ["train"]):
-            list(pipeline.make_eval_dataset(folder, "train"))
+            list(pipeline.make_eval_dataset(select(folder)))
     problem = "it is no tf.train.Example" if record else f"it has no image, key {IMAGE}"
     assert f"train-00001-of-00003.tfrecord record 1: {problem}\n" in str(error.value)
 
@@ -276,29 +276,30 @@ def test_the_stream_around_bad_records_is_that_of_shards_without_them(
     """In order, augmentation, repeats, and where it is entered: 9 records an epoch."""
     folder, frames = damaged
     options = dict(crop_size=(33, 33), start_step=start_step, shuffle_buffer=4)
-    if repeated:
-        options["repeats"] = np.array([1, 2, 0, 1, 3, 1, 1, 1, 1])
-    around = train(folder, good_frames=frames, **options)
-    assert_equal(batches(around, 5), batches(train(clean, **options), 5))
+    repeats = {"repeats": np.array([1, 2, 0, 1, 3, 1, 1, 1, 1])} if repeated else {}
+    around = train(select(folder, good_frames=frames, **repeats), **options)
+    expected = train(select(clean, **repeats), **options)
+    assert_equal(batches(around, 5), batches(expected, 5))
 
 
 def test_what_counts_agrees_with_what_is_read(damaged, clean):
     folder, frames = damaged
     paths = shard_paths(folder, "train")
     assert set(frames) == set(paths[1:]), "shard 0 is whole and read as ever"
-    assert pipeline.count_examples(paths, None, frames) == 9
+    assert pipeline.count_examples(select(folder, good_frames=frames)) == 9
     np.testing.assert_array_equal(
         bootstrap.count_pixels(folder, "train", frames),
         bootstrap.count_pixels(clean, "train"),
     )
-    around = pipeline.make_eval_dataset(folder, "train", good_frames=frames)
-    assert_equal(list(around), list(pipeline.make_eval_dataset(clean, "train")))
+    around = pipeline.make_eval_dataset(select(folder, good_frames=frames))
+    assert_equal(list(around), list(pipeline.make_eval_dataset(select(clean))))
 
 
 def test_a_shard_without_any_good_record_is_empty(tmp_path):
     folder = write_data(tmp_path, {index: remove(IMAGE) for index in (1, 4, 7, 10)})
     frames = scan_split(folder, "train").good_frames
-    around = train(folder, good_frames=frames, batch_size=8, crop_size=(33, 33))
+    good = select(folder, good_frames=frames)
+    around = train(good, batch_size=8, crop_size=(33, 33))
     assert len(batches(around, 3)) == 3
     assert pipeline.count_records(shard_paths(folder, "train"), frames) == 8
 

@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from deeplab_tf.data.reading import bootstrap, pipeline
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
-from tests.test_pipeline import assert_equal, batches, data_dir, record_ids, train
+from tests.test_pipeline import (
+    assert_equal,
+    batches,
+    data_dir,
+    record_ids,
+    select,
+    train,
+)
 
 __all__ = ["data_dir"]  # 23 records, record k with a label full of k, in 3 shards
 
@@ -110,7 +117,7 @@ def test_every_epoch_holds_each_record_as_often_as_asked(
     data_dir, repeats, shuffle_buffer
 ):
     assert repeats.sum() == len(EXPECTED) == 27
-    dataset = train(data_dir, repeats=repeats, shuffle_buffer=shuffle_buffer)
+    dataset = train(select(data_dir, repeats=repeats), shuffle_buffer=shuffle_buffer)
     epochs = record_ids(dataset, 18).reshape(2, 27)
     for epoch in epochs:
         assert sorted(epoch) == EXPECTED
@@ -120,18 +127,22 @@ def test_every_epoch_holds_each_record_as_often_as_asked(
 @pytest.mark.parametrize("start_step", [1, 9, 13])
 def test_start_step_enters_the_same_stream(data_dir, repeats, start_step):
     """In an epoch (1), at its end (9), and in the next one (13)."""
-    whole = batches(train(data_dir, repeats=repeats), start_step + 3)
-    entered = batches(train(data_dir, repeats=repeats, start_step=start_step), 3)
+    whole = batches(train(select(data_dir, repeats=repeats)), start_step + 3)
+    entered = batches(
+        train(select(data_dir, repeats=repeats), start_step=start_step), 3
+    )
     assert_equal(entered, whole[start_step:])
 
 
 def test_repeats_of_one_change_nothing(data_dir):
     ones = np.ones(23, np.int64)
-    assert_equal(batches(train(data_dir, repeats=ones), 9), batches(train(data_dir), 9))
+    assert_equal(
+        batches(train(select(data_dir, repeats=ones)), 9), batches(train(data_dir), 9)
+    )
 
 
 def test_copies_are_augmented_each_in_its_own_way(data_dir, repeats):
-    dataset = train(data_dir, repeats=repeats)
+    dataset = train(select(data_dir, repeats=repeats))
     images = np.concatenate([image for image, _ in batches(dataset, 9)])
     copies = images[record_ids(dataset, 9) == 4]
     assert len(copies) == 3
@@ -148,10 +159,9 @@ def test_copies_are_augmented_each_in_its_own_way(data_dir, repeats):
 )
 def test_repeats_of_other_records_are_refused(data_dir, wrong, words):
     with pytest.raises(ValueError, match=words):
-        train(data_dir, repeats=wrong)
+        train(select(data_dir, repeats=wrong))
 
 
 def test_count_examples(data_dir, repeats):
-    paths = sorted(str(path) for path in data_dir.iterdir())
-    assert pipeline.count_examples(paths) == 23
-    assert pipeline.count_examples(paths, repeats) == 27
+    assert pipeline.count_examples(select(data_dir)) == 23
+    assert pipeline.count_examples(select(data_dir, repeats=repeats)) == 27

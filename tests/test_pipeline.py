@@ -9,6 +9,8 @@ from PIL import Image
 
 from deeplab_tf.data.building import pairs
 from deeplab_tf.data.reading import pipeline
+from deeplab_tf.data.reading.policies import Crop
+from deeplab_tf.data.reading.selection import Selection
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 
 NUM_RECORDS = 23
@@ -44,14 +46,26 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+# What `train` gives to the pipeline itself; the rest says how it crops.
+OF_PIPELINE = ("start_step", "share", "shuffle_buffer")
+
+
+def select(data_dir, split="train", **options):
+    """The records of a folder that has no info.json."""
+    return Selection(data_dir, split, NUM_RECORDS, **options)
+
+
 def train(data_dir, seed=0, batch_size=3, crop_size=CROP, **options):
+    """Batches of a folder, or of a selection of its records."""
+    given = {name: options.pop(name) for name in OF_PIPELINE if name in options}
+    if not isinstance(data_dir, Selection):
+        data_dir = select(data_dir)
     return pipeline.make_train_dataset(
         data_dir,
-        "train",
-        crop_size=crop_size,
+        Crop(crop_size, **options),
         batch_size=batch_size,
         seed=seed,
-        **options,
+        **given,
     )
 
 
@@ -160,7 +174,7 @@ def test_count_records(data_dir):
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_evaluation_yields_each_example_once_at_its_own_size(data_dir, batch_size):
     dataset = pipeline.make_eval_dataset(
-        data_dir, "train", batch_size=batch_size, with_filename=True
+        select(data_dir), batch_size=batch_size, with_filename=True
     )
     seen = []
     for images, labels, names in dataset:
@@ -182,13 +196,13 @@ def test_evaluation_yields_each_example_once_at_its_own_size(data_dir, batch_siz
 
 def test_evaluation_fills_its_batches(data_dir):
     """23 records of three sizes, 8 + 8 + 7, in batches of at most 4: six batches."""
-    dataset = pipeline.make_eval_dataset(data_dir, "train", batch_size=4)
+    dataset = pipeline.make_eval_dataset(select(data_dir), batch_size=4)
     sizes = sorted(len(image) for image, _ in dataset)
     assert sizes == [3, 4, 4, 4, 4, 4]
 
 
 def test_filled_batches_add_only_void_pixels(data_dir):
-    plain = pipeline.make_eval_dataset(data_dir, "train", batch_size=3)
+    plain = pipeline.make_eval_dataset(select(data_dir), batch_size=3)
     filled = plain.map(
         lambda image, label: pipeline.fill_batch(
             image, label, batch_size=3, ignore_label=255
@@ -217,7 +231,7 @@ def test_palette_masks_keep_their_ids(shared_data, tmp_path):
     label = pairs.read_label(str(path))
     record = encode_example(image_bytes, label, path.stem, "jpeg", *ids.shape)
     write(tmp_path, [record], num_shards=1)
-    for _, label in pipeline.make_eval_dataset(tmp_path, "train"):
+    for _, label in pipeline.make_eval_dataset(select(tmp_path)):
         np.testing.assert_array_equal(label[0], ids)
     whole = dict(crop_size=ids.shape, min_scale=1.0, max_scale=1.0, flip=False)
     for _, label in train(tmp_path, batch_size=1, **whole).take(1):
@@ -228,7 +242,7 @@ def test_palette_masks_keep_their_ids(shared_data, tmp_path):
 
 def test_an_absent_split_says_what_to_run(data_dir):
     for make in (
-        lambda: pipeline.make_eval_dataset(data_dir, "val"),
+        lambda: pipeline.make_eval_dataset(select(data_dir, "val")),
         lambda: train(data_dir / "nothing"),
     ):
         with pytest.raises(FileNotFoundError, match="Run: python -m datasets"):
@@ -256,4 +270,4 @@ def test_numbers_out_of_range_are_named(data_dir, wrong):
 
 def test_evaluation_needs_a_batch_size(data_dir):
     with pytest.raises(ValueError, match="Received: 0"):
-        pipeline.make_eval_dataset(data_dir, "train", batch_size=0)
+        pipeline.make_eval_dataset(select(data_dir), batch_size=0)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.data.reading import augment, pipeline, policies
+from deeplab_tf.data.reading import augment, policies
 from tests.test_pipeline import assert_equal, batches, data_dir, train
 
 __all__ = ["data_dir"]
@@ -177,11 +177,53 @@ def test_without_keras_cv_strong_says_what_to_install(data_dir, monkeypatch):
     train(data_dir, policy="v2")
 
 
+def test_a_row_that_moves_image_and_label_reaches_the_stream(data_dir, monkeypatch):
+    """Upside down, then the same crop, mirrored or not, as without it."""
+
+    def upside_down(image, label, seed, crop):
+        assert image.dtype == label.dtype == tf.uint8
+        assert (crop.mean_color, crop.ignore_label) == ((127.5,) * 3, 255)
+        return tf.reverse(image, [0]), tf.reverse(label, [0])
+
+    row = policies.Policy(change_geometry=upside_down)
+    monkeypatch.setitem(policies.POLICIES, "upside down", row)
+    # Wholly seen, so that both show the same rows.
+    options = dict(crop_size=(20, 20), min_scale=1.0, max_scale=1.0)
+    plain = batches(train(data_dir, **options), 8)
+    turned = batches(train(data_dir, policy="upside down", **options), 8)
+    for (images, labels), (turned_images, turned_labels) in zip(plain, turned):
+        np.testing.assert_array_equal(turned_labels, labels)
+        for image, label, moved in zip(images, labels, turned_images):
+            height = (label[:, 0] != 255).sum()
+            np.testing.assert_array_equal(moved[:height], image[:height][::-1])
+            assert (moved[height:] == 127.5).all()
+
+
+def test_the_seed_of_a_move_is_neither_that_of_the_crop_nor_of_the_colours():
+    seen = {}
+
+    def note(name):
+        def change(image, *others):
+            *label, seed = others
+            seen[name] = tuple(np.asarray(seed))
+            return (image, *label) if label else image
+
+        return change
+
+    augment.augment(
+        noise(),
+        np.zeros((24, 30, 1), np.uint8),
+        [7, 1],
+        crop_size=(8, 8),
+        change_geometry=note("move"),
+        change_image=note("colours"),
+    )
+    assert len({(7, 1), seen["move"], seen["colours"]}) == 3
+
+
 @pytest.mark.parametrize("name", list(policies.POLICIES))
 def test_scales_of_policies_are_accepted_by_the_pipeline(data_dir, name):
     policy = policies.POLICIES[name]
     assert 0 < policy.min_scale <= policy.max_scale
-    spec = pipeline.make_train_dataset(
-        data_dir, "train", crop_size=(8, 8), batch_size=1, seed=0, policy=name
-    ).element_spec
+    spec = train(data_dir, policy=name).element_spec
     assert spec[0].dtype == tf.float32 and spec[1].dtype == tf.int32

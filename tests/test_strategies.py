@@ -16,6 +16,9 @@ import tensorflow as tf
 
 from datasets import build_shapes
 from deeplab_tf.data.reading import pipeline
+from deeplab_tf.data.reading.pipeline import Share
+from deeplab_tf.data.reading.policies import Crop
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.weight_files import read_weights
 from deeplab_tf.training import strategies
@@ -141,17 +144,19 @@ def batches(dataset, count):
 def test_workers_share_the_batches_of_one_device(scenes):
     num_replicas, num_workers = 4, 2
 
-    def stream(**share):
+    def stream(share=pipeline.ALONE):
         return pipeline.make_train_dataset(
-            scenes, "train", crop_size=(33, 33), batch_size=4, seed=1, **share
+            select_records(scenes, "train"),
+            Crop((33, 33)),
+            batch_size=4,
+            seed=1,
+            share=share,
         )
 
     per_worker = num_replicas // num_workers
     shares = [
         batches(
-            stream(
-                num_replicas=num_replicas, num_workers=num_workers, worker_index=index
-            ),
+            stream(Share(num_replicas, num_workers, index)),
             2 * per_worker,
         )
         for index in range(num_workers)
@@ -179,28 +184,17 @@ def test_a_worker_decodes_its_share_alone(scenes, monkeypatch):
         return parse(serialized)
 
     monkeypatch.setattr(pipeline, "parse_example", counting)
-    share = {"num_replicas": 4, "num_workers": 4, "worker_index": 3}
-    data = pipeline.make_eval_share(
-        scenes, "train", num_examples=16, ignore_label=255, **share
-    )
+    selection = select_records(scenes, "train")
+    data = pipeline.make_eval_share(selection, Share(4, 4, 3), ignore_label=255)
     assert len(batches(data, 99)) == len(decoded) == 4
 
 
 def test_evaluation_counts_every_example_once_over_all_workers(scenes):
     """Five images over two workers: three rounds, the last filled with a void one."""
-    whole = batches(pipeline.make_eval_dataset(scenes, "val"), 99)
+    selection = select_records(scenes, "val")
+    whole = batches(pipeline.make_eval_dataset(selection), 99)
     shares = [
-        batches(
-            pipeline.make_eval_share(
-                scenes,
-                "val",
-                num_examples=NUM_VALIDATED,
-                num_replicas=2,
-                num_workers=2,
-                worker_index=index,
-            ),
-            99,
-        )
+        batches(pipeline.make_eval_share(selection, Share(2, 2, index)), 99)
         for index in range(2)
     ]
     assert [len(share) for share in shares] == [3, 3]
@@ -219,7 +213,11 @@ def test_batches_that_replicas_cannot_share_are_refused(scenes):
         strategies.describe(Three(), 8)
     with pytest.raises(ValueError, match="divisible.*batch_size=4, num_replicas=3"):
         pipeline.make_train_dataset(
-            scenes, "train", crop_size=(33, 33), batch_size=4, seed=0, num_replicas=3
+            select_records(scenes, "train"),
+            Crop((33, 33)),
+            batch_size=4,
+            seed=0,
+            share=Share(num_replicas=3),
         )
 
 

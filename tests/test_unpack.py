@@ -5,6 +5,7 @@ from PIL import Image
 
 from datasets import build_shapes, unpack
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from tests.support.commands import call
 
 
@@ -14,7 +15,9 @@ def test_unpacked_files_are_what_the_records_hold(tmp_path):
     result = call(unpack, *arguments, "--split=val", "--limit=2")
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"Wrote 2 pairs to {tmp_path / 'out'}\n"
-    dataset = make_eval_dataset(tmp_path / "data", "val", with_filename=True).take(2)
+    dataset = make_eval_dataset(
+        select_records(tmp_path / "data", "val"), with_filename=True
+    ).take(2)
     for image, label, filename in dataset:
         name = filename[0].numpy().decode()
         data = (tmp_path / "out/images" / f"{name}.jpg").read_bytes()

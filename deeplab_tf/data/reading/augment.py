@@ -18,8 +18,9 @@ import tensorflow as tf
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 
-# Folded into an example's seed for the draws of `change_image`.
+# Folded into an example's seed for the draws of `change_image` and `change_geometry`.
 CHANGE_IMAGE_SALT = 1
+CHANGE_GEOMETRY_SALT = 2
 
 
 def crop_window(
@@ -154,6 +155,11 @@ def pad_to(
     return image, _pad(label, size, (ignore_label,))
 
 
+def _fold_in(seed: tf.Tensor, salt: int) -> tf.Tensor:
+    """Returns another seed, whose draws have nothing to do with those of this one."""
+    return tf.random.experimental.stateless_fold_in(seed, salt)
+
+
 def augment(
     image: tf.Tensor,
     label: tf.Tensor,
@@ -165,6 +171,7 @@ def augment(
     flip_probability: float = 0.5,
     mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
     ignore_label: int = IGNORE_LABEL,
+    change_geometry: Callable | None = None,
     change_image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Crops, flips, scales and pads at random: a pure function of its arguments.
@@ -182,6 +189,9 @@ def augment(
       flip_probability: 0.0 never mirrors, 1.0 always.
       mean_color: RGB that fills the image where it does not reach.
       ignore_label: fills the label there.
+      change_geometry: moves image and label together, before anything is cropped:
+        (image [h, w, 3], label [h, w, 1], seed) -> the same dtypes, any size. Its seed
+        is another than that of the crop, and of the colours.
       change_image: changes the colours of what was cropped and resized, before it is
         padded: (image float32 [h, w, 3] in 0..255, seed) -> the same. The seed is
         another than the crop's, which is the same with and without it.
@@ -191,6 +201,12 @@ def augment(
       no id that was not in it, but for ignore_label. Static shapes.
     """
     image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
+    if change_geometry is not None:
+        image, label = change_geometry(
+            image, label, _fold_in(seed, CHANGE_GEOMETRY_SALT)
+        )
+        image = tf.ensure_shape(image, [None, None, 3])
+        label = tf.ensure_shape(label, [None, None, 1])
     draw = tf.random.stateless_uniform([4], seed)
     scale = min_scale + (max_scale - min_scale) * draw[0]
     offset, window, scaled = crop_window(
@@ -199,8 +215,7 @@ def augment(
     image, label = crop(image, label, offset, window)
     image, label = resize(image, label, scaled, draw[3] < flip_probability)
     if change_image is not None:
-        color_seed = tf.random.experimental.stateless_fold_in(seed, CHANGE_IMAGE_SALT)
-        image = change_image(image, color_seed)
+        image = change_image(image, _fold_in(seed, CHANGE_IMAGE_SALT))
     image, label = pad_to(image, label, crop_size, mean_color, ignore_label)
     image = tf.ensure_shape(image, [*crop_size, 3])
     return image, tf.ensure_shape(label, [*crop_size, 1])

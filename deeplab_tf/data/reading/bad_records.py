@@ -4,8 +4,8 @@ Training does not look for them: a bad record ends it with an error of TensorFlo
 names no record, and only then the split is searched. `train.py --skip_bad_records`
 searches first and leaves out what it finds:
 
-    scan = scan_split(data_dir, "train")
-    make_train_dataset(data_dir, "train", good_frames=scan.good_frames, ...)
+    selection = select_records(data_dir, "train", skip_bad_records=True)
+    make_train_dataset(selection, ...)
 """
 
 from __future__ import annotations

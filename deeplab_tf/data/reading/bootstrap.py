@@ -2,11 +2,10 @@
 
 DeepLabV3 (section 4.1) duplicates the training images that hold hard classes, and its
 COCO pretraining keeps only images with more than 1,000 annotated pixels. Both are one
-number for each record, counted from the labels and given to `make_train_dataset`:
+number for each record, counted from the labels and carried by a selection:
 
-    counts = count_pixels(data_dir, "train")
-    repeats = record_repeats(counts, class_names, duplicate={"sofa": 2})
-    make_train_dataset(data_dir, "train", repeats=repeats, ...)
+    selection = select_records(data_dir, "train", duplicate=(("sofa", 2),))
+    make_train_dataset(selection, ...)
 
 The labels are decoded once, when a run starts, and nothing is kept on disk: a cache
 could outlive the records that it was made from. Progress is printed for large splits.

@@ -7,12 +7,14 @@ entered. A run that was interrupted after k batches goes on with `start_step=k`.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.class_tables import IGNORE_LABEL
-from deeplab_tf.data.reading.augment import augment
-from deeplab_tf.data.reading.policies import find_policy
+from deeplab_tf.data.reading.policies import Crop, make_augmenter
+from deeplab_tf.data.reading.selection import Selection
 from deeplab_tf.data.records.frames import (
     GoodFrames,
     count_records,
@@ -26,6 +28,44 @@ from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
 CYCLE_LENGTH = 8
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process reads, of several that train together.
+
+    Attributes:
+      num_replicas: devices of all workers together that share a batch; each takes
+        `batch_size / num_replicas` examples of it, in their order.
+      num_workers: processes that share the replicas equally. Each reads all of the
+        records and decodes its own alone.
+      worker_index: which of them this is; it gets one replica's share after another.
+    """
+
+    num_replicas: int = 1
+    num_workers: int = 1
+    worker_index: int = 0
+
+    def batch_size(self, global_batch_size: int) -> int:
+        """Returns the examples of one replica.
+
+        Raises:
+          ValueError: the batch or the replicas cannot be shared equally.
+        """
+        if (
+            global_batch_size % self.num_replicas
+            or self.num_replicas % self.num_workers
+        ):
+            raise ValueError(
+                "Expected a batch_size divisible by num_replicas, and that by "
+                f"num_workers. Received: batch_size={global_batch_size}, "
+                f"num_replicas={self.num_replicas}, num_workers={self.num_workers}"
+            )
+        return global_batch_size // self.num_replicas
+
+
+# Of a process that reads everything.
+ALONE = Share()
+
+
 def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
@@ -37,15 +77,12 @@ def _options() -> tf.data.Options:
     return options
 
 
-def count_examples(
-    paths: list[str],
-    repeats: np.ndarray | None = None,
-    good_frames: GoodFrames | None = None,
-) -> int:
-    """Returns the number of examples in an epoch: of records, or of their repeats."""
-    if repeats is None:
-        return count_records(paths, good_frames)
-    return int(np.sum(repeats))
+def count_examples(selection: Selection) -> int:
+    """Counts the examples of an epoch: the records in the shards, or their repeats."""
+    if selection.repeats is not None:
+        return int(np.sum(selection.repeats))
+    paths = shard_paths(selection.data_dir, selection.split)
+    return count_records(paths, selection.good_frames)
 
 
 def _read_repeated(
@@ -110,20 +147,14 @@ def _epoch_records(
 
 
 def _record_stream(
-    paths: list[str],
-    seed: int,
-    shuffle_buffer: int,
-    start: int,
-    repeats: np.ndarray | None,
-    good_frames: GoodFrames | None = None,
+    selection: Selection, seed: int, shuffle_buffer: int, start: int
 ) -> tf.data.Dataset:
     """Returns (index, serialized record) without end, from index `start` on."""
+    paths = shard_paths(selection.data_dir, selection.split)
     # A fresh start need not know how many records there are.
-    first_epoch, done = (
-        divmod(start, count_examples(paths, repeats, good_frames)) if start else (0, 0)
-    )
+    first_epoch, done = divmod(start, count_examples(selection)) if start else (0, 0)
     epochs = tf.data.Dataset.counter(first_epoch)
-    read = _shard_reader(paths, repeats, good_frames)
+    read = _shard_reader(paths, selection.repeats, selection.good_frames)
     records = epochs.flat_map(
         lambda epoch: _epoch_records(paths, read, seed, epoch, shuffle_buffer)
     )
@@ -131,59 +162,31 @@ def _record_stream(
 
 
 def make_train_dataset(
-    data_dir: str,
-    split: str,
+    selection: Selection,
+    crop: Crop,
     *,
-    crop_size: tuple[int, int],
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    policy: str = "paper",
-    min_scale: float | None = None,
-    max_scale: float | None = None,
-    flip: bool = True,
-    mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
-    ignore_label: int = IGNORE_LABEL,
+    share: Share = ALONE,
     shuffle_buffer: int = 512,
-    repeats: np.ndarray | None = None,
-    good_frames: GoodFrames | None = None,
-    num_replicas: int = 1,
-    num_workers: int = 1,
-    worker_index: int = 0,
 ) -> tf.data.Dataset:
     """Makes the infinite stream of augmented batches.
 
-    Every epoch holds each record once (or as `repeats` says), in an order of its own.
+    Every epoch holds each record once (or as its repeats say), in an order of its own.
     Epochs follow one another without a break, so that a batch may hold the end of one
     and the start of the next.
 
     Args:
-      data_dir: folder of the records.
-      split: name of the split, such as "train".
-      crop_size: (height, width) of the images.
+      selection: the records that are read; from `selection.select_records`.
+      crop: how an example is cropped and changed.
       batch_size: images in a batch: the global batch under a strategy.
       seed: 0 or more; decides order and augmentation.
       start_step: batches to leave out at the start. Their records are not decoded,
         and whole epochs are not even read.
-      policy: a name of `data.reading.policies.POLICIES`.
-      min_scale: smallest random scale; None takes the policy's.
-      max_scale: largest random scale; None takes the policy's.
-      flip: whether half of the images are mirrored.
-      mean_color: RGB that pads the images.
-      ignore_label: pads the labels.
+      share: the part of each batch that this process reads.
       shuffle_buffer: serialized records to choose from; a buffer of all of them
         shuffles perfectly. Shards are shuffled too.
-      repeats: int64 [records], how often each record comes in an epoch, 0 or more,
-        from `bootstrap.record_repeats`; None takes each once. An epoch
-        has as many examples as their sum. Serialized records are repeated, before
-        they are shuffled; each copy gets an augmentation of its own.
-      good_frames: leaves out the bad records of damaged shards; from
-        `data.reading.bad_records.scan_split`.
-      num_replicas: devices of all workers together that share a batch; each takes
-        `batch_size / num_replicas` examples of it, in their order.
-      num_workers: processes that share the replicas equally. Each reads all of the
-        records and decodes its own alone.
-      worker_index: which of them this is; it gets one replica's share after another.
 
     Returns:
       (image float32 [n, height, width, 3], RGB in 0..255; label int32 [n, height,
@@ -194,63 +197,28 @@ def make_train_dataset(
       FileNotFoundError: there are no records of this split.
       ImportError: the policy needs keras-cv, which is not installed.
       ValueError: a number is out of its range or cannot be shared, there is no such
-        policy, or `repeats` belongs to other records.
+        policy, or the repeats belong to other records.
     """
-    chosen = find_policy(policy)
-    min_scale = chosen.min_scale if min_scale is None else min_scale
-    max_scale = chosen.max_scale if max_scale is None else max_scale
-    if min(*crop_size, batch_size, shuffle_buffer) < 1 or min(start_step, seed) < 0:
+    if min(batch_size, shuffle_buffer) < 1 or min(start_step, seed) < 0:
         raise ValueError(
-            "Expected crop_size, batch_size, shuffle_buffer of 1 or more, start_step "
-            f"and seed of 0 or more. Received: crop_size={crop_size}, "
-            f"batch_size={batch_size}, shuffle_buffer={shuffle_buffer}, "
-            f"start_step={start_step}, seed={seed}"
+            "Expected batch_size and shuffle_buffer of 1 or more, start_step and seed "
+            f"of 0 or more. Received: batch_size={batch_size}, "
+            f"shuffle_buffer={shuffle_buffer}, start_step={start_step}, seed={seed}"
         )
-    if not 0 < min_scale <= max_scale:
-        raise ValueError(
-            "Expected 0 < min_scale <= max_scale. "
-            f"Received: min_scale={min_scale}, max_scale={max_scale}"
-        )
-    if repeats is not None and (np.min(repeats) < 0 or np.sum(repeats) < 1):
-        raise ValueError(
-            "Expected repeats of 0 or more, and a record that comes at least once. "
-            f"Received: {np.min(repeats)} to {np.max(repeats)}"
-        )
-    if batch_size % num_replicas or num_replicas % num_workers:
-        raise ValueError(
-            "Expected a batch_size divisible by num_replicas, and that by num_workers. "
-            f"Received: batch_size={batch_size}, num_replicas={num_replicas}, "
-            f"num_workers={num_workers}"
-        )
-    change_image = chosen.make_image_change and chosen.make_image_change()
+    _check_repeats(selection.repeats)
+    replica_batch_size = share.batch_size(batch_size)
+    augment = make_augmenter(crop)
 
     def decode_and_augment(index, serialized):
         example = parse_example(serialized)
-        image, label = augment(
-            example["image"],
-            example["label"],
-            tf.stack([tf.constant(seed, tf.int64), index]),
-            crop_size=crop_size,
-            min_scale=min_scale,
-            max_scale=max_scale,
-            flip_probability=0.5 if flip else 0.0,
-            mean_color=mean_color,
-            ignore_label=ignore_label,
-            change_image=change_image,
-        )
+        example_seed = tf.stack([tf.constant(seed, tf.int64), index])
+        image, label = augment(example["image"], example["label"], example_seed)
         return image, tf.cast(tf.squeeze(label, axis=2), tf.int32)
 
-    records = _record_stream(
-        shard_paths(data_dir, split),
-        seed,
-        shuffle_buffer,
-        start_step * batch_size,
-        repeats,
-        good_frames,
-    )
-    records = _share(records, batch_size, num_workers, worker_index)
+    records = _record_stream(selection, seed, shuffle_buffer, start_step * batch_size)
+    records = _take_share(records, batch_size, share)
     examples = records.map(decode_and_augment, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = examples.batch(batch_size // num_replicas, drop_remainder=True)
+    batches = examples.batch(replica_batch_size, drop_remainder=True)
     options = _options()
     # Each thread writes its example into the batch: one copy less, and no step that
     # all threads wait for.
@@ -258,18 +226,24 @@ def make_train_dataset(
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _share(
-    records: tf.data.Dataset, period: int, num_workers: int, worker_index: int
-) -> tf.data.Dataset:
+def _check_repeats(repeats: np.ndarray | None) -> None:
+    if repeats is not None and (np.min(repeats) < 0 or np.sum(repeats) < 1):
+        raise ValueError(
+            "Expected repeats of 0 or more, and a record that comes at least once. "
+            f"Received: {np.min(repeats)} to {np.max(repeats)}"
+        )
+
+
+def _take_share(records: tf.data.Dataset, period: int, share: Share) -> tf.data.Dataset:
     """Keeps a worker's share of (index, ...): one run of every `period` indices.
 
     By position, and not by file: so a batch holds the same examples, in the same order,
     for any number of workers.
     """
-    if num_workers == 1:
+    if share.num_workers == 1:
         return records
-    size = period // num_workers
-    return records.filter(lambda index, _: index % period // size == worker_index)
+    size = period // share.num_workers
+    return records.filter(lambda index, _: index % period // size == share.worker_index)
 
 
 def fill_batch(
@@ -290,6 +264,12 @@ def fill_batch(
     )
 
 
+def _read_once(selection: Selection) -> tf.data.Dataset:
+    """Returns the serialized records in their order, each once."""
+    paths = shard_paths(selection.data_dir, selection.split)
+    return read_shards(paths, selection.good_frames)
+
+
 def _whole_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """(image uint8 [h, w, 3]; label int32 [h, w]; filename string [])."""
     example = parse_example(serialized)
@@ -298,23 +278,15 @@ def _whole_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
 
 
 def make_eval_dataset(
-    data_dir: str,
-    split: str,
-    *,
-    batch_size: int = 1,
-    with_filename: bool = False,
-    good_frames: GoodFrames | None = None,
+    selection: Selection, *, batch_size: int = 1, with_filename: bool = False
 ) -> tf.data.Dataset:
     """Makes one pass over a split: each example once, whole and at its own size.
 
     Args:
-      data_dir: folder of the records.
-      split: name of the split, such as "val".
+      selection: the records that are read, each once: repeats are of training.
       batch_size: largest batch. A batch holds images of equal size, so that nothing
         is padded; with 1 the examples come in the order of the records.
       with_filename: whether the third element, string [B], is there.
-      good_frames: leaves out the bad records of damaged shards; from
-        `data.reading.bad_records.scan_split`.
 
     Returns:
       (image uint8 [B, h, w, 3], RGB; label int32 [B, h, w], class ids or the ignore
@@ -335,8 +307,7 @@ def make_eval_dataset(
         shape = tf.shape(image, tf.int64)
         return shape[0] * 2**32 + shape[1]
 
-    records = read_shards(shard_paths(data_dir, split), good_frames)
-    examples = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    examples = _read_once(selection).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     if batch_size == 1:
         batches = examples.batch(1)
     else:
@@ -347,15 +318,7 @@ def make_eval_dataset(
 
 
 def make_eval_share(
-    data_dir: str,
-    split: str,
-    *,
-    num_examples: int,
-    ignore_label: int = IGNORE_LABEL,
-    good_frames: GoodFrames | None = None,
-    num_replicas: int = 1,
-    num_workers: int = 1,
-    worker_index: int = 0,
+    selection: Selection, share: Share, *, ignore_label: int = IGNORE_LABEL
 ) -> tf.data.Dataset:
     """Makes a worker's part of one pass over a split: its images whole, one by one.
 
@@ -364,14 +327,9 @@ def make_eval_share(
     `fill_batch`). So the workers take the same number of steps, as they must.
 
     Args:
-      data_dir: folder of the records.
-      split: name of the split, such as "val".
-      num_examples: records that are read.
+      selection: the records that are read, each once.
+      share: which of the workers this is.
       ignore_label: of the void labels.
-      good_frames: see `make_eval_dataset`.
-      num_replicas: devices of all workers together.
-      num_workers: processes that share the replicas equally.
-      worker_index: which of them this is.
 
     Returns:
       (image uint8 [1, h, w, 3], RGB; label int32 [1, h, w]), for one replica of the
@@ -380,9 +338,10 @@ def make_eval_share(
     Raises:
       FileNotFoundError: there are no records of this split.
     """
-    records = read_shards(shard_paths(data_dir, split), good_frames)
-    filled = records.concatenate(records.take(1).repeat(-num_examples % num_replicas))
-    mine = _share(filled.enumerate(), num_replicas, num_workers, worker_index)
+    records, num_examples = _read_once(selection), selection.num_examples
+    missing = -num_examples % share.num_replicas
+    filled = records.concatenate(records.take(1).repeat(missing))
+    mine = _take_share(filled.enumerate(), share.num_replicas, share)
 
     def decode(index, serialized):
         image, label, _ = _whole_example(serialized)

@@ -1,10 +1,21 @@
-"""What happens to a training image besides its crop: augmentation policies by name.
+"""How a training image is cropped, and what else happens to it: policies by name.
 
-| policy | scale | flip | the image alone |
-|---|---|---|---|
-| paper | 0.5-2.0 | half | - |
-| v2 | 0.5-1.5 | half | - |
-| strong | 0.5-2.0 | half | colour jitter, 8 in 10 images; blur, every second one |
+| policy | scale | flip | image and label | the image alone |
+|---|---|---|---|---|
+| paper | 0.5-2.0 | half | - | - |
+| v2 | 0.5-1.5 | half | - | - |
+| strong | 0.5-2.0 | half | - | colour jitter, 8 in 10; blur, every second one |
+
+An augmentation of one's own is a function and a row of `POLICIES`. One that moves image
+and label together takes both, whole, and gives them back in any size; the random scale,
+crop and flip that all policies share come after it. The label must come out of the same
+place as the image and hold no new ids, so it is never interpolated:
+
+    def quarter_turn(image, label, seed, crop):
+        turns = tf.random.stateless_uniform([], seed, maxval=4, dtype=tf.int32)
+        return tf.image.rot90(image, turns), tf.image.rot90(label, turns)
+
+    POLICIES = {..., "aerial": Policy(change_geometry=quarter_turn)}
 
 The layers of keras-cv draw from generators that hold a state: the same seed gives other
 numbers in a second pass, and with parallel calls the numbers depend on which thread
@@ -15,9 +26,13 @@ stateless seed, so that an image depends on its seed alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.data.reading.augment import augment
 
 JITTER_PROBABILITY = 0.8
 BLUR_PROBABILITY = 0.5
@@ -31,7 +46,34 @@ HUE = (-0.05, 0.05)  # turn of the colour circle, in parts of the circle
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the crop
 BLUR_SIZE = 13  # pixels: 3 sigma to either side of the middle
 
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """How an example of training is cropped and changed.
+
+    Attributes:
+      size: (height, width) of the result, pixels.
+      policy: a row of `POLICIES`.
+      min_scale: smallest random scale, above 0; None takes the policy's.
+      max_scale: largest random scale; None takes the policy's.
+      flip: whether half of the images are mirrored.
+      mean_color: RGB in 0..255 that pads the images.
+      ignore_label: pads the labels.
+    """
+
+    size: tuple[int, int]
+    policy: str = "paper"
+    min_scale: float | None = None
+    max_scale: float | None = None
+    flip: bool = True
+    mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    ignore_label: int = IGNORE_LABEL
+
+
 ImageChange = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+GeometryChange = Callable[
+    [tf.Tensor, tf.Tensor, tf.Tensor, Crop], tuple[tf.Tensor, tf.Tensor]
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +83,17 @@ class Policy:
     Attributes:
       min_scale: smallest random scale, where the caller names none.
       max_scale: largest random scale, where the caller names none.
+      change_geometry: moves image and label together: (image uint8 [h, w, 3], label
+        uint8 [h, w, 1], seed int64 [2], crop) -> image and label of the same dtypes and
+        of any one size. Places that neither reaches hold `crop.mean_color` and
+        `crop.ignore_label`. None moves nothing.
       make_image_change: returns a function (image float32 [h, w, 3] in 0..255, seed
         int64 [2]) -> image of the same shape and range; None changes nothing.
     """
 
     min_scale: float = 0.5
     max_scale: float = 2.0
+    change_geometry: GeometryChange | None = None
     make_image_change: Callable[[], ImageChange] | None = None
 
 
@@ -162,3 +209,38 @@ def find_policy(name: str) -> Policy:
             f"Received: {name!r}"
         )
     return POLICIES[name]
+
+
+def make_augmenter(crop: Crop) -> Callable:
+    """Makes what happens to an example of training: crop and policy in one function.
+
+    Returns:
+      A function (image uint8 [h, w, 3], label uint8 [h, w, 1], seed int64 [2]) ->
+      (image float32 [height, width, 3], label uint8 [height, width, 1]), see
+      `augment.augment`.
+
+    Raises:
+      ImportError: the policy needs keras-cv, which is not installed.
+      ValueError: a number is out of its range, or there is no such policy.
+    """
+    policy = find_policy(crop.policy)
+    min_scale = policy.min_scale if crop.min_scale is None else crop.min_scale
+    max_scale = policy.max_scale if crop.max_scale is None else crop.max_scale
+    if min(crop.size) < 1 or not 0 < min_scale <= max_scale:
+        raise ValueError(
+            "Expected a crop_size of 1 or more and 0 < min_scale <= max_scale. "
+            f"Received: crop_size={crop.size}, min_scale={min_scale}, "
+            f"max_scale={max_scale}"
+        )
+    move, change = policy.change_geometry, policy.make_image_change
+    return functools.partial(
+        augment,
+        crop_size=crop.size,
+        min_scale=min_scale,
+        max_scale=max_scale,
+        flip_probability=0.5 if crop.flip else 0.0,
+        mean_color=crop.mean_color,
+        ignore_label=crop.ignore_label,
+        change_geometry=move and functools.partial(move, crop=crop),
+        change_image=change and change(),
+    )
