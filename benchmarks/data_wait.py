@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-import train
 from benchmarks.timing import cpu_description
+from deeplab_tf.commands import train
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.training import compiling
@@ -49,8 +49,8 @@ def main():
         "precision": args.precision,
         "init": "",
     }
-    config = train.make_config(args.recipe, changes)
-    batches = iter(train.make_train_data(config, 0))
+    config, data = train.make_run(args.recipe, changes)
+    batches = iter(data.train_batches())
     next(batches)
     alone = seconds_of(lambda: [next(batches) for _ in range(args.steps)]) / args.steps
 

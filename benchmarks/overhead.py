@@ -24,11 +24,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
-import train
 from benchmarks.timing import cpu_description, ratio
+from deeplab_tf.commands import train
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.recipes import RECIPES
-from deeplab_tf.training import compiling
+from deeplab_tf.training import compiling, loop
 from deeplab_tf.training.resuming import ResumableRun
 
 WARM_UP_STEPS = 3
@@ -41,27 +41,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def make_variants(config, workdir: str, validate: bool) -> dict:
+def make_variants(config, data, workdir: str, validate: bool) -> dict:
     """Returns name -> function(steps) that trains an epoch."""
     model = build_model(config, auxiliary_outputs=True)
     compiling.compile_model(model, config)
     run = ResumableRun(workdir, model, config.checkpoint_steps)
     with contextlib.redirect_stdout(Terminal()):
-        callbacks = train.make_callbacks(config, workdir, run)
-    validation = (None, None)
+        callbacks = loop.make_callbacks(config, data, run)
+    validation = loop.Validation(None, None)
     if validate:
         strategy = tf.distribute.get_strategy()
-        validation = train.make_validation_data(config, strategy, model)
+        validation = loop.make_validation(data, model, strategy)
 
     def fit(steps, callbacks):
         model.fit(
-            compiling.label_outputs(model, train.make_train_data(config, 0)),
+            compiling.label_outputs(model, data.train_batches()),
             initial_epoch=run.epochs,
             epochs=run.epochs + 1,
             steps_per_epoch=steps,
             shuffle=False,
-            validation_data=validation[0],
-            validation_steps=validation[1],
+            validation_data=validation.data,
+            validation_steps=validation.steps,
             callbacks=callbacks,
             verbose=0,
         )
@@ -99,9 +99,10 @@ def main():
     options = parser.parse_args()
     # Random weights are as quick as trained ones.
     total_steps = 2 * WARM_UP_STEPS + 2 * options.steps * options.repeats
-    config = train.make_config(options.recipe, {"init": "", "steps": total_steps})
+    changes = {"init": "", "steps": total_steps}
+    config, data = train.make_run(options.recipe, changes)
     with tempfile.TemporaryDirectory() as workdir:
-        variants = make_variants(config, workdir, options.validate)
+        variants = make_variants(config, data, workdir, options.validate)
         seconds = measure(variants, options.steps, options.repeats)
     images = options.steps * config.batch_size
     result = {

@@ -35,11 +35,11 @@ def train(options) -> None:
     import tensorflow as tf
     from tensorflow import keras
 
-    import train as script
     from datasets import build_shapes
+    from deeplab_tf.commands.train import make_run
     from deeplab_tf.networks.models import build_model
     from deeplab_tf.networks.weight_files import named_weights
-    from deeplab_tf.training import compiling, strategies
+    from deeplab_tf.training import compiling, loop, strategies
     from deeplab_tf.training.workers import find_workers
 
     name, workers = "mirrored", None
@@ -62,7 +62,7 @@ def train(options) -> None:
         # Adam divides by the gradient's size: where that is rounding alone, steps part.
         "optimizer": "sgd",
     }
-    config = script.make_config("demo", changes)
+    config, data = make_run("demo", changes)
     keras.utils.set_random_seed(config.seed)
     keras.backend.set_floatx(options.dtype)
     keras.mixed_precision.set_global_policy(options.dtype)
@@ -71,7 +71,7 @@ def train(options) -> None:
         compiling.compile_model(model, config)
     compiling.initialize(model, config)
     history = model.fit(
-        script.data_for_fit(strategy, model, script.make_train_data, config, 0),
+        loop.data_for_fit(data.train_batches, model, strategy),
         epochs=config.steps,  # an epoch each: its loss is that of the step
         steps_per_epoch=1,
         shuffle=False,

@@ -21,14 +21,13 @@ import tensorflow as tf
 from tensorflow import keras
 
 import evaluate
-import train
+from deeplab_tf.commands import train
 from deeplab_tf.config import TrainConfig, read_config, write_config
-from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.files import atomic_write
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.weight_files import read_weights, save_weights
-from deeplab_tf.training import resuming
+from deeplab_tf.training import loop, resuming
 from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.training.watching import EpochLog
 from deeplab_tf.workdir import LAST_WEIGHTS
@@ -65,8 +64,7 @@ class Flags(types.SimpleNamespace):
 
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch):
-    monkeypatch.setattr(train, "build_model", build_tiny_model)
-    select_records.cache_clear()
+    monkeypatch.setattr(loop, "build_model", build_tiny_model)
 
 
 @pytest.fixture
@@ -177,7 +175,7 @@ def test_labels_out_of_range_are_named(run_train, tmp_path):
         resuming.NonFiniteLoss("The loss became nan"),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "train", raiser(error))
+            patch.setattr(loop, "train", raiser(error))
             message = message_of(run_train, folder)
         assert message == expected + BUILD_AGAIN.format(workdir=tmp_path / "run")
     # A crop of 33 pixels may miss the four of them; validation takes whole images.
@@ -198,10 +196,10 @@ def raiser(error):
 def test_an_error_of_whole_records_is_told_as_it_is(run_train, tmp_path, monkeypatch):
     folder = write_data(tmp_path / "data")
     lost = resuming.NonFiniteLoss("The loss became nan at step 3.")
-    monkeypatch.setattr(train, "train", raiser(lost))
+    monkeypatch.setattr(loop, "train", raiser(lost))
     assert message_of(run_train, folder) == "train.py: The loss became nan at step 3."
     error = tf.errors.InvalidArgumentError(None, None, "a mistake of ours")
-    monkeypatch.setattr(train, "train", raiser(error))
+    monkeypatch.setattr(loop, "train", raiser(error))
     with pytest.raises(tf.errors.InvalidArgumentError, match="a mistake of ours"):
         run_train(folder)
 
@@ -237,7 +235,9 @@ def test_damaged_records_without_any_good_one_are_refused(run_train, tmp_path):
     folder = write_data(tmp_path / "data", changes)
     message = message_of(run_train, folder, skip_bad_records=True)
     assert "train.py: 12 of 12 records in split train" in message
-    assert message.endswith("  and 2 more\nNone is left. Build the data set again.")
+    assert message.endswith(
+        "  and 2 more\nNo good record is left. Build the data set again."
+    )
 
 
 def evaluate_tiny_model(monkeypatch, folder, **changes):
@@ -355,7 +355,7 @@ def test_a_full_disk_under_tensorboard_is_told(run_train, tmp_path, monkeypatch)
     folder = write_data(tmp_path / "data")
     for text in ("events.v2; No space left on device", "OOM when allocating tensor"):
         error = tf.errors.ResourceExhaustedError(None, None, text)
-        monkeypatch.setattr(train, "train", raiser(error))
+        monkeypatch.setattr(loop, "train", raiser(error))
         if text.startswith("OOM"):
             with pytest.raises(tf.errors.ResourceExhaustedError):
                 run_train(folder)

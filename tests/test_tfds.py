@@ -13,11 +13,11 @@ import tensorflow as tf
 from PIL import Image
 
 import evaluate
-import train
 from datasets import build_cityscapes, build_tfds
 from datasets.build_tfds import convert_label, resolve_data_dir
 from datasets.sources import tfds_features, tfds_staging
 from datasets.sources.tfds_staging import choose_splits
+from deeplab_tf.commands import train
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
@@ -361,7 +361,7 @@ def test_pets(tfds, tmp_path, monkeypatch, make_label, problem):
     monkeypatch.setattr(build_tfds, "build_tfds", None)
     assert resolve_data_dir("tfds:oxford_iiit_pet") == folder
     # The scripts go on with the folder, which config.json then names.
-    config = train.make_config(
+    config, _ = train.make_run(
         "finetune_resnet50", {"data_dir": "tfds:oxford_iiit_pet"}
     )
     assert config.data_dir == folder and config.class_names == info.class_names

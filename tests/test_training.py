@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import evaluate
-import train
 from datasets import build_shapes
 from deeplab_tf import RECIPES, TrainConfig, load_workdir, recipe_config
+from deeplab_tf.commands import train
 from deeplab_tf.config import (
     describe_difference,
     parse_changes,
@@ -23,10 +23,11 @@ from deeplab_tf.config import (
     write_config,
 )
 from deeplab_tf.data.reading import selection
+from deeplab_tf.data.records.info import read_info
 from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
-from deeplab_tf.training import compiling, resuming, runs, strategies
+from deeplab_tf.training import compiling, loop, resuming, strategies
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
 from tests.support.networks import randomize, small_config
 
@@ -51,11 +52,22 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(scenes, monkeypatch):
+def tiny_run(scenes, monkeypatch):
+    """(config, data) of ten steps on 16 scenes."""
     config = dataclasses.replace(TINY, data_dir=scenes)
     recipe = dataclasses.replace(RECIPES["demo"], config=config)
     monkeypatch.setitem(RECIPES, "tiny", recipe)
-    return train.make_config("tiny", {})
+    return train.make_run("tiny", {})
+
+
+@pytest.fixture
+def tiny(tiny_run):
+    return tiny_run[0]
+
+
+@pytest.fixture
+def data(tiny_run):
+    return tiny_run[1]
 
 
 def run_replicas(logical_cpus):
@@ -98,13 +110,13 @@ def test_two_replicas_equal_one_device():
     ],
 )
 def test_steps_are_split_into_epochs(total_steps, step, expected):
-    assert runs.epoch_spans(total_steps, 4, step) == expected
+    assert loop.epoch_spans(total_steps, 4, step) == expected
 
 
 def test_validation_comes_regularly_and_at_the_end():
     config = TrainConfig(epochs=7, validate_every=3)
-    assert runs.validation_epochs(config) == [3, 6, 7]
-    assert runs.validation_epochs(TrainConfig(epochs=6, validate_every=3)) == [3, 6]
+    assert loop.validation_epochs(config) == [3, 6, 7]
+    assert loop.validation_epochs(TrainConfig(epochs=6, validate_every=3)) == [3, 6]
 
 
 def interrupt(*_, **__):
@@ -119,27 +131,27 @@ def assert_same_weights(whole, broken):
 
 
 def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tiny, tmp_path, capsys
+    tiny, data, tmp_path, capsys
 ):
     """Bit for bit, with dropout; stopped inside an epoch and at the end of one."""
     strategy = strategies.make_strategy("mirrored")
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
     config = dataclasses.replace(tiny, dropout_rate=0.5)
-    train.train(config, whole, strategy)
+    loop.train(config, data, whole, strategy)
     for stop in (5, 8):
         with pytest.MonkeyPatch.context() as patch:
             stop_at(patch, stop)
             message = f"SIGTERM after step {stop}"
             with pytest.raises(resuming.RunStopped, match=message):
-                train.train(config, broken, strategy)
-    train.train(config, broken, strategy)
+                loop.train(config, data, broken, strategy)
+    loop.train(config, data, broken, strategy)
     assert "Resuming after step 8 of 10." in capsys.readouterr().out
     assert_same_weights(whole, broken)
     rows = Path(broken, "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
     assert all(row.count(",") == rows[0].count(",") for row in rows)
     assert list(Path(whole, "logs").rglob("events*"))
-    assert train.train(config, broken, strategy) is None  # nothing is left to do
+    assert loop.train(config, data, broken, strategy) is None  # nothing is left to do
 
 
 def stop_at(patch, step):
@@ -154,21 +166,23 @@ def stop_at(patch, step):
     patch.setattr(resuming.ResumableRun, "on_train_batch_end", on_train_batch_end)
 
 
-def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, tmp_path):
+def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, data, tmp_path):
     strategy = strategies.make_strategy("default")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resuming.ResumableRun, "on_test_batch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train.train(tiny, str(tmp_path), strategy)
+            loop.train(tiny, data, str(tmp_path), strategy)
     assert not (tmp_path / BEST_WEIGHTS).exists()
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 5)
         with pytest.raises(resuming.RunStopped):
-            train.train(tiny, str(tmp_path), strategy)
+            loop.train(tiny, data, str(tmp_path), strategy)
     assert (tmp_path / BEST_WEIGHTS).exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(
+    tiny, data, tmp_path
+):
     config = dataclasses.replace(tiny, checkpoint_steps=2)
     original = resuming.ResumableRun.on_train_batch_end
     strategy = strategies.make_strategy("default")
@@ -182,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(tiny, tmp_p
         with pytest.raises(
             resuming.NonFiniteLoss, match="nan at step 3.*state of step 2.*learning"
         ):
-            train.train(config, str(tmp_path), strategy)
+            loop.train(config, data, str(tmp_path), strategy)
     (checkpoint,) = os.listdir(tmp_path / "checkpoints")
     assert checkpoint.endswith("-step-2")
 
@@ -193,7 +207,7 @@ def test_evaluation_counts_every_pixel_of_a_trained_workdir(tiny, tmp_path):
     segmenter = evaluate.Segmenter.from_workdir(tmp_path)
     labels = segmenter.labels
     evaluation, _ = evaluate.evaluate(segmenter, labels, tiny.data_dir, "val")
-    info = train.read_info(tiny.data_dir)
+    info = read_info(tiny.data_dir)
     assert len(evaluation.names) == info.splits["val"]
     confusion = evaluation.confusion
     np.testing.assert_array_equal(confusion.sum(1), info.pixel_counts["val"])
@@ -235,7 +249,7 @@ def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
     )
     write_config(trained, tmp_path)
     save_weights(randomize(build_model(trained)), tmp_path / LAST_WEIGHTS)
-    config = train.make_config("tiny", {"init": str(tmp_path)})
+    config, _ = train.make_run("tiny", {"init": str(tmp_path)})
     assert (config.backbone, config.resize) == ("resnet18", "half_pixel")
     assert config.output_stride == tiny.output_stride == 16
     assert config.atrous_rates == (2, 4)  # the same pixels at twice the stride
@@ -256,7 +270,7 @@ def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
         if "auxiliary_outputs" in inspect.signature(build).parameters
     ],
 )
-def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, tmp_path):
+def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, data, tmp_path):
     """Losses of auxiliary outputs, checkpoints, the score under its longer name."""
     config = dataclasses.replace(
         tiny,
@@ -267,13 +281,12 @@ def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, tmp_path):
         steps=1,
         epochs=1,
     )
-    runs.claim_workdir(config, str(tmp_path))
-    score = train.train(config, str(tmp_path), strategies.make_strategy("default"))
+    resuming.claim_workdir(config, str(tmp_path))
+    strategy = strategies.make_strategy("default")
+    score = loop.train(config, data, str(tmp_path), strategy)
     assert 0 <= score <= 1
     assert {BEST_WEIGHTS, LAST_WEIGHTS} <= set(os.listdir(tmp_path))
-    assert (
-        train.train(config, str(tmp_path), strategies.make_strategy("default")) is None
-    )
+    assert loop.train(config, data, str(tmp_path), strategy) is None
     model, _ = load_workdir(tmp_path)
     assert not isinstance(model.output, dict)
 
@@ -329,10 +342,10 @@ def test_damaged_weights_are_refused(tiny, tmp_path):
 
 
 def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
-    runs.claim_workdir(tiny, str(tmp_path))
+    resuming.claim_workdir(tiny, str(tmp_path))
     other = dataclasses.replace(tiny, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0.002 -> 0.5.*--workdir"):
-        runs.claim_workdir(other, str(tmp_path))
+        resuming.claim_workdir(other, str(tmp_path))
     assert read_config(tmp_path) == tiny
     assert describe_difference(tiny, tiny) == ""
 
@@ -358,18 +371,18 @@ def test_folder_without_a_run_says_so(tiny, tmp_path):
 )
 def test_bad_flags_say_what_was_expected(tiny, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        train.make_config("tiny", changes)
+        train.make_run("tiny", changes)
 
 
 def test_flags_change_a_recipe(tiny):
-    config = train.make_config("tiny", {"epochs": 3, "crop_size": ["65", "97"]})
+    config, _ = train.make_run("tiny", {"epochs": 3, "crop_size": ["65", "97"]})
     assert config.steps == 12  # the recipe's steps give way to the epochs asked for
     assert config.crop_size == (65, 97)
-    assert train.make_config("tiny", {"steps": 5}).epochs == 2
+    assert train.make_run("tiny", {"steps": 5})[0].epochs == 2
     assert config.num_classes == len(config.class_names) == len(config.colormap)
 
 
-def test_hard_classes_lengthen_the_epoch(tiny, monkeypatch):
+def test_hard_classes_lengthen_the_epoch(tiny, monkeypatch, tmp_path, capsys):
     counted = []
     count_pixels = selection.count_pixels
     monkeypatch.setattr(
@@ -377,18 +390,20 @@ def test_hard_classes_lengthen_the_epoch(tiny, monkeypatch):
         "count_pixels",
         lambda *split: counted.append(split) or count_pixels(*split),
     )
-    info = train.read_info(tiny.data_dir)
+    info = read_info(tiny.data_dir)
     name = info.class_names[1]
-    config = train.make_config("tiny", {"duplicate": ((name, 3),), "epochs": 2})
-    records = train.training_records(config)
+    config, data = train.make_run("tiny", {"duplicate": ((name, 3),), "epochs": 2})
+    records = data.training
     assert set(records.repeats) == {1, 3}
     assert records.num_examples == records.repeats.sum()
     assert config.steps == 2 * (records.num_examples // config.batch_size)
-    images, _ = next(iter(train.make_train_data(config, start_step=1)))
+    images, _ = next(iter(data.train_batches(start_step=1)))
     assert images.shape == (4, 33, 33, 3)
+    loop.train(config, data, str(tmp_path), strategies.make_strategy("default"))
     assert len(counted) == 1  # every label is decoded once a run
+    assert capsys.readouterr().out.count(f"{records.num_examples} examples an") == 1
     with pytest.raises(ValueError, match="sofa"):
-        train.make_config("tiny", {"duplicate": (("sofa", 2),), "epochs": 2})
+        train.make_run("tiny", {"duplicate": (("sofa", 2),), "epochs": 2})
 
 
 def test_every_configuration_flag_is_a_field():

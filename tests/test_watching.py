@@ -19,14 +19,14 @@ from PIL import Image
 from tensorflow import keras
 
 import evaluate
-import train
 from datasets import build_shapes
 from deeplab_tf import TrainConfig, workdir
+from deeplab_tf.commands import train
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.pictures.visualize import panel
 from deeplab_tf.recipes import RECIPES
-from deeplab_tf.training import compiling, log, meter, runs, watching
+from deeplab_tf.training import compiling, log, loop, meter, resuming, watching
 from deeplab_tf.training.losses import LOSSES, SegmentationLoss
 from tests.support.networks import randomize
 
@@ -69,9 +69,9 @@ def run(tmp_path_factory):
         patch.setattr(meter, "LOG_STEPS", 2)
         # Such weights see several classes, as long as little moves.
         patch.setattr(compiling, "initialize", lambda model, _: print(randomize(model)))
-        config = train.make_config("demo", {"data_dir": data_dir})
-        runs.claim_workdir(config, workdir)
-        train.train(config, workdir, tf.distribute.get_strategy())
+        config, data = train.make_run("demo", {"data_dir": data_dir})
+        resuming.claim_workdir(config, workdir)
+        loop.train(config, data, workdir, tf.distribute.get_strategy())
     return workdir, config, printed.getvalue()
 
 

@@ -16,9 +16,9 @@ from tensorflow import keras
 
 import evaluate
 import export
-import train
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
+from deeplab_tf.commands import train
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import named_weights
@@ -343,7 +343,7 @@ def test_workdir_starts_a_run(real_workdir, voc_records):
         "output_stride": 16,
         "batch_size": 1,
     }
-    config = train.make_config("deeplab_v3_voc2012_stage1", changes)
+    config, _ = train.make_run("deeplab_v3_voc2012_stage1", changes)
     assert (config.backbone, config.model) == (
         "mobilenet_v2_0.5_unrounded",
         "deeplab_v3",

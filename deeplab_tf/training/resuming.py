@@ -1,14 +1,25 @@
-"""What keeps a run: checkpoints, its best and last weights, stops."""
+"""What keeps a run: its workdir, checkpoints, best and last weights, stops."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.config import (
+    TrainConfig,
+    config_path,
+    describe_difference,
+    read_config,
+    write_config,
+)
 from deeplab_tf.networks.weight_files import save_weights
 from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.checkpoints import CheckpointFolder
@@ -19,6 +30,29 @@ from deeplab_tf.workdir import BEST_WEIGHTS, CHECKPOINT_FOLDER, LAST_WEIGHTS
 
 def checkpoint_folder(workdir: str | os.PathLike) -> str:
     return os.path.join(workdir, CHECKPOINT_FOLDER)
+
+
+def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> None:
+    """Writes config.json, or checks that it is the one of this run.
+
+    Raises:
+      ValueError: the workdir belongs to another configuration.
+      FileNotFoundError: a worker does not see what the chief wrote.
+    """
+    if not os.path.exists(config_path(workdir)):
+        if not is_chief:
+            raise FileNotFoundError(
+                f"{workdir} is not that of the chief: there is no config.json in it. "
+                "Give a --workdir that all workers share."
+            )
+        write_config(config, workdir)
+        return
+    difference = describe_difference(read_config(workdir), config)
+    if difference:
+        raise ValueError(
+            f"{workdir} belongs to a run of another configuration ({difference}). "
+            "Give another --workdir, or the flags of that run to resume it."
+        )
 
 
 class RunStopped(Exception):
@@ -48,6 +82,7 @@ class ResumableRun(keras.callbacks.Callback):
     Attributes:
       step: training steps done.
       epochs: epochs done, their validation too.
+      is_chief: whether it writes to the workdir itself.
     """
 
     def __init__(
@@ -80,6 +115,10 @@ class ResumableRun(keras.callbacks.Callback):
         self._source = CheckpointFolder(checkpoint_folder(workdir), checkpoint)
         self._folder = CheckpointFolder(checkpoint_folder(self.output), checkpoint)
 
+    @property
+    def is_chief(self) -> bool:
+        return self.output == self.workdir
+
     def restore(self) -> bool:
         """Restores the latest state; says whether there was one."""
         restored = self._source.restore() is not None
@@ -94,7 +133,7 @@ class ResumableRun(keras.callbacks.Callback):
         self._folder.save(self.step)
 
     def request_stop(self, reason: str) -> None:
-        """Lets the run stop behind the step it is at; safe in a signal handler."""
+        """Lets the run stop after the step it is at; safe in a signal handler."""
         self._stop_reason = reason
 
     def on_train_batch_end(self, batch, logs=None):
@@ -136,6 +175,31 @@ class ResumableRun(keras.callbacks.Callback):
             f"Stopped by {self._stop_reason or 'a signal to another worker'} after "
             f"step {self.step}. All of it is saved: the same command resumes."
         )
+
+
+@contextlib.contextmanager
+def stop_on_signals(run: ResumableRun) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM save and stop a run; the second time they kill it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there can signals be handled
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def handle(number, frame):
+        line_break = "\n" if sys.stdout.isatty() else ""  # after the progress
+        name = signal.Signals(number).name
+        print(f"{line_break}{name}: stopping after this step ...")
+        run.request_stop(name)
+        signal.signal(number, before[number])
+
+    try:
+        for number in signals:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])
 
 
 def validation_score(logs: dict | None) -> float | None:

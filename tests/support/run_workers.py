@@ -11,11 +11,11 @@ import time
 
 from tensorflow import keras
 
-import train
+from deeplab_tf.commands import train
 from deeplab_tf.networks.backbones import BACKBONES, Backbone
 from deeplab_tf.networks.blocks import conv_bn_relu
 from deeplab_tf.networks.precision import PRECISIONS
-from deeplab_tf.training import resuming, runs, strategies
+from deeplab_tf.training import loop, resuming, strategies
 from deeplab_tf.training.workers import find_workers
 from deeplab_tf.workdir import CHECKPOINT_FOLDER
 
@@ -53,10 +53,11 @@ def train_tiny(data_dir, folder, strategy):
     }
     try:
         with strategies.chief_first(strategy):
-            config = train.make_config("demo", changes)
-            runs.claim_workdir(config, folder, strategies.workers_of(strategy).is_chief)
+            config, data = train.make_run("demo", changes)
+            is_chief = strategies.workers_of(strategy).is_chief
+            resuming.claim_workdir(config, folder, is_chief)
         with strategies.output_folder(strategy, folder) as output:
-            train.train(config, folder, strategy, output)
+            loop.train(config, data, folder, strategy, output)
         return None, output
     except resuming.RunStopped as stopped:
         return str(stopped), output

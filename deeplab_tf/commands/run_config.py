@@ -1,0 +1,87 @@
+"""What a run trains: a recipe, changed by flags and the network that it continues."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection
+
+from deeplab_tf.command_names import call_of
+from deeplab_tf.config import NETWORK_FIELDS, TrainConfig, read_config
+from deeplab_tf.networks.heads import scale_rates
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE
+from deeplab_tf.recipes import RECIPES, recipe_config
+
+
+def make_config(recipe: str, changes: dict) -> TrainConfig:
+    """Completes a recipe by flags, and by the network that it continues.
+
+    Args:
+      recipe: row of RECIPES.
+      changes: field of TrainConfig -> value; crop_size as ["SIZE"] or two of them.
+
+    Raises:
+      FileNotFoundError: there is nothing to begin from.
+      ValueError: a value that does not make sense.
+    """
+    if changes.get("epochs") and "steps" not in changes:
+        changes = {**changes, "steps": 0}
+    if "crop_size" in changes:
+        changes = {**changes, "crop_size": parse_crop_size(changes["crop_size"])}
+    config = dataclasses.replace(recipe_config(recipe), **changes)
+    if min(config.crop_size) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"crop_size must be at least {MIN_IMAGE_SIZE} pixels a side. "
+            f"Received: {config.crop_size}"
+        )
+    check_init(config.init)
+    if os.path.isdir(config.init):
+        config = continue_network(config, changes)
+    return config
+
+
+def parse_crop_size(sizes: list[str]) -> tuple[int, int]:
+    """["513"] -> (513, 513), ["769", "1537"] -> (769, 1537)."""
+    try:
+        height, width = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
+    except ValueError:
+        raise ValueError(
+            f"crop_size must be SIZE or HEIGHT,WIDTH. Received: {','.join(sizes)}"
+        ) from None
+    return height, width
+
+
+def check_init(init: str) -> None:
+    """Lets a run begin from what is there.
+
+    Raises:
+      FileNotFoundError: it is not; of the workdir of a recipe says which.
+    """
+    if init in ("", "imagenet") or os.path.exists(init):
+        return
+    recipe = os.path.basename(init)
+    advice = "Give the path of a weight file or of a workdir."
+    if recipe in RECIPES:
+        advice = f"Run first: {call_of('train')} --recipe={recipe}"
+    raise FileNotFoundError(f"There is no {init} to start from. {advice}")
+
+
+def continue_network(config: TrainConfig, chosen: Collection[str]) -> TrainConfig:
+    """Takes what is to be trained from the workdir that a run begins from.
+
+    Args:
+      config: its `init` is the workdir of a run.
+      chosen: fields that stay as they are.
+
+    Raises:
+      FileNotFoundError, ValueError: it is no such workdir.
+    """
+    trained = read_config(config.init)
+    fields = {
+        name: getattr(trained, name) for name in NETWORK_FIELDS if name not in chosen
+    }
+    if fields.get("atrous_rates"):
+        fields["atrous_rates"] = scale_rates(
+            fields["atrous_rates"], trained.output_stride, config.output_stride
+        )
+    return dataclasses.replace(config, **fields)
