@@ -1,6 +1,7 @@
 """Schedules, strategies, runs that resume, and what train.py says to bad input."""
 
 import dataclasses
+import importlib.util
 import inspect
 import json
 import os
@@ -420,6 +421,35 @@ def test_unknown_strategy_names_the_choices():
 def test_strategy_that_this_keras_cannot_run_says_what_can():
     with pytest.raises(ValueError, match="needs Keras 2.*TF_USE_LEGACY_KERAS=1"):
         strategies.make_strategy("multi_worker")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("tf_keras"), reason="has Keras 2")
+@pytest.mark.parametrize(
+    "arguments, chosen",
+    [
+        (["train.py", "--strategy=multi_worker"], "1"),
+        (["deeplab-tf train", "--strategy", "tpu"], "1"),
+        (["train.py", "--strategy=mirrored"], "None"),
+    ],
+)
+def test_keras_2_is_chosen_before_tensorflow_is_imported(arguments, chosen):
+    code = f"""
+import os, sys
+sys.argv, sys.modules["tensorflow"] = {arguments}, None
+try:
+    import deeplab_tf.commands.train
+except ImportError:
+    print(os.environ.get("TF_USE_LEGACY_KERAS"))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == chosen, done.stderr
 
 
 def test_train_py_ends_with_one_sentence():
