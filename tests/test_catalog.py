@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from datasets.sources.catalog import DATASETS
+from tests.support.commands import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILDERS = sorted(path.stem for path in (ROOT / "datasets").glob("build_*.py"))
 # Drawn or handed over by another package: without files to read.
 NO_FILES = ("build_shapes", "build_tfds")

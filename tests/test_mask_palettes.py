@@ -154,8 +154,8 @@ def test_colors_follow_stored_ids(tmp_path):
 
 def test_an_ignored_class_keeps_its_entry(tmp_path):
     save_pair(tmp_path, "a", padded(*COLORS))
-    info = build(tmp_path, LabelRules(ignore_label=(0,)))
-    assert info.pixel_counts["train"][0] == 0
+    info = build(tmp_path, LabelRules(ignore_label=(0, 2)))
+    assert info.pixel_counts["train"] == [0, 4, 0, 4]
     assert info.colormap == COLORS
 
 
