@@ -1,10 +1,12 @@
 """What is asked of a configuration before a run begins."""
 
 import importlib.util
+import os
 
 import pytest
 import tensorflow as tf
 
+from deeplab_tf.commands import train
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.training.compiling import check_packages
 
@@ -15,15 +17,28 @@ def test_a_run_that_lacks_nothing_passes():
     check_packages(TrainConfig(optimizer="adam"))
 
 
-def test_tensorboard_is_asked_for_at_the_start(monkeypatch):
+@pytest.fixture
+def no_tensorboard(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
         lambda name, *rest: None if name == "tensorboard" else find(name, *rest),
     )
+
+
+def test_tensorboard_is_asked_for_at_the_start(no_tensorboard):
     with pytest.raises(ImportError, match="not installed. Run: pip install tensorboar"):
         check_packages(TrainConfig())
+
+
+def test_a_run_that_lacks_a_package_writes_nothing(
+    no_tensorboard, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImportError, match="tensorboard is not installed"):
+        train.run_workers("demo", {}, "runs/demo", tf.distribute.get_strategy())
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif(ADDONS_LANE, reason="tensorflow-addons is installed")

@@ -27,9 +27,9 @@ MIN_NORMALIZED_IMAGES = 8
 def check_packages(config: TrainConfig) -> None:
     """Says before a run begins what it would miss after its first epoch.
 
-    Call it before a workdir is claimed. What the data need beside it (keras-cv for
-    policy "strong") `data.reading` asks for when it makes the batches; without
-    matplotlib a run has no curves.png, and `log.write_report` says so.
+    Call it before a workdir is claimed. Augmentation asks for its own (keras-cv for
+    policy "strong", see `data.reading.policies.make_augmenter`). Without matplotlib a
+    run has no curves.png, and `log.write_report` says so.
 
     Args:
       config: of the run; it need not be complete.
