@@ -248,7 +248,7 @@ def test_two_runs_do_not_write_the_same_folder(samples, tmp_path):
         assert (running / "half").exists()
 
 
-def wait_until(condition, process=None, seconds=120):
+def wait_until(condition, process=None, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()[1]
@@ -299,7 +299,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     if kill == signal.SIGTERM:  # its workers wait on
         for worker in workers(tmp_path):
             os.kill(worker, signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     wait_until(lambda: not any(map(is_running, workers(tmp_path))))
     assert not (tmp_path / "out").exists()
     first = unfinished / "train-00000-of-00004.tfrecord"
@@ -321,7 +321,7 @@ def test_a_killed_worker_ends_the_build_with_a_sentence(
         lambda: (tmp_path / "waiting").exists() and len(workers(tmp_path)) == 2, process
     )
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "Error: One of 2 worker processes was killed" in errors
     assert "Traceback" not in errors
@@ -414,7 +414,7 @@ def test_a_killed_beam_worker_ends_the_build_and_the_next_goes_on(
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
     time.sleep(1)
     (tmp_path / "go").touch()  # The other worker ends what it does.
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "A worker process was killed" in errors
     assert "a worker process was killed" in errors.splitlines()[-1]

@@ -25,7 +25,7 @@ def read_sample(sample: Sample):
     """Reads a pair of a folder that `tests.support.pairs.make_pairs` wrote."""
     folder = Path(sample.image).parents[1]
     folder.joinpath(f"worker-{os.getpid()}").touch()
-    end = time.monotonic() + 120  # nothing stays behind a test that failed
+    end = time.monotonic() + 300  # nothing stays behind a test that failed
     while sample.name >= "e" and time.monotonic() < end:
         if folder.joinpath("go").exists():
             break
