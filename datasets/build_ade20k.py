@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import dataset, image_files, pairs
+from deeplab_tf.data.building import dataset, files, image_files, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
@@ -90,7 +90,7 @@ def read_sample(
     sample: pairs.Sample, exif_orientation: str = "refuse"
 ) -> tuple[bytes, np.ndarray]:
     """Returns the image as RGB JPEG or PNG bytes, and its label."""
-    label = convert_label(pairs.read_label(sample.label))
+    label = convert_label(files.read_label(sample.label))
     return image_files.read_image(sample.image, exif_orientation), label
 
 

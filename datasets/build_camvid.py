@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building import dataset, files, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
@@ -49,12 +49,12 @@ def list_samples(input_dir: str | Path, split: str) -> list[pairs.Sample]:
       DatasetError: the list is absent or empty.
     """
     folder = Path(input_dir).expanduser()
-    lines = pairs.read_list(folder / f"{split}.txt")
+    lines = files.read_list(folder / f"{split}.txt")
     names = [Path(line.split()[0]).stem for line in lines]
     return [
         pairs.Sample(
             name,
-            pairs.find_file(folder / split, name, (".png", ".jpg")),
+            files.find_file(folder / split, name, (".png", ".jpg")),
             str(folder / f"{split}annot" / f"{name}.png"),
         )
         for name in names
@@ -68,8 +68,8 @@ def convert_label(label: np.ndarray) -> np.ndarray:
 
 def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label with void as 255."""
-    label = convert_label(pairs.read_label(sample.label))
-    return pairs.read_file(sample.image), label
+    label = convert_label(files.read_label(sample.label))
+    return files.read_file(sample.image), label
 
 
 def build_camvid(

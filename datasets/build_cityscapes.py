@@ -34,7 +34,7 @@ from absl import flags
 from PIL import Image
 
 from deeplab_tf.class_tables import CITYSCAPES_TRAIN_IDS
-from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building import dataset, files, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
@@ -120,8 +120,8 @@ def list_samples(
     return [
         pairs.Sample(
             Path(key).name,
-            pairs.find_file(images_dir, key, IMAGE_ENDINGS),
-            pairs.find_file(labels_dir, f"{key}_{kind}_", (LABEL_IDS, TRAIN_IDS)),
+            files.find_file(images_dir, key, IMAGE_ENDINGS),
+            files.find_file(labels_dir, f"{key}_{kind}_", (LABEL_IDS, TRAIN_IDS)),
         )
         for key in sorted(keys)
     ]
@@ -188,10 +188,10 @@ def read_sample(
       resize_labels: fit larger labels to their image, see `fit_label`, rather than
         refuse them.
     """
-    label = pairs.read_label(sample.label)
+    label = files.read_label(sample.label)
     if not sample.label.endswith(TRAIN_IDS):
         label = convert_label(label)
-    image_bytes = pairs.read_file(sample.image)
+    image_bytes = files.read_file(sample.image)
     size = _image_size(image_bytes)
     if size in (None, label.shape[::-1]):
         return image_bytes, label

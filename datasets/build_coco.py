@@ -45,7 +45,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from deeplab_tf.data.building import dataset, image_files, pairs, worker_pool
+from deeplab_tf.data.building import dataset, files, image_files, pairs, worker_pool
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
@@ -215,7 +215,7 @@ def convert_stuff(label: np.ndarray) -> np.ndarray:
 
 def read_stuff_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and the classes of its map."""
-    label = convert_stuff(pairs.read_label(sample.label))
+    label = convert_stuff(files.read_label(sample.label))
     return image_files.read_image(sample.image, "ignore"), label
 
 

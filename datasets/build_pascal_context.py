@@ -38,7 +38,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building import dataset, files, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
@@ -86,7 +86,7 @@ def read_label_names(path: str | Path) -> dict[int, str]:
       DatasetError: a line is otherwise, or an id comes twice.
     """
     names = {}
-    for line in pairs.read_list(path):
+    for line in files.read_list(path):
         number, _, name = line.partition(":")
         name = "".join(name.split()).lower()
         if not number.strip().isdigit() or not name or int(number) in names:
@@ -232,9 +232,9 @@ def find_table(input_dir: str | Path) -> np.ndarray:
     names = source.names
     if source.names_file:
         places = (Path(input_dir).expanduser(), folder, folder.parent)
-        files = [place / source.names_file for place in places]
-        files = [path for path in files if path.is_file()]
-        names = read_label_names(files[0]) if files else names
+        paths = [place / source.names_file for place in places]
+        found = [path for path in paths if path.is_file()]
+        names = read_label_names(found[0]) if found else names
     if source.suffix == ".mat":
         return class_table(names, NUM_ORIGINAL_IDS + 1)
     return png_table(class_table(names, len(CONTEXT_NAMES)))
@@ -298,7 +298,7 @@ def read_stored_label(path: str) -> np.ndarray:
       ValueError: it cannot be read.
     """
     if not path.endswith(".mat"):
-        return pairs.read_label(path)
+        return files.read_label(path)
     value = matlab.read_variable(path, "LabelMap")
     with matlab.errors_about(path):
         return matlab.label_map(value)
@@ -307,7 +307,7 @@ def read_stored_label(path: str) -> np.ndarray:
 def read_sample(sample: pairs.Sample, table: np.ndarray) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label; see `convert_label`."""
     label = convert_label(read_stored_label(sample.label), table)
-    return pairs.read_file(sample.image), label
+    return files.read_file(sample.image), label
 
 
 def build_pascal_context(

@@ -37,7 +37,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building import dataset, files, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
@@ -284,11 +284,11 @@ def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
       ValueError: a file cannot be read; see `merge_parts`.
     """
     if not sample.label.endswith(".mat"):
-        return pairs.read_file(sample.image), pairs.read_label(sample.label)
+        return files.read_file(sample.image), files.read_label(sample.label)
     objects = read_objects(sample.label)
     with matlab.errors_about(sample.label):
         label = merge_parts(objects)
-    return pairs.read_file(sample.image), label
+    return files.read_file(sample.image), label
 
 
 def build_person_part(

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import command_line, dataset, image_files, pairs
+from deeplab_tf.data.building import command_line, dataset, files, image_files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import check_free, full_path, locked
 from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
@@ -62,8 +62,8 @@ def read_stored_ids(path: str, channel: int | None) -> np.ndarray:
       ValueError: the file cannot be read, or has other channels.
     """
     if channel is None:
-        return pairs.read_label(path)
-    image = pairs.open_image(pairs.read_file(path), path)
+        return files.read_label(path)
+    image = files.open_image(files.read_file(path), path)
     if not 0 <= channel < len(image.getbands()) or image.mode not in ("RGB", "RGBA"):
         raise ValueError(
             f"{path} has Pillow mode {image.mode}; expected a channel {channel} of "
@@ -144,7 +144,7 @@ def _class_names(
     """
     names = reading.class_names
     if class_names:
-        names = tuple(pairs.read_list(Path(class_names).expanduser()))
+        names = tuple(files.read_list(Path(class_names).expanduser()))
     if names and num_classes not in (None, len(names)):
         raise DatasetError(
             f"Expected {num_classes} class names. Received: {len(names)}"

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from deeplab_tf.data.building import dataset, pairs
+from deeplab_tf.data.building import dataset, files, pairs
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.downloads import command_line
@@ -199,8 +199,8 @@ def _some(names: Sequence[str]) -> str:
 
 def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and its label, whose stored ids are the class ids."""
-    read = sbd.read_label if sample.label.endswith(".mat") else pairs.read_label
-    return pairs.read_file(sample.image), read(sample.label)
+    read = sbd.read_label if sample.label.endswith(".mat") else files.read_label
+    return files.read_file(sample.image), read(sample.label)
 
 
 def build_voc2012(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets import build_folder
 from deeplab_tf.colors import voc_colormap
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import read_image
 from deeplab_tf.data.building.pairs import Sample
@@ -271,7 +271,7 @@ def test_placeholder_finds_splits_in_both_folders(tmp_path):
     save_label(tmp_path / "val_x" / "d_mask.png")
     missing = list_splits(folder, folder, **endings)["val"][0].label
     with pytest.raises(ValueError, match="there is no file .*c_mask"):
-        pairs.read_label(missing)
+        files.read_label(missing)
     with pytest.raises(DatasetError, match="Expected files that end in _void.jpg"):
         list_splits(folder, folder, image_ending="_void")
     with pytest.raises(DatasetError, match="once in the folder of images"):

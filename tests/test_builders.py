@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets import build_camvid, build_folder, build_voc2012
 from datasets.sources.catalog import DATASETS
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.dataset import build_dataset
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.pairs import Sample
@@ -156,7 +156,7 @@ def test_grey_masks_of_few_bits_keep_their_ids(tmp_path, bit_depth):
     ids = np.random.default_rng(0).integers(0, 2**bit_depth, (5, 9))
     path = tmp_path / "mask.png"
     path.write_bytes(grey_png(ids, bit_depth))
-    np.testing.assert_array_equal(pairs.read_label(str(path)), ids)
+    np.testing.assert_array_equal(files.read_label(str(path)), ids)
 
 
 def test_palette_masks_of_few_bits_keep_their_ids(tmp_path):
@@ -165,24 +165,24 @@ def test_palette_masks_of_few_bits_keep_their_ids(tmp_path):
     image.putpalette(PALETTE)
     image.save(tmp_path / "mask.png", bits=4)
     assert (tmp_path / "mask.png").read_bytes()[24] == 4
-    np.testing.assert_array_equal(pairs.read_label(str(tmp_path / "mask.png")), ids)
+    np.testing.assert_array_equal(files.read_label(str(tmp_path / "mask.png")), ids)
 
 
 def test_masks_that_hold_no_ids_are_refused(tmp_path):
     path = save_image(tmp_path / "rgb.png")
     with pytest.raises(ValueError, match="rgb.png has colours.*one channel of class"):
-        pairs.read_label(str(path))
+        files.read_label(str(path))
     path = tmp_path / "deep.png"
     path.write_bytes(grey_png(np.array([[1, 300]]), 16))
     with pytest.raises(ValueError, match="deep.png has colours or more than 8 bits"):
-        pairs.read_label(str(path))
+        files.read_label(str(path))
     path = save_image(tmp_path / "lossy.jpg", mode="L")
     with pytest.raises(ValueError, match="lossy.jpg is a JPEG, which alters ids"):
-        pairs.read_label(str(path))
+        files.read_label(str(path))
     with pytest.raises(ValueError, match="there is no file .*absent.png"):
-        pairs.read_label(str(tmp_path / "absent.png"))
+        files.read_label(str(tmp_path / "absent.png"))
     with pytest.raises(ValueError, match="cannot read"):
-        pairs.read_label(str(tmp_path))
+        files.read_label(str(tmp_path))
 
 
 # --- Bad pairs -----------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files
 from deeplab_tf.data.reading import pipeline
 from deeplab_tf.data.reading.policies import Crop
 from deeplab_tf.data.reading.selection import Selection
@@ -228,7 +228,7 @@ def test_palette_masks_keep_their_ids(shared_data, tmp_path):
     assert not np.array_equal(wrong, ids), "the mask is no palette PNG"
 
     image_bytes = (voc / "JPEGImages" / "2007_000549.jpg").read_bytes()
-    label = pairs.read_label(str(path))
+    label = files.read_label(str(path))
     record = encode_example(image_bytes, label, path.stem, "jpeg", *ids.shape)
     write(tmp_path, [record], num_shards=1)
     for _, label in pipeline.make_eval_dataset(select(tmp_path)):

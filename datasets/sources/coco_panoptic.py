@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_tf.data.building import image_files, pairs
+from deeplab_tf.data.building import files, image_files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
@@ -134,7 +134,7 @@ def convert_label(colors: np.ndarray, segments: Mapping[int, int]) -> np.ndarray
 def read_sample(sample: pairs.Sample) -> tuple[bytes, np.ndarray]:
     """Returns the image's bytes and the classes of its segments."""
     label = json.loads(sample.label)
-    image = pairs.open_image(pairs.read_file(label["png"]), label["png"])
+    image = files.open_image(files.read_file(label["png"]), label["png"])
     if image.mode != "RGB":
         raise ValueError(
             f"{label['png']} has Pillow mode {image.mode}; expected RGB, whose three "

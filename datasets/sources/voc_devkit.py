@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 
 
@@ -61,7 +61,7 @@ def read_names(path: str | Path) -> list[str]:
     Raises:
       DatasetError: the file is absent or empty.
     """
-    return [Path(line.split()[0]).stem for line in pairs.read_list(path)]
+    return [Path(line.split()[0]).stem for line in files.read_list(path)]
 
 
 def find_lists(

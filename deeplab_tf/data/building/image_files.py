@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageOps
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files, pairs
 
 # Flags that are defined here are the caller's: --help lists them among its own.
 flags.disclaim_key_flags()
@@ -35,8 +35,8 @@ def read_image(path: str, exif_orientation: str = "refuse") -> bytes:
       ValueError: unreadable, several pictures, transparent, more than 8 bits, or
         turned.
     """
-    data = pairs.read_file(path)
-    image = pairs.open_image(data, path)
+    data = files.read_file(path)
+    image = files.open_image(data, path)
     turned = image.getexif().get(pairs.EXIF_ORIENTATION, 1) != 1
     if turned and exif_orientation == "refuse":
         raise ValueError(

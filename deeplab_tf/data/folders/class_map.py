@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.color_tables import IGNORED_NAMES, ColorTable
 from deeplab_tf.data.folders.pair_lists import delimiter_of
@@ -122,7 +122,7 @@ def read_class_map(path: str | Path) -> list[tuple[str, str]]:
     """
     path = Path(path).expanduser()
     lines = []
-    for line in pairs.read_list(path):
+    for line in files.read_list(path):
         if line.startswith("#"):
             continue
         cells = next(csv.reader([line], delimiter=delimiter_of(line)))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from deeplab_tf.data.building import pairs, worker_pool
+from deeplab_tf.data.building import files, worker_pool
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import to_rgb
 from deeplab_tf.data.folders.color_tables import (
@@ -42,8 +42,8 @@ def read_colors(path: str) -> np.ndarray:
       ValueError: the file cannot be read, is a JPEG, or has transparent pixels or
         more than 8 bits a channel.
     """
-    data = pairs.read_file(path)
-    image = pairs.open_image(data, path)
+    data = files.read_file(path)
+    image = files.open_image(data, path)
     if image.format == "JPEG":
         raise ValueError(f"{path} is a JPEG, which alters colours; expected a PNG mask")
     # Pillow reads PNGs of 16-bit colours as if they had 8.

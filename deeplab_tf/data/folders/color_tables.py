@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import whole_file
 from deeplab_tf.data.folders.pair_lists import delimiter_of
@@ -152,7 +152,7 @@ def read_table(path: str | Path) -> ColorTable:
         that comes twice, or too many colours.
     """
     path = Path(path).expanduser()
-    lines = pairs.read_list(path)
+    lines = files.read_list(path)
     try:
         if lines[0][0] in "[{":
             table = tuple(_parse_json(json.loads("\n".join(lines))))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
 
@@ -88,7 +88,7 @@ def list_samples(
 
     def path(found, folder, name, suffixes):
         # An absent file's path says in the error where it was looked for.
-        return found.get(name) or pairs.find_file(folder, name, suffixes)
+        return found.get(name) or files.find_file(folder, name, suffixes)
 
     return [
         pairs.Sample(
@@ -103,7 +103,7 @@ def list_samples(
 def read_names(list_path: Path) -> list[str]:
     """Returns the stems that a text file lists, one a line, with or without suffix."""
     names = []
-    for line in pairs.read_list(list_path):
+    for line in files.read_list(list_path):
         suffix = Path(line).suffix
         known = suffix.lower() in IMAGE_SUFFIXES
         names.append(line[: -len(suffix)] if known else line)

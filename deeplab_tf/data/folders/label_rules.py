@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_tf.data.building import pairs, worker_pool
+from deeplab_tf.data.building import files, worker_pool
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import full_path, is_remote
 from deeplab_tf.data.folders import (
@@ -82,10 +82,10 @@ def read_stored_ids(path: str) -> np.ndarray:
       uint8 [height, width].
 
     Raises:
-      ValueError: see `pairs.read_label`.
+      ValueError: see `files.read_label`.
     """
     try:
-        return pairs.read_label(path)
+        return files.read_label(path)
     except ValueError as error:
         if not color_masks.is_colored(path):
             raise
@@ -155,7 +155,7 @@ def _class_names(names_file: str | None, num_classes: int) -> list[str]:
         )
     if names_file is None:
         return [f"class_{i}" for i in range(num_classes)]
-    names = pairs.read_list(Path(names_file).expanduser())
+    names = files.read_list(Path(names_file).expanduser())
     if len(names) != num_classes:
         raise DatasetError(
             f"Expected {num_classes} class names in {names_file}. "
@@ -183,7 +183,7 @@ def _classes_of_ids(
     if num_classes is None and rules.label_ids:
         num_classes = len(rules.label_ids)
     elif num_classes is None and rules.class_names:
-        num_classes = len(pairs.read_list(Path(rules.class_names).expanduser()))
+        num_classes = len(files.read_list(Path(rules.class_names).expanduser()))
     elif num_classes is None and rules.class_map:
         # The map names all classes.
         return class_map.classes_of_ids((), (), ignore_ids)

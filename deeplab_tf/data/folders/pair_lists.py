@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from deeplab_tf.data.building import pairs
+from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.folder_splits import Splits, split_by_fraction
 
@@ -47,7 +47,7 @@ def _read_rows(list_path: Path) -> list[_Row]:
     Raises:
       DatasetError: no such file, no row, other columns, or a row with empty cells.
     """
-    lines = pairs.read_list(list_path)
+    lines = files.read_list(list_path)
     reader = csv.reader(lines, delimiter=delimiter_of(lines[0]), skipinitialspace=True)
     header = [cell.strip().lower() for cell in next(reader)]
     if sorted(header) not in (sorted(COLUMNS), sorted(COLUMNS[:2])):
