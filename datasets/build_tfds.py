@@ -16,7 +16,7 @@ sets of `tfds_features.KNOWN`; for others a stored id plus --label_offset is a c
 Images stay the JPEG or PNG bytes that TFDS keeps. train is TFDS's train; val is its
 validation split, without one its test split, without one a seeded fraction of train.
 Examples pass through OUTPUT_DIR.staging, which is removed in the end: it needs as much
-room again. Needs: pip install tensorflow-datasets
+room again. Needs: pip install tensorflow-datasets importlib_resources
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
 INSTALL = (
-    "Run: pip install tensorflow-datasets (with TensorFlow 2.15 also: "
-    "pip install tensorflow-metadata==1.15.0)"
+    "Run: pip install tensorflow-datasets importlib_resources (with TensorFlow 2.15 "
+    "also: pip install tensorflow-metadata==1.15.0)"
 )
 LABEL_NAMES = re.compile(r"segmentation|semantic|annotation|label|mask|seg_?map")
 
