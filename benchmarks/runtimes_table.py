@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from benchmarks.timing import cpu_description, ratio
 from deeplab_tf import Segmenter, TrainConfig, build_model
+from deeplab_tf.commands.export import convert_workdir, export_workdir
 from deeplab_tf.config import write_config
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
@@ -38,7 +39,6 @@ from deeplab_tf.inference.saved_models import load_saved_model
 from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.weight_files import save_weights
 from deeplab_tf.workdir import BEST_WEIGHTS, load_workdir
-from export import convert_workdir, export_workdir
 
 BASE = "SavedModel float32"
 FILES = {

@@ -69,7 +69,7 @@ def workdir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def exported(workdir, tmp_path_factory) -> Path:
     """Version 1 of the run of `workdir`, exported."""
-    import export
+    from deeplab_tf.commands import export
 
     output_dir = tmp_path_factory.mktemp("exported")
     return Path(export.export_workdir(workdir, output_dir)[0])

@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import evaluate
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 from deeplab_tf.inference import crf
@@ -21,7 +20,7 @@ from deeplab_tf.inference.crf import CRFParameters, Lattice, dense_crf, mean_fie
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.pictures.images import read_image
 
-ROOT = Path(evaluate.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class ExactKernel:

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import evaluate
+from deeplab_tf.commands import evaluate
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 from deeplab_tf.evaluation import boundaries, intervals, metrics
@@ -36,6 +36,7 @@ from deeplab_tf.labels import Labels
 
 NAMES = ("background", "cat", "dog", "horse")
 LABELS = Labels(NAMES, ((0, 0, 0), (64, 0, 0), (64, 0, 128), (192, 0, 128)))
+ROOT = Path(__file__).resolve().parent.parent
 TIME = {"seconds", "prediction_seconds", "images_per_second"}
 
 
@@ -319,7 +320,7 @@ def by_redness():
 
 
 def run_evaluate(**arguments) -> None:
-    """Runs evaluate.py in this process; raises as `run` does."""
+    """Runs evaluate.py in this process; raises as `evaluate_as` does."""
     defaults = {
         "scales": ["1"],
         "flip": False,
@@ -333,10 +334,7 @@ def run_evaluate(**arguments) -> None:
             *("window", "overlap", "crf_parameters", "part", "output", "compare"),
         )
     )
-    with pytest.MonkeyPatch.context() as patch:
-        flags = types.SimpleNamespace(**{**values, **defaults, **arguments})
-        patch.setattr(evaluate, "FLAGS", flags)
-        evaluate.run()
+    evaluate.evaluate_as(types.SimpleNamespace(**{**values, **defaults, **arguments}))
 
 
 def without_times(path) -> dict:
@@ -477,7 +475,7 @@ def test_parts_that_are_not_there_are_refused(part):
 def test_the_script_says_what_is_wrong_and_exits_with_1(workdir, records, tmp_path):
     """The real command line, once through to the files and once refused."""
     command = [
-        *(sys.executable, Path(evaluate.__file__), f"--workdir={workdir}"),
+        *(sys.executable, ROOT / "evaluate.py", f"--workdir={workdir}"),
         *(f"--data_dir={records}", "--split=val", f"--output={tmp_path}"),
     ]
     done = subprocess.run(

@@ -20,8 +20,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-import evaluate
-from deeplab_tf.commands import train
+from deeplab_tf.commands import evaluate, train
 from deeplab_tf.config import TrainConfig, read_config, write_config
 from deeplab_tf.files import atomic_write
 from deeplab_tf.inference.segmenter import Segmenter
@@ -252,7 +251,7 @@ def evaluate_tiny_model(monkeypatch, folder, **changes):
     segmenter = Segmenter(build_tiny_model(), labels=Labels.from_config(config))
     monkeypatch.setattr(evaluate, "read_config", lambda _: config)
     monkeypatch.setattr(evaluate, "workdir_weights", lambda _: "best.npz")
-    monkeypatch.setattr(evaluate, "load_segmenter", lambda *_, **__: segmenter)
+    monkeypatch.setattr(evaluate, "segmenter_of", lambda _: segmenter)
     flags = Flags(workdir=str(folder), scales=["1"], flip=False, batch_size=1)
     monkeypatch.setattr(evaluate, "FLAGS", flags)
 

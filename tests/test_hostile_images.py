@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import predict
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.prediction import input_files
 from deeplab_tf.prediction.input_files import find_inputs
@@ -278,7 +277,7 @@ def test_an_unreadable_file_is_named(workdir, tmp_path):
 
 def test_the_exit_code_says_so(hostile, workdir, tmp_path):
     folder, bad = hostile
-    script = Path(predict.__file__)
+    script = Path(__file__).resolve().parent.parent / "predict.py"
     patterns = f"{folder}/good*,{folder}/cut_0*,{folder}/bomb*"
     chosen = [name for name in bad if name.startswith(("cut_0", "bomb"))]
     command = [sys.executable, str(script), f"--workdir={workdir}"]

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import predict
+from deeplab_tf.commands import predict
 from deeplab_tf.inference.crf import CRFParameters
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.labels import Labels
@@ -23,7 +24,7 @@ from deeplab_tf.prediction import outputs
 from deeplab_tf.prediction.input_files import find_inputs, output_names, select_listed
 from deeplab_tf.prediction.outputs import Output, predict_files, segment
 
-ROOT = Path(predict.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -445,6 +446,42 @@ def test_no_model_is_one_sentence(tmp_path):
         load_segmenter(str(tmp_path), None)
     with pytest.raises(FileNotFoundError, match="no exported model. Run: python exp"):
         load_segmenter(None, str(tmp_path))
+
+
+@pytest.fixture
+def predict_flags(monkeypatch, tmp_path):
+    """predict_flags(name=value, ...) sets flags; a model would be loaded in vain."""
+
+    def set_flags(**given):
+        names = "workdir saved_model input output serve list recursive submission"
+        values = {
+            **dict.fromkeys(names.split()),
+            **{"save": ["classes"], "alpha": 0.5, "port": 0, "max_megapixels": None},
+            **{"workdir": str(tmp_path), **given},
+        }
+        monkeypatch.setattr(predict, "FLAGS", types.SimpleNamespace(**values))
+
+    monkeypatch.setattr(predict, "segmenter_of", lambda _: pytest.fail("loaded"))
+    return set_flags
+
+
+def test_a_missing_package_is_named_before_the_model_is_loaded(
+    predict_flags, movie, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    predict_flags(serve=True)
+    with pytest.raises(SystemExit, match=r"^predict.py: The page needs Flask, .* pip "):
+        predict.main(["predict.py"])
+    predict_flags(input=movie, output=str(tmp_path / "out"))
+    with pytest.raises(SystemExit, match=r"^predict.py: a video needs OpenCV \(pip"):
+        predict.main(["predict.py"])
+
+
+def test_what_is_to_be_predicted_is_asked_for(predict_flags):
+    predict_flags(input="photos")
+    with pytest.raises(SystemExit, match="^predict.py: Give --input and --output, or"):
+        predict.main(["predict.py"])
 
 
 def run_script(*options, **others) -> subprocess.CompletedProcess:

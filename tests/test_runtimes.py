@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import export
+from deeplab_tf.commands import export
 from deeplab_tf.exports.runtime_files import BOUNDS, convert_model
 from deeplab_tf.exports.saved_model import example_images
 from deeplab_tf.inference.runtimes import fit_image, labels_path, load_network

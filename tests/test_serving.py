@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-import export
+from deeplab_tf.commands import export
 from deeplab_tf.exports import saved_model, signatures
 from deeplab_tf.inference import saved_models
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
@@ -431,6 +431,16 @@ def test_warmup_requests_are_what_the_server_replays(exported, ask):
         ((name, value),) = request.inputs.items()
         answer = ask(request.model_spec.signature_name, tf.make_ndarray(value))
         assert len(answer) in (1, 3), name
+
+
+def test_a_missing_package_is_named_before_the_run_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    places = (tmp_path, tmp_path / "new")
+    with pytest.raises(ImportError, match="Run: pip install tensorflow-serving-api=="):
+        export.export_workdir(*places)
+    with pytest.raises(ImportError, match="Run: pip install tf2onnx onnxruntime$"):
+        export.convert_workdir(*places, "onnx")
+    assert os.listdir(tmp_path) == []
 
 
 def test_export_of_no_run_is_one_sentence(tmp_path):

@@ -12,12 +12,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import evaluate
 from datasets import build_cityscapes, build_tfds
 from datasets.build_tfds import convert_label, resolve_data_dir
 from datasets.sources import tfds_features, tfds_staging
 from datasets.sources.tfds_staging import choose_splits
-from deeplab_tf.commands import train
+from deeplab_tf.commands import evaluate, train
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import evaluate
 from datasets import build_shapes
 from deeplab_tf import RECIPES, TrainConfig, load_workdir, recipe_config
-from deeplab_tf.commands import train
+from deeplab_tf.commands import evaluate, train
 from deeplab_tf.config import (
     describe_difference,
     parse_changes,

@@ -18,10 +18,9 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow import keras
 
-import evaluate
 from datasets import build_shapes
 from deeplab_tf import TrainConfig, workdir
-from deeplab_tf.commands import train
+from deeplab_tf.commands import evaluate, train
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.pictures.visualize import panel

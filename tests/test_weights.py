@@ -14,11 +14,9 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-import evaluate
-import export
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
-from deeplab_tf.commands import train
+from deeplab_tf.commands import evaluate, export, train
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import named_weights

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import tempfile
@@ -88,6 +89,7 @@ def convert_model(
       What the comparison found.
 
     Raises:
+      ImportError: a package that the format needs is not installed.
       OSError: it cannot be written.
       ValueError: a precision that the format has not, int8 without size or images, or
         labels that do not fit the model.
@@ -167,6 +169,23 @@ def compare_with_model(
     return agreement
 
 
+def check_converter(format_: str) -> None:
+    """Says before a conversion begins what it lacks.
+
+    Args:
+      format_: a key of `BOUNDS`.
+
+    Raises:
+      ImportError: a package is not installed.
+    """
+    packages = {"onnx": ("tf2onnx", "onnxruntime")}.get(format_, ())
+    if not all(map(importlib.util.find_spec, packages)):
+        raise ImportError(
+            f"--format={format_} needs {' and '.join(packages)}, and they are not all "
+            f"installed. Run: pip install {' '.join(packages)}"
+        )
+
+
 def _check(format_, precision, input_size, calibration) -> None:
     if precision not in BOUNDS.get(format_, ()):
         known = ", ".join(f"{key} in {', '.join(BOUNDS[key])}" for key in BOUNDS)
@@ -176,6 +195,7 @@ def _check(format_, precision, input_size, calibration) -> None:
             "int8 needs a fixed input size, and images to take the ranges of the "
             f"activations from. Received: size {input_size}, {len(calibration)} images"
         )
+    check_converter(format_)
 
 
 def _convert(model, format_, precision, input_size, calibration) -> bytes:
@@ -225,12 +245,8 @@ def _to_tflite(classes, precision: str, calibration: Sequence[np.ndarray]) -> by
 
 
 def _to_onnx(classes, spec: tf.TensorSpec) -> bytes:
-    try:
-        import tf2onnx
-    except ImportError as error:
-        raise ValueError(
-            "--format=onnx needs tf2onnx. Run: pip install tf2onnx onnxruntime"
-        ) from error
+    import tf2onnx
+
     try:
         proto, _ = tf2onnx.convert.from_function(
             classes, input_signature=[spec], opset=ONNX_OPSET

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.exports.signatures import MAX_PIXELS, SIGNATURES, make_signatures
-from deeplab_tf.exports.warmup import write_warmup
+from deeplab_tf.exports.warmup import check_serving_api, write_warmup
 from deeplab_tf.inference.saved_models import (
     LABELS_FILE,
     load_saved_model,
@@ -111,6 +111,7 @@ def export_model(
 
     Raises:
       FileExistsError: the version exists.
+      ImportError: tensorflow-serving-api is not installed.
       ValueError: version is not positive, another precision, or labels that do not fit
         the model.
       RuntimeError: the reloaded model answers differently.
@@ -120,6 +121,7 @@ def export_model(
             f"precision must be one of {', '.join(BOUNDS)}. Received: {precision}"
         )
     check_labels(labels, model)
+    check_serving_api()
     version = next_version(output_dir) if version is None else version
     if version < 1:
         raise ValueError(f"version must be a positive integer. Received: {version}")

@@ -6,6 +6,7 @@ that no caller waits for it.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 
@@ -15,6 +16,19 @@ import tensorflow as tf
 from deeplab_tf.exports.signatures import SIGNATURES
 
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+
+
+def check_serving_api() -> None:
+    """Says before an export begins that it could not be ended.
+
+    Raises:
+      ImportError: tensorflow-serving-api is not installed.
+    """
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise ImportError(
+            "Requests that warm TF Serving up need tensorflow-serving-api, and it is "
+            f"not installed. Run: pip install tensorflow-serving-api=={tf.__version__}"
+        )
 
 
 def write_warmup(saved_model: str | os.PathLike, images: Sequence[np.ndarray]) -> None:

@@ -10,6 +10,7 @@ another host (a web site whose name was made to point here) and posts of other p
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import os
 import socket
@@ -39,6 +40,18 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+def check_flask() -> None:
+    """Says before a model is loaded that there would be no page.
+
+    Raises:
+      ImportError: Flask is not installed.
+    """
+    if importlib.util.find_spec("flask") is None:
+        raise ImportError(
+            "The page needs Flask, and it is not installed. Run: pip install flask"
+        )
 
 
 def serve(
