@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+
+def pytest_collection_finish(session):
+    """Spares the garbage collector what is imported by now, and stays."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Frees the models of a test before the next one builds others.
+
+    A model is a circle of references, which waits for the collector; TensorFlow's
+    allocator gives no memory back, so that a process grows by every model that waits.
+    """
+    start = time.perf_counter()
+    yield
+    if time.perf_counter() - start > 0.3:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
