@@ -17,7 +17,7 @@ def row(model, backbone, **options):
     return model_table.Row(model, backbone, options=options)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # a network is 250 MB
 def build(model, backbone, **options):
     return row(model, backbone, **options).build()
 

@@ -21,7 +21,7 @@ from tests.support.networks import image_batch, randomize, small_config
 SMALLER = {"resnet101": "resnet18", "resnet50": "resnet18", "xception65": "xception41"}
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # a network is 250 MB
 def build_once(config):
     """Recipes share networks, and building one takes seconds."""
     return build_model(config, auxiliary_outputs=True)
