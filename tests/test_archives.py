@@ -72,7 +72,7 @@ def test_rows_are_well_formed(archive):
         assert re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", archive.checksum)
         assert archive.new_hash().digest_size * 2 == len(archive.checksum)
     for path in (archive.folder, *archive.members, *archive.inner):
-        assert path == extraction._relative_name(path, Path("x"))
+        assert path == extraction.relative_name(path, Path("x"))
     for path in archive.inner:
         assert path.endswith(".zip") and path[: -len(".zip")] in archive.members
 

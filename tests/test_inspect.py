@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageFont
 
 from datasets import build_camvid, inspect_records
 from deeplab_tf.class_weights import median_frequency_weights
@@ -18,7 +18,6 @@ from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.config import TrainConfig, parse_changes
 from deeplab_tf.data.inspection.contact_sheet import (
     Example,
-    _font,
     draw_contact_sheet,
     fit,
     shorten,
@@ -350,7 +349,7 @@ def test_pictures_keep_their_shape():
 
 
 def test_names_are_shortened_in_the_middle():
-    font = _font(15)
+    font = ImageFont.load_default(size=15)
     assert shorten("name", font, 200) == "name"
     short = shorten("frankfurt_000000_000294_leftImg8bit", font, 150)
     assert font.getlength(short) <= 150

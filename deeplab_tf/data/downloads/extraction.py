@@ -73,7 +73,7 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
             pass
 
 
-def _relative_name(name: str, path: Path) -> str:
+def relative_name(name: str, path: Path) -> str:
     """Returns the name of an entry without `./` and the like.
 
     Raises:
@@ -107,7 +107,7 @@ def _extract(path: Path, folder: Path, members: Sequence[str]) -> None:
     entries = _zip_entries(path) if path.suffix == ".zip" else _tar_entries(path)
     # disable=None: no bar where the output is no terminal.
     for entry in tqdm(entries, path.name, unit=" files", disable=None):
-        name = _relative_name(entry.name, path)
+        name = relative_name(entry.name, path)
         if members and name not in members and not name.startswith(prefixes):
             continue
         if entry.is_file:
