@@ -280,7 +280,7 @@ def test_two_workers_that_stop_and_resume_equal_one_device(
 
 
 @pytest.mark.skipif(is_keras3(), reason="Keras 3 cannot run multi_worker")
-def test_a_signal_to_one_worker_stops_all_behind_the_same_step(two_workers):
+def test_a_signal_to_one_worker_stops_all_after_the_same_step(two_workers):
     _, _, ((chief, _), (other, _)) = two_workers
     assert "Stopped by a signal to another worker after step 3." in chief
     assert "Stopped by SIGTERM after step 3." in other

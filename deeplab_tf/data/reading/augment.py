@@ -190,7 +190,7 @@ def augment(
       mean_color: RGB that fills the image where it does not reach.
       ignore_label: fills the label there.
       change_geometry: moves image and label together, before anything is cropped:
-        (image [h, w, 3], label [h, w, 1], seed) -> the same dtypes, any size. Its seed
+        (image [h, w, 3], label [h, w, 1], seed) -> the same, of any one size. Its seed
         is another than that of the crop, and of the colours.
       change_image: changes the colours of what was cropped and resized, before it is
         padded: (image float32 [h, w, 3] in 0..255, seed) -> the same. The seed is

@@ -84,9 +84,9 @@ class Policy:
       min_scale: smallest random scale, where the caller names none.
       max_scale: largest random scale, where the caller names none.
       change_geometry: moves image and label together: (image uint8 [h, w, 3], label
-        uint8 [h, w, 1], seed int64 [2], crop) -> image and label of the same dtypes and
-        of any one size. Places that neither reaches hold `crop.mean_color` and
-        `crop.ignore_label`. None moves nothing.
+        uint8 [h, w, 1], seed int64 [2], crop) -> (image uint8 or float32 in 0..255,
+        label uint8) of any one size. Where nothing of the image comes to lie they hold
+        `crop.mean_color` and `crop.ignore_label`. None moves nothing.
       make_image_change: returns a function (image float32 [h, w, 3] in 0..255, seed
         int64 [2]) -> image of the same shape and range; None changes nothing.
     """
