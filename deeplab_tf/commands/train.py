@@ -24,7 +24,6 @@ import re
 import sys
 from collections.abc import Iterator
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
     # Keras 3 cannot run these strategies; Keras 2 must be chosen before TensorFlow is
     # imported.
