@@ -35,7 +35,8 @@ from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
-from deeplab_tf.evaluation.html_report import BestAndWorst, write_report
+from deeplab_tf.evaluation.best_and_worst import BestAndWorst
+from deeplab_tf.evaluation.html_report import write_report
 from deeplab_tf.evaluation.scores import (
     Evaluation,
     check_comparable,
