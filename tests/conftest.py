@@ -65,8 +65,7 @@ def workdir(tmp_path_factory) -> Path:
     from deeplab_tf.networks.weight_files import named_weights, save_weights
 
     config = TrainConfig(
-        backbone="mobilenet_v2_0.35",
-        multi_grid=(1, 1, 1),
+        backbone="tiny",
         num_classes=4,
         class_names=("background", "cat", "dog", "horse"),
         colormap=((0, 0, 0), (64, 0, 0), (64, 0, 128), (192, 0, 128)),

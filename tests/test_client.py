@@ -100,7 +100,7 @@ def test_metadata_and_status(client, exported):
     assert known["colormap"] == [list(color) for color in labels.colormap]
     assert known["ignore_label"] == labels.ignore_label
     assert known["max_pixels"] == 2**24
-    assert known["model"]["backbone"] == "mobilenet_v2_0.35"
+    assert known["model"]["backbone"] == "tiny"
     assert client.status() == [{"version": 1, "state": "AVAILABLE", "error": ""}]
     assert client.ready()
 

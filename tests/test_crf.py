@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from deeplab_tf.inference import crf
 from deeplab_tf.inference.crf import CRFParameters, Lattice, dense_crf, mean_field
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.pictures.images import read_image
+from tests.support import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -288,11 +288,9 @@ def test_evaluate_with_the_crf_counts_its_classes_and_says_so(
     info = DatasetInfo("drawn", ("background", "cat", "dog", "horse"))
     (tmp_path / "info.json").write_text(info.to_json())
     shutil.copytree(workdir, tmp_path / "run")
-    command = [
-        *(sys.executable, ROOT / "evaluate.py", f"--workdir={tmp_path / 'run'}"),
-        *(f"--data_dir={tmp_path}", "--split=val"),
-        *("--crf", "--crf_parameters=3,20,6"),
-    ]
+    flags = [f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--split=val"]
+    flags += ["--crf", "--crf_parameters=3,20,6"]
+    command = run_script.command("evaluate.py", *flags)
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "evaluation" / "val.json").read_text())

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from deeplab_tf.evaluation.scores import (
 )
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
+from tests.support import run_script
 
 NAMES = ("background", "cat", "dog", "horse")
 LABELS = Labels(NAMES, ((0, 0, 0), (64, 0, 0), (64, 0, 128), (192, 0, 128)))
@@ -474,10 +474,8 @@ def test_parts_that_are_not_there_are_refused(part):
 
 def test_the_script_says_what_is_wrong_and_exits_with_1(workdir, records, tmp_path):
     """The real command line, once through to the files and once refused."""
-    command = [
-        *(sys.executable, ROOT / "evaluate.py", f"--workdir={workdir}"),
-        *(f"--data_dir={records}", "--split=val", f"--output={tmp_path}"),
-    ]
+    flags = [f"--data_dir={records}", "--split=val", f"--output={tmp_path}"]
+    command = run_script.command("evaluate.py", f"--workdir={workdir}", *flags)
     done = subprocess.run(
         [*command, "--part=2/2", "--batch_size=2", "--noreport"],
         capture_output=True,

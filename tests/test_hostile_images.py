@@ -7,7 +7,6 @@ import io
 import os
 import struct
 import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -20,6 +19,7 @@ from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.prediction import input_files
 from deeplab_tf.prediction.input_files import find_inputs
 from deeplab_tf.prediction.outputs import Output, predict_files
+from tests.support import run_script
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAGIC = {
@@ -277,11 +277,10 @@ def test_an_unreadable_file_is_named(workdir, tmp_path):
 
 def test_the_exit_code_says_so(hostile, workdir, tmp_path):
     folder, bad = hostile
-    script = Path(__file__).resolve().parent.parent / "predict.py"
     patterns = f"{folder}/good*,{folder}/cut_0*,{folder}/bomb*"
     chosen = [name for name in bad if name.startswith(("cut_0", "bomb"))]
-    command = [sys.executable, str(script), f"--workdir={workdir}"]
-    command += [f"--input={patterns}", f"--output={tmp_path}"]
+    flags = [f"--workdir={workdir}", f"--input={patterns}", f"--output={tmp_path}"]
+    command = run_script.command("predict.py", *flags)
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert f"3 of {len(chosen) + 3} inputs: {tmp_path}" in done.stdout

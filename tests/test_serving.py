@@ -215,7 +215,7 @@ def test_metadata_tell_of_classes_and_model(ask, workdir):
     assert names == list(config.class_names)
     assert colors == [list(color) for color in config.colormap]
     assert (ignore, pixels) == (255, 2**24)
-    assert model["backbone"] == "mobilenet_v2_0.35"
+    assert model["backbone"] == "tiny"
     assert (model["precision"], model["scales"], model["flip"]) == (
         "float32",
         [1],
