@@ -149,7 +149,7 @@ class Client:
         name = None if isinstance(image, bytes) else os.fspath(image)
         try:
             data = image if name is None else _read(name)
-            data = _turned(data) if self._upright else data
+            data = turned_upright(data) if self._upright else data
             (png,) = self._predict(SIGNATURE, INPUT, [data], OUTPUT)
         except ServingError as error:
             raise ServingError(error.words, error.code, name) from error
@@ -479,7 +479,7 @@ def _read(path: str) -> bytes:
         raise ServingError(f"cannot be read: {_reason(error)}.") from error
 
 
-def _turned(data: bytes) -> bytes:
+def turned_upright(data: bytes) -> bytes:
     """Turns an image if its EXIF orientation asks for it; otherwise gives it back."""
     from PIL import Image, ImageOps
 

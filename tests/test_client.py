@@ -192,7 +192,7 @@ def test_upright_turns_only_images_whose_exif_asks(server, photos, tmp_path):
         with pytest.raises(ServingError, match="Expected a JPEG or PNG"):
             upright.segment(b"no image")
     data = (photos / "drawn.jpg").read_bytes()
-    assert client_module._turned(data) is data
+    assert client_module.turned_upright(data) is data
 
 
 # ---- Command line -------------------------------------------------------------------

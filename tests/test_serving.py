@@ -296,12 +296,12 @@ def test_nothing_is_left_after_a_failure(existing, model, tmp_path, monkeypatch)
     for name in existing:
         (output_dir / name).mkdir(parents=True)
 
-    def write_half(signatures, variables, labels, path):
+    def write_half(module, path, **_):
         seen.append(Path(path))
         (seen[0] / "variables").mkdir(parents=True)
         raise OSError("disk full")
 
-    monkeypatch.setattr(saved_model, "_write", write_half)
+    monkeypatch.setattr(tf.saved_model, "save", write_half)
     with pytest.raises(OSError, match="disk full"):
         saved_model.export_model(model, labels_of(4), output_dir)
     assert output_dir.exists() == bool(existing)
@@ -316,15 +316,15 @@ def test_an_export_that_differs_is_not_published(model, tmp_path, monkeypatch):
         raise RuntimeError("differs")
 
     monkeypatch.setattr(saved_model, "compare_with_model", compare)
-    monkeypatch.setattr(saved_model, "_write", lambda *arguments: touch(arguments[-1]))
+    monkeypatch.setattr(tf.saved_model, "save", write_empty)
     with pytest.raises(RuntimeError, match="differs"):
         saved_model.export_model(model, labels_of(4), tmp_path / "served")
     assert os.listdir(tmp_path) == []
 
 
-def touch(folder):
-    Path(folder).mkdir()
-    (Path(folder) / "saved_model.pb").touch()
+def write_empty(module, path, **_):
+    Path(path).mkdir()
+    (Path(path) / "saved_model.pb").touch()
 
 
 def compare(exported, served, model):
@@ -355,8 +355,8 @@ def test_the_comparison_notices_another_model(exported, workdir, model):
 
 def test_of_two_tied_classes_either_will_do():
     probabilities = np.float32([[[0.2, 0.8], [0.5, 0.5 + 1e-7]]])
-    assert saved_model._agreement(np.uint8([[1, 0]]), probabilities) == 1
-    assert saved_model._agreement(np.uint8([[0, 1]]), probabilities) == 0.5
+    assert saved_model.share_of_best(np.uint8([[1, 0]]), probabilities) == 1
+    assert saved_model.share_of_best(np.uint8([[0, 1]]), probabilities) == 0.5
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -183,7 +183,7 @@ def compare_with_model(
         else:  # the model has already run
             probabilities = tf.nn.softmax(expected).numpy()
         for classes in _served_classes(signatures, image):
-            shares.append(_agreement(classes, probabilities[0]))
+            shares.append(share_of_best(classes, probabilities[0]))
     logits, classes = float(np.max(differences)), float(np.min(shares))
     # Not `>`: that would let NaN pass.
     if not (logits <= bound.logits and classes >= bound.agreement):
@@ -217,7 +217,7 @@ def _served_classes(signatures, image: np.ndarray) -> Iterator[np.ndarray]:
             yield signature.read_classes(answer)
 
 
-def _agreement(classes: np.ndarray, probabilities: np.ndarray) -> float:
+def share_of_best(classes: np.ndarray, probabilities: np.ndarray) -> float:
     """Share of pixels whose class has the largest probability; of ties either."""
     chosen = np.take_along_axis(probabilities, classes[..., None].astype(np.intp), -1)
     return float((probabilities.max(-1) - chosen[..., 0] <= 1e-5).mean())
