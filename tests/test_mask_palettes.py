@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from datasets import build_folder, build_shapes, unpack
-from deeplab_tf.class_tables import CAMVID
+from deeplab_tf.class_tables import CAMVID, VOC2012
 from deeplab_tf.colors import distinct_colormap
+from deeplab_tf.data.folders import class_map, mask_palettes
 from deeplab_tf.data.folders.folder_splits import list_splits
 from deeplab_tf.data.folders.label_rules import LabelRules
 from deeplab_tf.data.records.info import DatasetInfo, read_info
@@ -103,6 +104,13 @@ def test_unpacked_records_come_back_with_their_colors(tmp_path):
     unpack.unpack(tmp_path / "shapes", "train", tmp_path)
     rules = LabelRules(num_classes=info.num_classes)
     assert build(tmp_path, rules).colormap == info.colormap
+
+
+def test_real_masks_of_voc_bring_its_colors(shared_data):
+    folder = shared_data / "VOCdevkit/VOC2012/SegmentationClass"
+    paths = [str(path) for path in sorted(folder.glob("*.png"))[:20]]
+    classes = class_map.classes_of_ids(VOC2012.names, (), (255,))
+    assert mask_palettes.class_colors(classes, paths) == VOC2012.colors
 
 
 # --- Palettes that are not made for the classes --------------------------------------

@@ -1,7 +1,7 @@
 """The colours that palettes of masks give to classes: for `datasets.build_folder`.
 
 Masks that store ids often have a palette, which shows each class in its colour, as
-VOC's do. It says nothing of what the ids are, but how their classes are to be drawn.
+VOC's do. It does not say what the ids mean, only how their classes are drawn.
 """
 
 from __future__ import annotations
