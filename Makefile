@@ -69,7 +69,7 @@ wheel-test: wheel
 	rm -rf .venv-wheel
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install -q dist/*.whl
-	.venv/bin/python tests/support/console_commands.py .venv-wheel
+	WHEEL_ENVIRONMENT=.venv-wheel .venv/bin/python -m pytest -q tests/test_wheel.py
 
 lint: $(venv)
 	.venv/bin/ruff check .
