@@ -116,7 +116,7 @@ def running(app):
         thread.join(10)
 
 
-# ---- Answers -------------------------------------------------------------------------
+# --- Answers -------------------------------------------------------------------------
 
 
 def test_the_answer_says_what_was_predicted(client, segmenter):
@@ -182,7 +182,7 @@ def test_photos_are_shown_and_segmented_upright(client, segmenter):
     assert shown.getpixel((40, 5))[0] < 100 < shown.getpixel((40, 95))[0]
 
 
-# ---- Refusals ------------------------------------------------------------------------
+# --- Refusals ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_segmenter_without_labels_is_refused():
         page.make_app(Stripes(labels=None), "run")
 
 
-# ---- The page and the server ---------------------------------------------------------
+# --- The page and the server ---------------------------------------------------------
 
 
 def test_the_page_says_its_limits_and_loads_nothing_from_elsewhere(client):
@@ -393,7 +393,7 @@ def test_a_port_that_is_taken_is_one_sentence(segmenter):
             page.serve(segmenter, "run", port, open_browser=False)
 
 
-# ---- In Chromium ---------------------------------------------------------------------
+# --- In Chromium ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
