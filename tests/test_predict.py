@@ -6,7 +6,6 @@ import csv
 import os
 import shutil
 import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from deeplab_tf.pictures.images import read_image
 from deeplab_tf.prediction import outputs
 from deeplab_tf.prediction.input_files import find_inputs, output_names, select_listed
 from deeplab_tf.prediction.outputs import Output, predict_files, segment
+from tests.support import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -484,25 +484,14 @@ def test_what_is_to_be_predicted_is_asked_for(predict_flags):
         predict.main(["predict.py"])
 
 
-def run_script(*options, **others) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "predict.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, **others)
-
-
 def test_the_script_says_what_it_did(workdir, photos, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("drawn\ngone\n")
     output = tmp_path / "out"
-    done = run_script(
-        f"--workdir={workdir}",
-        f"--input={photos}/*.jpg,{photos}/grey.png",
-        f"--output={output}",
-        f"--list={names}",
-        "--save=overlay",
-        "--window=48",
-        "--overlap=12",
-        cwd=tmp_path,
-    )
+    flags = [f"--workdir={workdir}", f"--input={photos}/*.jpg,{photos}/grey.png"]
+    flags += [f"--output={output}", f"--list={names}", "--save=overlay"]
+    command = run_script.command("predict.py", *flags, "--window=48", "--overlap=12")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert f"1 of 1 inputs: {output}" in done.stdout
     assert done.stderr.splitlines()[-1] == (f"gone: in {names}, but not in --input.")
