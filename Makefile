@@ -26,7 +26,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 venv := .venv/installed
 venv215 := .venv-tf215/installed
-pytest := -m pytest -q -n 2 --durations=5
+# A file's tests share what they make: they stay with one worker.
+pytest := -m pytest -q -n 2 --dist loadfile --durations=5
 RUN := runs/demo
 
 $(venv): requirements.txt requirements-dev.txt

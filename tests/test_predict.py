@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +22,6 @@ from deeplab_tf.prediction import outputs
 from deeplab_tf.prediction.input_files import find_inputs, output_names, select_listed
 from deeplab_tf.prediction.outputs import Output, predict_files, segment
 from tests.support import run_script
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
