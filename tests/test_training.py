@@ -405,6 +405,15 @@ def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
     assert describe_difference(tiny, tiny) == ""
 
 
+def test_a_run_whose_records_have_got_other_colours_is_resumed(tiny, tmp_path):
+    resuming.claim_workdir(tiny, str(tmp_path))
+    colormap = tuple((index, 0, 0) for index in range(tiny.num_classes))
+    assert colormap != tiny.colormap
+    other = dataclasses.replace(tiny, colormap=colormap)
+    resuming.claim_workdir(other, str(tmp_path))
+    assert read_config(tmp_path) == tiny
+
+
 def test_folder_without_a_run_says_so(tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match="not a workdir.*train.py"):
         load_workdir(tmp_path)

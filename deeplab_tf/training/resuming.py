@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -47,7 +48,10 @@ def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> N
             )
         write_config(config, workdir)
         return
-    difference = describe_difference(read_config(workdir), config)
+    # Colours train nothing: records may have got others since.
+    claimed = read_config(workdir)
+    config = dataclasses.replace(config, colormap=claimed.colormap)
+    difference = describe_difference(claimed, config)
     if difference:
         raise ValueError(
             f"{workdir} belongs to a run of another configuration ({difference}). "
