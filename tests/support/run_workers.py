@@ -36,12 +36,12 @@ def train_tiny(data_dir, folder, strategy):
     Returns:
       (the message of the run that stopped or None, the folder it wrote to).
     """
-    BACKBONES["tiny"] = Backbone(build_tiny, "unit", 0, multi_grid=())
+    BACKBONES["four_convolutions"] = Backbone(build_tiny, "unit", 0, multi_grid=())
     PRECISIONS["float64"] = "float64"
     keras.backend.set_floatx("float64")
     changes = {
         "data_dir": data_dir,
-        "backbone": "tiny",
+        "backbone": "four_convolutions",
         "crop_size": ["33"],
         "batch_size": 4,
         "steps": 6,
@@ -63,7 +63,7 @@ def train_tiny(data_dir, folder, strategy):
         return str(stopped), output
     finally:
         keras.backend.set_floatx("float32")
-        del BACKBONES["tiny"], PRECISIONS["float64"]
+        del BACKBONES["four_convolutions"], PRECISIONS["float64"]
 
 
 def stop_this_worker(step):
