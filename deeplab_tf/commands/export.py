@@ -221,7 +221,7 @@ def convert_workdir(
       ImportError: a package that the format needs is not installed.
       OSError, ValueError, RuntimeError: see `load_workdir` and `convert_model`.
     """
-    check_converter(format_)
+    check_converter(format_, precision)
     model, config = load_workdir(workdir, output_stride)
     path = os.path.join(output_dir, f"{config.model}_{precision}.{format_}")
     calibration = images

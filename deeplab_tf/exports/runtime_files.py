@@ -96,7 +96,8 @@ def convert_model(
       RuntimeError: it cannot be converted, or answers differently.
     """
     ending = os.path.splitext(os.fspath(path))[1]
-    _check(ending[1:], precision, input_size, calibration)
+    check_converter(ending[1:], precision)
+    _check_calibration(precision, input_size, calibration)
     check_labels(labels, model)
     try:
         content = _convert(model, ending[1:], precision, input_size, calibration)
@@ -169,15 +170,20 @@ def compare_with_model(
     return agreement
 
 
-def check_converter(format_: str) -> None:
-    """Says before a conversion begins what it lacks.
+def check_converter(format_: str, precision: str) -> None:
+    """Says before a conversion begins what cannot be, or what it lacks.
 
     Args:
       format_: a key of `BOUNDS`.
+      precision: a key of `BOUNDS[format_]`.
 
     Raises:
       ImportError: a package is not installed.
+      ValueError: no such format, or a precision that it has not.
     """
+    if precision not in BOUNDS.get(format_, ()):
+        known = ", ".join(f"{key} in {', '.join(BOUNDS[key])}" for key in BOUNDS)
+        raise ValueError(f"Expected {known}. Received: {format_} in {precision}")
     packages = {"onnx": ("tf2onnx", "onnxruntime")}.get(format_, ())
     if not all(map(importlib.util.find_spec, packages)):
         raise ImportError(
@@ -186,16 +192,12 @@ def check_converter(format_: str) -> None:
         )
 
 
-def _check(format_, precision, input_size, calibration) -> None:
-    if precision not in BOUNDS.get(format_, ()):
-        known = ", ".join(f"{key} in {', '.join(BOUNDS[key])}" for key in BOUNDS)
-        raise ValueError(f"Expected {known}. Received: {format_} in {precision}")
+def _check_calibration(precision, input_size, calibration) -> None:
     if precision == "int8" and not (input_size and calibration):
         raise ValueError(
             "int8 needs a fixed input size, and images to take the ranges of the "
             f"activations from. Received: size {input_size}, {len(calibration)} images"
         )
-    check_converter(format_)
 
 
 def _convert(model, format_, precision, input_size, calibration) -> bytes:
