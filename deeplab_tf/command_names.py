@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -84,3 +84,16 @@ def run_with_flags(
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     program.__doc__ = as_typed(command.__doc__ or "")
     app.run(main)
+
+
+def refuse_arguments(argv: Sequence[str]) -> None:
+    """Refuses words that are no flags, where a command takes none.
+
+    Args:
+      argv: the program's name, and the arguments that are no flags.
+
+    Raises:
+      app.UsageError: there are some.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")

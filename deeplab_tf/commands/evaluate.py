@@ -24,10 +24,10 @@ import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
-from deeplab_tf.command_names import as_typed, name_of, run_with_flags
+from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.segmenter_flags import define_segmenter_flags, segmenter_of
 from deeplab_tf.config import read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
@@ -79,8 +79,7 @@ def main(argv: list[str]) -> None:
       app.UsageError: there are arguments that are no flags.
       SystemExit: with one sentence on what a user can mend.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     try:
         evaluate_as(FLAGS)
     except (OSError, ValueError, ImportError) as error:

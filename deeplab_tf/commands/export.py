@@ -24,9 +24,9 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
-from deeplab_tf.command_names import as_typed, name_of, run_with_flags
+from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
@@ -86,8 +86,7 @@ def main(argv: list[str]) -> None:
       app.UsageError: there are arguments that are no flags.
       SystemExit: with one sentence on what a user can mend.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     logging.set_verbosity(logging.WARNING)  # at INFO TensorFlow tells every file
     try:
         path, agreement = export_as(FLAGS)

@@ -31,9 +31,9 @@ if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags, logging
 
-from deeplab_tf.command_names import call_of, name_of, run_with_flags
+from deeplab_tf.command_names import call_of, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.run_config import make_config
 from deeplab_tf.commands.run_data import RunData, select_run_data
 from deeplab_tf.config import TrainConfig, parse_changes, read_config
@@ -123,8 +123,7 @@ def main(argv: list[str]) -> None:
       app.UsageError: there are arguments that are no flags.
       SystemExit: with one sentence on what a user can mend.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     logging.set_verbosity(logging.WARNING)  # at INFO TensorFlow tells every checkpoint
     if FLAGS.recipe == "help":
         print(describe_recipes())
