@@ -1,11 +1,29 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and places that one process writes."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
+import socket
+import sys
+import time
+import uuid
 from collections.abc import Iterator
 from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no advisory locks of this kind.
+    fcntl = None
+
+_TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.tmp")
+# Where the system cannot lock, an unfinished file that old belongs to nobody.
+_ABANDONED_SECONDS = 3600.0
+_swept: set[str] = set()
+
+# --- Files ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -15,6 +33,8 @@ def atomic_write(
     """Opens a temporary file beside `path`, which takes its place when all is written.
 
     After a failure `path` holds what it held before, and the temporary file is gone.
+    Several that write one path at the same time do not meet: the last one wins. What
+    a killed process left is removed by the next that writes into the folder.
 
     Args:
       path: of the file; its folder must be there.
@@ -24,12 +44,16 @@ def atomic_write(
     Raises:
       OSError: the disk is full or cannot be written.
     """
-    temporary = f"{os.fspath(path)}.tmp"
+    path = os.fspath(path)
+    _sweep(os.path.dirname(os.path.abspath(path)))
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(temporary, mode, encoding=encoding, newline=newline) as file:
-            yield file
-        os.replace(temporary, path)
+        with contextlib.ExitStack() as lock:
+            with open(temporary, mode, encoding=encoding, newline=newline) as file:
+                lock.enter_context(_in_use(file.fileno()))
+                yield file
+            os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
@@ -37,6 +61,158 @@ def atomic_write(
             raise
         # An error of `write` does not say which file it was.
         raise OSError(
-            f"{os.fspath(path)} cannot be written: {error.strerror or error}. What was "
+            f"{path} cannot be written: {error.strerror or error}. What was "
             "there before is unchanged. Make room on the disk, then run again."
         ) from error
+
+
+@contextlib.contextmanager
+def _in_use(descriptor: int) -> Iterator[None]:
+    """Locks an open file until the block ends, though the file be closed before."""
+    if fcntl is None:
+        yield  # Windows does not rename open files.
+        return
+    descriptor = os.dup(descriptor)
+    try:
+        _try_lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Locks a file; False where another process has, None where nobody can."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None  # as on some network file systems
+    return True
+
+
+def _sweep(folder: str) -> None:
+    """Removes temporary files of processes that were killed: once for each folder."""
+    if folder in _swept or not os.path.isdir(folder):
+        return
+    _swept.add(folder)
+    with os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for path in left:
+        with contextlib.suppress(OSError):
+            if _is_abandoned(path):
+                os.remove(path)
+
+
+def _is_abandoned(path: str) -> bool:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        locked = _try_lock(descriptor)
+        age = time.time() - os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+    # A file is locked an instant after it was made.
+    return age > (_ABANDONED_SECONDS if locked is None else 1.0) and locked is not False
+
+
+# --- Places --------------------------------------------------------------------------
+
+
+class InUse(RuntimeError):
+    """Another process writes to the same place; says which, and since when."""
+
+
+@contextlib.contextmanager
+def sole_writer(
+    lock_path: str | os.PathLike, place: str | os.PathLike
+) -> Iterator[None]:
+    """Makes this process the only one that writes to a place while the block runs.
+
+    The system gives the lock back however the process ends, so that no stale one
+    stands in the way. Where it cannot lock, as on some network file systems, the
+    process that is named in the file counts while it runs, on this machine.
+
+    Args:
+      lock_path: file that says who writes; removed at the end.
+      place: what is written, for the sentence.
+
+    Raises:
+      InUse: another process has it.
+      OSError: the file cannot be made.
+    """
+    lock_path = os.fspath(lock_path)
+    descriptor = _take(lock_path, os.fspath(place))
+    try:
+        yield
+    finally:
+        # Removed while it is held: nobody else's file is taken away.
+        with contextlib.suppress(OSError):
+            os.remove(lock_path)
+        os.close(descriptor)
+
+
+def _take(lock_path: str, place: str) -> int:
+    """Returns the descriptor of a lock that is held; see `sole_writer`."""
+    while True:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o666)
+        locked = _try_lock(descriptor)
+        holder = _read_holder(descriptor)
+        if locked is False or (locked is None and _is_alive(holder)):
+            os.close(descriptor)
+            raise InUse(_who_holds(holder, place))
+        with contextlib.suppress(OSError):
+            # Not so where the one before has removed it just now.
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock_path)):
+                break
+        os.close(descriptor)
+    holder = {
+        "process": os.getpid(),
+        "machine": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join(map(os.path.basename, sys.argv[:1])),
+    }
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.truncate(descriptor, 0)
+    os.write(descriptor, json.dumps(holder).encode())
+    return descriptor
+
+
+def _read_holder(descriptor: int) -> dict:
+    """Returns what a lock's file says of its holder; nothing where that is unclear."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with contextlib.suppress(ValueError):
+        holder = json.loads(os.read(descriptor, 4096))
+        return holder if isinstance(holder, dict) else {}
+    return {}
+
+
+def _is_alive(holder: dict) -> bool:
+    """Whether the process that a lock names may still run, where nothing else tells."""
+    process = holder.get("process")
+    # On Windows this call would end the process.
+    if os.name == "nt" or not isinstance(process, int):
+        return False
+    if holder.get("machine") != socket.gethostname():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return process != os.getpid()
+
+
+def _who_holds(holder: dict, place: str) -> str:
+    who = "another process"
+    if holder:
+        who = (
+            f"process {holder.get('process')} ({holder.get('command')}) on "
+            f"{holder.get('machine')} since {holder.get('since')}"
+        )
+    return (
+        f"{place} is being written by {who}. Wait for it to end, or end it, or give "
+        "another place."
+    )

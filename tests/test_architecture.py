@@ -18,6 +18,7 @@ ROOMS = {
     "class_weights": (1, ()),
     "command_names": (1, ()),
     "files": (1, ()),
+    "image_work": (1, ()),
     "labels": (1, ("class_tables", "colors")),
     "moved": (1, ()),
     "registration": (1, ()),

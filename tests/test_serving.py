@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -183,6 +184,15 @@ def test_a_huge_jpeg_is_refused_before_it_is_decoded(ask, photos):
     huge = jpeg[: frame + 5] + b"\xfd\xe8\xfd\xe8" + jpeg[frame + 9 :]
     with pytest.raises(InvalidArgument, match="Received .*: 65000 x 65000"):
         ask("serving_default", [huge])
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded(ask):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "JPEG", progressive=True)
+    jpeg = file.getvalue()
+    scan = jpeg[jpeg.rfind(b"\xff\xda") : jpeg.rfind(b"\xff\xd9")]
+    with pytest.raises(InvalidArgument, match="a JPEG of at most 100 scans"):
+        ask("serving_default", [jpeg[:-2] + 1000 * scan + jpeg[-2:]])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.image_work import MAX_SCANS
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.inference.signature_names import (
     CLASSES,
@@ -27,7 +28,7 @@ from deeplab_tf.inference.signature_names import (
     SERVE_PROBABILITIES,
 )
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
-from deeplab_tf.pictures.images import decode_image
+from deeplab_tf.pictures.images import decode_image, has_few_scans
 
 MAX_PIXELS = 2**24  # 4096 x 4096
 METADATA_KEYS = ("class_names", "colormap", "ignore_label", "max_pixels", "model")
@@ -236,9 +237,15 @@ def _png_size(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _jpeg_size(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    height, width, _ = tf.unstack(
-        tf.ensure_shape(tf.image.extract_jpeg_shape(image_bytes), [3])
+    few = _required(
+        has_few_scans(image_bytes),
+        f"Expected a JPEG of at most {MAX_SCANS} scans; save it anew. Received one of "
+        "more, of bytes as many as:",
+        tf.strings.length(image_bytes),
     )
+    with tf.control_dependencies(few):
+        shape = tf.image.extract_jpeg_shape(image_bytes)
+    height, width, _ = tf.unstack(tf.ensure_shape(shape, [3]))
     return height, width
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import mmap
 import os
 import stat
 import threading
@@ -14,6 +15,8 @@ from typing import IO
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+
+from deeplab_tf.image_work import MAX_SCANS, check_work
 
 MAX_PIXELS = 500_000_000  # 20,000 x 20,000 and a little more
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -59,6 +62,25 @@ def decode_image(image_bytes) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
+def has_few_scans(jpeg_bytes) -> tf.Tensor:
+    """Whether a JPEG has no more scans than `image_work` allows: graph code, bool [].
+
+    For graphs that decode bytes themselves. Counts the heads of scans wherever they
+    stand, in a thumbnail or a second picture too.
+
+    Args:
+      jpeg_bytes: string [].
+    """
+    data = tf.io.decode_raw(jpeg_bytes, tf.uint8)
+    marker, kind, high, low, channels = (
+        data[i : tf.maximum(tf.size(data) - 4 + i, i)] for i in range(5)
+    )
+    # The length of a head is known by its channels, 1 to 4; noise seldom fits.
+    fits = tf.equal(low, 2 * channels + 6) & (channels - 1 < 4)
+    scans = tf.equal(marker, 0xFF) & tf.equal(kind, 0xDA) & tf.equal(high, 0) & fits
+    return tf.math.count_nonzero(scans) <= MAX_SCANS
+
+
 def read_image(
     source: str | os.PathLike | bytes, min_size: int = 1, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
@@ -82,10 +104,12 @@ def read_image(
     Raises:
       OSError: the file cannot be read.
       ValueError: not an image, a damaged or animated one, one of pixels that have no
-        8-bit colour, or a size out of bounds. Says which, without the file's name.
+        8-bit colour, a size out of bounds, or out of proportion (`image_work`). Says
+        which, without the file's name.
       MemoryError: the image does not fit.
     """
     with _opened(source) as file:
+        _check_file(file)
         with _pillow() as open_image:
             header = _read_header(open_image(file))
         _check_header(header, min_size, max_pixels)
@@ -110,6 +134,14 @@ def _opened(source):
         if not size:
             raise ValueError("the file is empty")
         yield file
+
+
+def _check_file(file: IO[bytes]) -> None:
+    if isinstance(file, io.BytesIO):
+        check_work(file.getvalue())
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        check_work(data)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.image_work import check_work
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -67,8 +68,12 @@ def open_image(data: bytes, path: str) -> Image.Image:
     """Decodes the bytes of an image file; `path` is for the error only.
 
     Raises:
-      ValueError: Pillow cannot decode all of it.
+      ValueError: Pillow cannot decode all of it, or see `image_work.check_work`.
     """
+    try:
+        check_work(data)
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
     try:
         image = Image.open(io.BytesIO(data))
         image.load()

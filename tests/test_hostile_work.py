@@ -1,0 +1,159 @@
+"""Small files that would hold a decoder for minutes are refused at once."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deeplab_tf.data.building import image_files
+from deeplab_tf.image_work import MAX_SCANS, check_work
+from deeplab_tf.pictures.images import has_few_scans, read_image
+from tests.support.pairs import exif
+
+WIDE = (4000, 2000)  # width, height
+
+
+def encoded(form: str, size=(64, 48), mode: str = "RGB", **options) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, 99 if len(mode) < 3 else "red").save(file, form, **options)
+    return file.getvalue()
+
+
+def with_scans(count: int, size=WIDE) -> bytes:
+    """A progressive JPEG whose last scan is repeated until it has `count`."""
+    data = encoded("JPEG", size, "L", progressive=True)
+    start, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
+    missing = count - data.count(b"\xff\xda")
+    return data[:end] + data[start:end] * missing + data[end:]
+
+
+def with_segments(segment: bytes, count: int) -> bytes:
+    data = encoded("JPEG")
+    return data[:2] + segment * count + data[2:]
+
+
+def with_chunks(name: bytes, content: bytes, count: int) -> bytes:
+    data = encoded("PNG")
+    chunk = struct.pack(">I", len(content)) + name + content
+    chunk += struct.pack(">I", zlib.crc32(name + content))
+    return data[:33] + chunk * count + data[33:]
+
+
+def with_extensions(extension: bytes) -> bytes:
+    data = encoded("GIF")
+    image = data.index(b",", 13)
+    return data[:image] + extension + data[image:]
+
+
+def rle_bitmap(width: int, height: int, pixels: bytes) -> bytes:
+    sizes = (40, width, height, 1, 8, 1, len(pixels), 0, 0, 256, 0)
+    header = struct.pack("<IiiHHIIiiII", *sizes) + bytes(1024)
+    start = 14 + len(header)
+    head = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start)
+    return head + header + pixels
+
+
+def greedy_tags(size: int, count: int) -> bytes:
+    """A TIFF of many tags that all claim the same bytes."""
+    tags = b"".join(
+        struct.pack("<HHII", 40_000 + tag, 7, size - 10, 8) for tag in range(count)
+    )
+    directory = struct.pack("<H", count) + tags + bytes(4)
+    return b"II*\0" + struct.pack("<I", size) + bytes(size - 8) + directory
+
+
+HOSTILE = {
+    "scans": (with_scans(1000), "8.0 megapixels in more than 100 scans"),
+    "some scans of many pixels": (with_scans(90, (8000, 4000)), "more than 31 scans"),
+    "fill bytes": (with_segments(b"\xff", 2**20), "filled up between its segments"),
+    "junk": (with_segments(b"\xff\xfe\0\2" + bytes(2**17), 8), "filled up between"),
+    "segments": (with_segments(b"\xff\xe1\0\2", 2**19), "a JPEG of far more parts"),
+    "restarts": (with_segments(b"\xff\xd0", 2**19), "a JPEG of far more parts"),
+    "chunks": (with_chunks(b"teSt", b"", 100_000), "a PNG of far more parts"),
+    "texts": (with_chunks(b"tEXt", b"a\0b", 100_000), "a PNG of far more parts"),
+    "one long comment": (
+        with_extensions(b"!\xfe" + (b"\xff" + bytes(255)) * 20_000 + b"\0"),
+        "comments of over a megabyte",
+    ),
+    "a comment in single bytes": (
+        with_extensions(b"!\xfe" + b"\1x" * 500_000 + b"\0"),
+        "a GIF of far more parts",
+    ),
+    "comments": (with_extensions(b"!\xfe\1x\0" * 200_000), "a GIF of far more parts"),
+    "lines of nothing": (rle_bitmap(4000, 4000, b"\1\1\0\0" * 4000), "4000x4000"),
+    "a jump": (rle_bitmap(8_000_000, 1, b"\1\1\0\2\xff\xff\0\1"), "1x8000000"),
+    "tags": (greedy_tags(500_000, 20_000), "tags of far more bytes"),
+    "EXIF": (with_chunks(b"eXIf", greedy_tags(500_000, 20_000), 1), "tags of far more"),
+    "numbers in words": (b"P3 3000 3000 255 " + b"1 " * 9000, "3000x3000"),
+    "a rare depth": (b"P6 3000 3000 254 " + bytes(9000), "3000x3000"),
+    "a header of comments": (b"P3 " + b"#\n" * 5000, "a header without end"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_work_out_of_proportion_is_refused_at_once(kind, tmp_path):
+    data, sentence = HOSTILE[kind]
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    start = time.perf_counter()
+    for source in (data, str(path)):  # page, predict
+        with pytest.raises(ValueError, match=sentence):
+            read_image(source)
+    with pytest.raises(ValueError, match=f"{path} is an? .*{sentence[2:]}"):
+        image_files.read_image(str(path))  # builders
+    assert time.perf_counter() - start < 1
+
+
+HARMLESS = {
+    "progressive": encoded("JPEG", WIDE, progressive=True),
+    "many scans of a small image": with_scans(MAX_SCANS, (64, 48)),
+    "restart markers": encoded("JPEG", WIDE, restart_marker_blocks=1),
+    "thumbnail and profile": encoded(
+        "JPEG", exif=exif(1), icc_profile=bytes(300_000), comment=b"x" * 60_000
+    ),
+    "CMYK": encoded("JPEG", mode="CMYK"),
+    "texts": with_chunks(b"tEXt", b"a\0b", 300),
+    "a comment": with_extensions(b"!\xfe" + (b"\xff" + bytes(255)) * 4 + b"\0"),
+    "a palette": encoded("GIF", mode="P"),
+    "strips": encoded("TIFF", WIDE, compression="tiff_lzw", strip_size=4000),
+    "tags": encoded("TIFF", software="x" * 1000),
+    "damaged tag": greedy_tags(500_000, 1),
+    "EXIF in WebP": encoded("WEBP", exif=exif(1)),
+    "run lengths": rle_bitmap(64, 48, b"\x40\1\0\0" * 48 + b"\0\1"),
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_what_programs_write_passes(kind):
+    check_work(HARMLESS[kind])
+    if kind != "damaged tag":
+        assert read_image(HARMLESS[kind]).shape[2] == 3
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 11, 20, 30, 200])
+def test_what_is_cut_short_is_left_to_the_decoder(cut):
+    for data in HARMLESS.values():
+        check_work(data[:cut])
+
+
+def test_graphs_count_scans_too():
+    assert bool(has_few_scans(with_scans(MAX_SCANS)))
+    assert not bool(has_few_scans(with_scans(MAX_SCANS + 1)))
+    assert bool(has_few_scans(b"")) and bool(has_few_scans(b"\xff\xda\0"))
+    # What motion photos hold after the image, and marks of scans by chance.
+    noise = np.random.default_rng(0).bytes(2**20) + b"\xff\xda" * 1000
+    assert bool(has_few_scans(encoded("JPEG") + noise))
+    interleaved = encoded("JPEG")
+    start = interleaved.index(b"\xff\xda")
+    assert not bool(has_few_scans(interleaved + interleaved[start:] * MAX_SCANS))
+    in_graph = tf.function(
+        has_few_scans, input_signature=[tf.TensorSpec([], tf.string)]
+    )
+    assert not bool(in_graph(with_scans(1000)))
