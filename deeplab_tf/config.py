@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.command_names import call_of
+from deeplab_tf.config_checks import check_fields, check_value
 from deeplab_tf.files import atomic_write
 
 
@@ -139,16 +140,29 @@ class TrainConfig:
         """Reads `to_json`; lists become tuples again.
 
         Raises:
-          ValueError: not JSON of a configuration, or fields this version does not know.
+          ValueError: not JSON of a configuration, fields this version does not know, or
+            values that a field cannot have.
         """
-        values = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or not values.keys() <= names:
+        try:
+            values = json.loads(text)
+        except RecursionError:
+            raise ValueError("its lists are nested without end") from None
+        if not isinstance(values, dict):
             raise ValueError(
-                "Expected the fields of TrainConfig. Unknown: "
-                f"{sorted(set(values) - names)}"
+                f"Expected the fields of TrainConfig. Received: {text[:80]!r}"
             )
-        return cls(**{name: _tuples(value) for name, value in values.items()})
+        unknown = sorted(values.keys() - {field.name for field in _fields()})
+        if unknown:
+            raise ValueError(
+                f"Expected the fields of TrainConfig. Unknown: {unknown[:10]}"
+            )
+        config = cls(**{name: _tuples(value) for name, value in values.items()})
+        check_fields(config)
+        return config
+
+
+def _fields() -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(TrainConfig)
 
 
 # Fields that say what the network computes. A run that starts from a workdir takes them
@@ -163,24 +177,29 @@ NETWORK_FIELDS = (
 def parse_changes(changes: Sequence[str]) -> dict:
     """["multi_grid=[1, 2, 1]", "init=imagenet"] -> {field: value}.
 
-    Values are JSON; what is not JSON is text.
+    Values are JSON; what is not JSON is text, and so is a number where a field takes
+    text alone.
 
     Raises:
-      ValueError: no such field, or no "=".
+      ValueError: no such field, no "=", or a value that the field cannot have.
     """
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    fields = {field.name: field for field in _fields()}
     parsed = {}
     for change in changes:
         name, equals, text = change.partition("=")
-        if not equals or name not in names:
+        if not equals or name not in fields:
             raise ValueError(
                 f"Expected FIELD=VALUE with a field of TrainConfig. Received: "
-                f"{change!r}. Fields: {', '.join(sorted(names))}"
+                f"{change!r}. Fields: {', '.join(sorted(fields))}"
             )
         try:
-            parsed[name] = _tuples(json.loads(text))
-        except json.JSONDecodeError:
-            parsed[name] = text
+            value = _tuples(json.loads(text))
+        except (json.JSONDecodeError, RecursionError):
+            value = text
+        if fields[name].type == "str" and not isinstance(value, str):
+            value = text
+        check_value(fields[name], value)
+        parsed[name] = value
     return parsed
 
 

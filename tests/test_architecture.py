@@ -17,6 +17,7 @@ ROOMS = {
     "colors": (1, ()),
     "class_weights": (1, ()),
     "command_names": (1, ()),
+    "config_checks": (1, ()),
     "files": (1, ()),
     "image_work": (1, ()),
     "labels": (1, ("class_tables", "colors")),

@@ -526,3 +526,17 @@ def test_train_py_ends_with_one_sentence():
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("train.py: No info.json in nowhere")
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"class_weights": (1.0, 2.0)}, r"class_weights needs .* Received: 2"),
+        ({"class_weights": (1.0,) * 9}, r"class_weights needs .* Received: 9"),
+        ({"num_classes": 2}, r"num_classes is that of the records.*Received: 2"),
+        ({"class_names": ("a", "b")}, r"class_names is that of the records"),
+    ],
+)
+def test_fields_that_contradict_the_records_are_refused(tiny_run, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        train.make_run("tiny", changes)

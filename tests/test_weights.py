@@ -17,7 +17,9 @@ from tensorflow import keras
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
 from deeplab_tf.commands import evaluate, export, train
+from deeplab_tf.config import TrainConfig
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
+from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.pictures.images import read_image
@@ -592,3 +594,39 @@ def test_unknown_source_names_the_choices(tmp_path, capsys):
     with pytest.raises(SystemExit):
         importing.main(["onnx", "x", "--output=y"])
     assert "invalid choice: 'onnx'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ("class_names=[a,b]", "Texts stand in quotes"),
+        ('class_names=["a","b"]', "has 4 classes. Received: 2 as class_names"),
+        ("num_classes=2", "has 4 classes. Received: 2 as num_classes"),
+        ("colormap=[[0,0,0]]", "colormap needs one value for each of the 4"),
+    ],
+)
+def test_classes_that_the_network_has_not_are_refused(
+    tmp_path, capsys, change, sentence
+):
+    path = write_legacy_h5(tmp_path / "mine.h5", bonlime_mobilenet(num_classes=4))
+    assert sentence in refusal(capsys, "bonlime", path, f"--set={change}")
+
+
+@pytest.mark.parametrize("options", [(), ('--set=class_names=["a","b"]',)])
+def test_names_that_nobody_gave_are_told(tmp_path, capsys, options, monkeypatch):
+    path = write_legacy_h5(tmp_path / "mine.h5", bonlime_mobilenet(num_classes=2))
+    importing.main(["bonlime", str(path), f"--output={tmp_path / 'run'}", *options])
+    printed = capsys.readouterr().out
+    if options:
+        assert "Classes: 0 a, 1 b" in printed and "ASSUMED" not in printed
+    else:
+        assert "ASSUMED by their number, 2" in printed
+        assert "0 class 0, 1 class 1" in printed
+
+
+@pytest.mark.parametrize("count, name", [(11, "sky"), (19, "road"), (21, "aeroplane")])
+def test_names_of_a_known_number_are_assumed_aloud(count, name):
+    labels = labels_for(count)
+    config = TrainConfig(num_classes=count, class_names=labels.class_names)
+    told = importing.describe_classes(config, given=False)
+    assert f" {name}" in told and "ASSUMED" in told

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.config import NETWORK_FIELDS, TrainConfig, read_config
+from deeplab_tf.config_checks import check_fields
 from deeplab_tf.networks.heads import scale_rates
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.recipes import RECIPES, recipe_config
@@ -29,6 +30,7 @@ def make_config(recipe: str, changes: dict) -> TrainConfig:
     if "crop_size" in changes:
         changes = {**changes, "crop_size": parse_crop_size(changes["crop_size"])}
     config = dataclasses.replace(recipe_config(recipe), **changes)
+    check_fields(config)
     if min(config.crop_size) < MIN_IMAGE_SIZE:
         raise ValueError(
             f"crop_size must be at least {MIN_IMAGE_SIZE} pixels a side. "

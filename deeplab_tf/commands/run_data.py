@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.config_checks import check_fields
 from deeplab_tf.data.reading.pipeline import (
     Share,
     fill_batch,
@@ -151,11 +152,26 @@ def _check_splits(info: DatasetInfo, config: TrainConfig) -> None:
 
 
 def _with_classes(config: TrainConfig, info: DatasetInfo) -> TrainConfig:
+    """Takes the classes of the records.
+
+    Raises:
+      ValueError: the config has other ones already, or weights of other classes.
+    """
+    for field in dataclasses.fields(config):
+        if field.name not in ("num_classes", "class_names", "colormap", "ignore_label"):
+            continue
+        given, found = getattr(config, field.name), getattr(info, field.name)
+        if given not in (field.default, found):
+            raise ValueError(
+                f"{field.name} is that of the records, {found!r} by the info.json of "
+                f"{config.data_dir}. Received: {given!r}. Leave it out, or build the "
+                "data set again with other classes."
+            )
     weights = config.class_weights
     if weights == "balanced":
         counts = info.pixel_counts[config.train_split]
         weights = tuple(balanced_class_weights(counts))
-    return dataclasses.replace(
+    config = dataclasses.replace(
         config,
         class_weights=weights,
         num_classes=info.num_classes,
@@ -163,6 +179,8 @@ def _with_classes(config: TrainConfig, info: DatasetInfo) -> TrainConfig:
         colormap=info.colormap,
         ignore_label=info.ignore_label,
     )
+    check_fields(config)
+    return config
 
 
 def _crop_of(config: TrainConfig) -> Crop:

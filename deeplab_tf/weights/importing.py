@@ -30,8 +30,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from deeplab_tf.command_names import as_typed, call_of, name_of
-from deeplab_tf.config import TrainConfig, parse_changes, write_config
-from deeplab_tf.labels import labels_for
+from deeplab_tf.config import TrainConfig, parse_changes, read_config, write_config
+from deeplab_tf.config_checks import check_fields
+from deeplab_tf.labels import Labels, colormap_for, labels_for
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import (
     WeightReport,
@@ -102,7 +103,7 @@ def load_source(
             f"{path} holds a {network.config['backbone']} that classifies images. To "
             f"put a new head of {NEW_CLASSES} classes on it: --partial"
         )
-    config = dataclasses.replace(_config(source, network), **changes)
+    config = _config(source, network, changes)
     has_auxiliary = "logits_auxiliary/kernel" in network.arrays
     model = build_model(config, auxiliary_outputs=has_auxiliary)
     report = copy_weights(
@@ -158,15 +159,54 @@ def import_weights(
     return report
 
 
-def _config(source: str, network: sources.Network) -> TrainConfig:
-    """What can be read off the file, and labels by the number of its classes."""
-    labels = labels_for(_num_classes(network) or NEW_CLASSES)
-    return TrainConfig(
-        recipe=f"{source}_weights",
-        num_classes=len(labels.class_names),
+def _config(source: str, network: sources.Network, changes: dict) -> TrainConfig:
+    """What can be read off the file, changed, and labels by the number of classes.
+
+    Raises:
+      ValueError: changes that a field cannot have, or of another number of classes
+        than the file's network has.
+    """
+    names = changes.get("class_names", ())
+    count = _num_classes(network)
+    if count is None:
+        count = changes.get("num_classes") or len(names) or NEW_CLASSES
+    given = {"num_classes": changes.get("num_classes")}
+    given["class_names"] = len(names) or None
+    for name, number in given.items():
+        if number not in (None, count):
+            raise ValueError(
+                f"The file's network has {count} classes. Received: {number} as "
+                f"{name}. Give a name for each, in the order of their ids: "
+                "'--set=class_names=[\"road\",...]'"
+            )
+    labels = labels_for(count)
+    if names:
+        labels = Labels(names, colormap_for(names))
+    fields = {"recipe": f"{source}_weights", **network.config, **changes}
+    fields.update(
+        num_classes=count,
         class_names=labels.class_names,
-        colormap=labels.colormap,
-        **network.config,
+        colormap=changes.get("colormap") or labels.colormap,
+    )
+    config = TrainConfig(**fields)
+    check_fields(config)
+    return config
+
+
+def describe_classes(config: TrainConfig, given: bool) -> str:
+    """Says what the classes of a file are called, and that nobody said so.
+
+    Args:
+      config: of the file.
+      given: whether the names are the user's.
+    """
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(config.class_names))
+    if given:
+        return f"Classes: {listed}"
+    return (
+        f"Classes, ASSUMED by their number, {config.num_classes}; the file does not "
+        f"name them: {listed}\nIf they are others, import it again with "
+        "'--set=class_names=[\"road\",...]'"
     )
 
 
@@ -236,16 +276,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
+        changes = parse_changes(options.set)
         report = import_weights(
             options.source,
             options.file,
             options.output,
             partial=options.partial,
-            **parse_changes(options.set),
+            **changes,
         )
     except (OSError, ValueError) as error:
         sys.exit(f"{name_of('weights')}: {error}")
     print(report)
+    print(describe_classes(read_config(options.output), "class_names" in changes))
     print(f"Written: {options.output}")
     print(
         f"Next: {call_of('predict')} --workdir={options.output} "
