@@ -19,6 +19,7 @@ from deeplab_tf.commands import evaluate
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 from deeplab_tf.evaluation import boundaries, intervals, metrics
+from deeplab_tf.evaluation.class_order import label_table, same_ids
 from deeplab_tf.evaluation.scores import (
     Evaluation,
     check_comparable,
@@ -327,6 +328,7 @@ def run_evaluate(**arguments) -> None:
         "crf": False,
         "batch_size": 1,
         "report": False,
+        "by_id": False,
     }
     values = dict.fromkeys(
         (
@@ -381,8 +383,84 @@ def test_batches_hold_images_of_one_size(records):
 
 def test_another_number_of_classes_is_refused(records):
     labels = Labels(NAMES[:2], LABELS.colormap[:2])
-    with pytest.raises(ValueError, match="The model knows 2 classes, .* has 4"):
+    with pytest.raises(ValueError, match="The model knows 2 classes, .* have 4"):
         evaluate.evaluate(by_redness(), labels, records, "val")
+
+
+def renamed(records, tmp_path, order=range(4), names=NAMES):
+    """The records with the id order[i] for i, and called names[order[i]]."""
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    old = np.arange(256)
+    old[:4] = order
+    for path in sorted(Path(records).glob("*.tfrecord")):
+        with tf.io.TFRecordWriter(str(folder / path.name)) as writer:
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                example = tf.train.Example.FromString(record)
+                feature = example.features.feature
+                png = feature["image/segmentation/class/encoded"].bytes_list
+                label = np.array(Image.open(io.BytesIO(png.value[0])))
+                file = io.BytesIO()
+                Image.fromarray(np.argsort(old).astype(np.uint8)[label]).save(
+                    file, "PNG"
+                )
+                png.value[0] = file.getvalue()
+                writer.write(example.SerializeToString())
+    names = tuple(names[index] for index in order)
+    info = DatasetInfo("renamed", names, splits={"val": 7})
+    (folder / "info.json").write_text(info.to_json())
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [("{}", "{}"), ("traffic {}", "Traffic_{}"), ("\u00e9{}", "e\u0301 {}")],
+)
+def test_classes_in_another_order_are_taken_by_name(
+    records, tmp_path, capsys, ours, theirs
+):
+    other = renamed(records, tmp_path, (2, 0, 3, 1), [*map(theirs.format, NAMES)])
+    labels = Labels(tuple(map(ours.format, NAMES)), LABELS.colormap)
+    expected = evaluate.evaluate(by_redness(), LABELS, records, "val")[0]
+    found = evaluate.evaluate(by_redness(), labels, other, "val")[0]
+    np.testing.assert_array_equal(found.confusion, expected.confusion)
+    told = capsys.readouterr().out
+    assert f"{theirs.format('dog')} (0 in the data, 2 in the model)" in told
+
+
+def test_other_classes_are_refused_by_their_names(records, tmp_path):
+    names = ("background", "cat", "sheep", "horse")
+    other = renamed(records, tmp_path, names=names)
+    sentence = "Only the model has dog; only the data have sheep.*--by_id"
+    with pytest.raises(ValueError, match=sentence):
+        evaluate.evaluate(by_redness(), LABELS, other, "val")
+    by_id = evaluate.evaluate(by_redness(), LABELS, other, "val", by_id=True)[0]
+    expected = evaluate.evaluate(by_redness(), LABELS, records, "val")[0]
+    np.testing.assert_array_equal(by_id.confusion, expected.confusion)
+
+
+@pytest.mark.parametrize("unnamed", ["class_{}", "class {}", "class{}"])
+def test_classes_without_names_are_taken_by_id(unnamed):
+    names = [unnamed.format(index) for index in range(4)]
+    assert same_ids(NAMES, names).tolist() == [0, 1, 2, 3]
+    assert same_ids(names, NAMES).tolist() == [0, 1, 2, 3]
+
+
+def test_labels_of_no_class_stay_and_void_is_the_models():
+    table = label_table(np.array([2, 0, 1]), ignore_label=9, model_ignore_label=255)
+    assert table[[0, 1, 2, 3, 9, 254, 255]].tolist() == [2, 0, 1, 3, 255, 254, 255]
+
+
+def test_an_image_that_is_too_small_is_named(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 40)).save(file, "PNG")
+    example = (file.getvalue(), np.zeros([40, 20], np.uint8), "small", "png", 40, 20)
+    with tf.io.TFRecordWriter(str(tmp_path / shard_name("val", 0, 1))) as writer:
+        writer.write(encode_example(*example))
+    info = DatasetInfo("small", NAMES, splits={"val": 1})
+    (tmp_path / "info.json").write_text(info.to_json())
+    with pytest.raises(ValueError, match="^small is 40x20 .*at least 32 pixels"):
+        evaluate.evaluate(by_redness(), LABELS, str(tmp_path), "val")
 
 
 def test_evaluating_twice_gives_the_same_numbers(workdir, records, tmp_path, capsys):

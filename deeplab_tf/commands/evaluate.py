@@ -33,9 +33,10 @@ from deeplab_tf.config import read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
-from deeplab_tf.data.records.info import read_info
+from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
 from deeplab_tf.evaluation.best_and_worst import BestAndWorst
+from deeplab_tf.evaluation.class_order import describe_order, label_table, same_ids
 from deeplab_tf.evaluation.html_report import write_report
 from deeplab_tf.evaluation.scores import (
     Evaluation,
@@ -51,6 +52,7 @@ from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.saved_models import find_version
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.workdir import EVALUATION_FOLDER, workdir_weights
 
 FLAGS = flags.FLAGS
@@ -69,6 +71,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("output", None, "Folder to write to [<workdir>/evaluation].")
     flags.DEFINE_string("compare", None, "JSON of another evaluation of these images.")
+    flags.DEFINE_bool("by_id", False, "Take ids as they are, whatever their names.")
     flags.DEFINE_bool("report", True, "Write the HTML page.")
 
 
@@ -108,7 +111,7 @@ def evaluate_as(values: flags.FlagValues) -> None:
         check_comparable(other, labels.class_names)
     pictures = BestAndWorst() if values.report else None
     data = (places.data_dir, places.split, part, values.batch_size)
-    evaluation, times = evaluate(segmenter, labels, *data, pictures)
+    evaluation, times = evaluate(segmenter, labels, *data, pictures, values.by_id)
     results = {
         **evaluation.results(),
         "weights": places.weights,
@@ -154,6 +157,7 @@ def evaluate(
     part: tuple[int, int] = WHOLE,
     batch_size: int = 1,
     pictures: BestAndWorst | None = None,
+    by_id: bool = False,
 ) -> tuple[Evaluation, dict[str, float]]:
     """Evaluates a split, or every n-th of its images.
 
@@ -165,20 +169,19 @@ def evaluate(
       part: (k, n) takes the k-th of every n images, in the order of the records.
       batch_size: largest number of images of equal size that are run together.
       pictures: is given each image, if not None.
+      by_id: whether ids mean the same in the model and in the records whatever the
+        classes are called; else they are taken by their names, which is printed where
+        it makes a difference.
 
     Returns:
       (the evaluation; "seconds", "prediction_seconds" of them, "images_per_second").
 
     Raises:
       FileNotFoundError: no such records, or shards are missing.
-      ValueError: records of another number of classes, or bad ones, which it names.
+      ValueError: records of other classes, or bad ones, which it names.
     """
     info = read_info(data_dir)
-    if info.num_classes != len(labels.class_names):
-        raise ValueError(
-            f"The model knows {len(labels.class_names)} classes, {data_dir} has "
-            f"{info.num_classes}. Give the --data_dir it was trained for."
-        )
+    to_model = _labels_of_model(labels, info, by_id)
     evaluation = Evaluation(labels.class_names, labels.ignore_label)
     index, parts = part
     examples = make_eval_dataset(select_records(data_dir, split), with_filename=True)
@@ -189,10 +192,12 @@ def evaluate(
     with bad_records_named(data_dir, [split], errors=(*DATA_ERRORS, ValueError)):
         with tqdm(total=total, unit="image", disable=None) as progress:
             for batch in same_size_batches(examples, batch_size):
+                _check_size(batch)
                 start = time.perf_counter()
                 predictions = segmenter.predict_batch(np.stack([b[0] for b in batch]))
                 predicting += time.perf_counter() - start
                 for (image, label, name), classes in zip(batch, predictions):
+                    label = to_model[label]
                     score = evaluation.add(name, label, classes)
                     if pictures:
                         pictures.add(score, name, image, label, classes)
@@ -205,6 +210,26 @@ def evaluate(
         "prediction_seconds": predicting,
         "images_per_second": len(evaluation.names) / seconds,
     }
+
+
+def _check_size(batch: list[tuple]) -> None:
+    """Names an image that is too small for a network; a batch has one size."""
+    image, _, name = batch[0]
+    if min(image.shape[:2]) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"{name} is {image.shape[0]}x{image.shape[1]} (height x width), and a "
+            f"network takes at least {MIN_IMAGE_SIZE} pixels a side. Build the data "
+            "set again without it, or with that image enlarged."
+        )
+
+
+def _labels_of_model(labels: Labels, info: DatasetInfo, by_id: bool) -> np.ndarray:
+    """Returns the table from labels of records to those of a model, uint8 [256]."""
+    ids = same_ids(labels.class_names, info.class_names, by_id)
+    order = describe_order(ids, info.class_names)
+    if order:
+        print(order)
+    return label_table(ids, info.ignore_label, labels.ignore_label)
 
 
 def same_size_batches(examples: Iterable, batch_size: int) -> Iterator[list[tuple]]:
