@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
 from deeplab_tf.inference.network import Network
@@ -255,10 +260,133 @@ def test_options_that_cannot_be_are_refused(options, sentence):
         Segmenter(pixelwise, **options)
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 4), (2, 40, 40, 3)])
+# Shape for predict -> what it likely is.
+SHAPES = {
+    (40, 40): r"without channels. A grey image is np.stack\(\[image\] \* 3, -1\)",
+    (40, 40, 1): r"of one channel. Give np.repeat\(image, 3, -1\)",
+    (40, 40, 4): r"RGB and transparency. Give image\[..., :3\]",
+    (3, 40, 41): r"Channels come last: np.moveaxis\(image, 0, -1\)",
+    (1, 40, 40, 3): r"a batch. Give image\[0\]",
+    (40,): "",
+    (): "",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match="Expected RGB images"):
+    message = rf"Expected RGB images.* Received: shape {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=rf"{message}.*{SHAPES[shape]}"):
         Segmenter(pixelwise).predict(np.zeros(shape))
+
+
+def test_batches_of_another_shape_are_refused():
+    segmenter = Segmenter(pixelwise)
+    for run in (segmenter.predict_batch, segmenter.probabilities):
+        with pytest.raises(ValueError, match=r"\(40, 41, 3\), one image. Give image\["):
+            run(np.zeros((40, 41, 3)))
+        with pytest.raises(ValueError, match=r"np.moveaxis\(image, 1, -1\)"):
+            run(np.zeros((2, 3, 40, 41)))
+        with pytest.raises(ValueError, match="of several sizes to predict, one by one"):
+            run([np.zeros((40, 40, 3)), np.zeros((40, 41, 3))])
+
+
+@pytest.mark.parametrize("image", ["photo.jpg", Path("photo.jpg"), b"\xff\xd8"])
+def test_a_file_instead_of_an_image_is_refused(image):
+    with pytest.raises(ValueError, match="not a file. .*read_image"):
+        Segmenter(pixelwise).predict(image)
+    with pytest.raises(ValueError, match="not a file. .*read_image"):
+        Segmenter(pixelwise).predict_batch(image)
+
+
+@pytest.mark.parametrize("image", [None, {"a": 1}, object(), [[1, 2], "x"]])
+def test_what_is_no_array_is_refused(image):
+    with pytest.raises(ValueError, match="Expected RGB images"):
+        Segmenter(pixelwise).predict(image)
+
+
+def photo():
+    return np.clip(image_of(40, 50), 0, 255)
+
+
+# What is given for an image in 0..255 -> what the refusal says.
+NO_IMAGES = {
+    "0..1": (lambda image: image / 255, "255 \\* image where it is in 0..1"),
+    "float64 0..1": (lambda image: image.astype(float) / 255, "0 to 1, float64"),
+    "float16 0..1": (lambda image: (image / 255).astype("float16"), "normalization"),
+    "-1..1": (lambda image: image / 127.5 - 1, "-1 to 1, float32"),
+    "torch": (lambda image: (image / 255 - 0.45) / 0.22, "normalization of your own"),
+    "caffe": (lambda image: image - 123.7, "-123.7 to 131.3"),
+    "16 bits": (lambda image: (257 * np.rint(image)).astype("uint16"), "image >> 8"),
+    "16 bits float": (lambda image: 257 * image, "0 to 65535, float32"),
+    "NaN": (lambda image: image + np.float32("nan"), "NaN or infinite values"),
+    "one NaN": (lambda image: np.where(image == image.max(), np.nan, image), "NaN"),
+    "infinite": (lambda image: np.where(image > 99, np.inf, image), "NaN or infinite"),
+    "negative": (lambda image: np.rint(image).astype(int) - 1, "-1 to 254, int64"),
+    "bool": (lambda image: image > 100, "Received: bool"),
+    "complex": (lambda image: image + 1j, "Received: complex"),
+    "text": (lambda image: image.astype(str), "Received: str"),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+@pytest.mark.parametrize("window", [None, 32])
+def test_values_that_no_image_has_are_refused(name, window):
+    change, sentence = NO_IMAGES[name]
+    segmenter, image = Segmenter(pixelwise, window=window), change(photo())
+    with pytest.raises(ValueError, match=f"Expected RGB in 0..255.*{sentence}"):
+        segmenter.predict(image)
+    batch = np.stack([np.zeros_like(image), image])  # a black one is no excuse
+    for run in (segmenter.predict_batch, segmenter.probabilities):
+        with pytest.raises(ValueError, match=sentence):
+            run(batch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i: (i / 255).round(),
+        lambda i: (i > 99).astype("uint8"),
+        lambda i: i / 2 - 9,
+    ],
+    ids=["whole 0..1", "uint8 0..1", "dark and negative"],
+)
+def test_values_that_are_likely_no_image_are_warned_of(change):
+    with pytest.warns(UserWarning, match="may be something else. Received: "):
+        Segmenter(pixelwise).predict(change(photo()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda i: i.astype("uint8"), lambda i: i.astype("int64"), lambda i: 0 * i),
+        *(lambda i: i, lambda i: image_of(40, 50), lambda i: i.astype("uint16")),
+        *(tf.constant, lambda i: tf.cast(i, tf.bfloat16), lambda i: i[..., ::-1]),
+    ],
+)
+def test_values_of_images_pass_in_silence(change):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classes = Segmenter(pixelwise).predict(change(photo()))
+    assert classes.shape == (40, 50)
+
+
+@pytest.mark.parametrize("window", [None, 32])
+def test_a_pil_image_is_an_image(window):
+    image = photo().astype(np.uint8)
+    segmenter = Segmenter(pixelwise)
+    if window:
+        segmenter = segmenter.with_window(window)
+    expected = segmenter.predict(image)
+    np.testing.assert_array_equal(segmenter.predict(Image.fromarray(image)), expected)
+    with pytest.raises(ValueError, match="without channels"):
+        segmenter.predict(Image.fromarray(image).convert("L"))
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 32}, {"flip": True}])
+def test_no_images_give_no_classes(options):
+    segmenter, images = Segmenter(pixelwise, **options), np.zeros([0, 40, 50, 3])
+    assert segmenter.predict_batch(images).shape == (0, 40, 50)
+    assert segmenter.probabilities(images).shape == (0, 40, 50, 3)
 
 
 def test_images_that_are_too_small_are_refused():

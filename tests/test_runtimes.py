@@ -192,3 +192,44 @@ def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch):
         images = example_images()[:1]
         export.convert_workdir(workdir, tmp_path, "tflite", images=images)
     assert os.listdir(tmp_path) == []
+
+
+def flat(color):
+    return np.full([*SIZE, 3], color, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "images, calibrated, compared",
+    [
+        ([flat(0)], 1, "drawn"),
+        ([flat(0)] * 8, 4, "drawn"),
+        ([image_of(*SIZE)] * 6, 3, "drawn"),
+        ([image_of(*SIZE, seed) for seed in range(2)], 1, 1),
+        ([image_of(*SIZE, seed) for seed in range(12)], 8, 4),
+    ],
+    ids=["black", "black ones", "one image often", "two", "twelve"],
+)
+def test_int8_is_compared_on_other_images(workdir, images, calibrated, compared):
+    config = export.load_workdir(workdir)[1]
+    calibration, others = export.int8_images(config, images)
+    assert len(calibration) == calibrated
+    if compared == "drawn":
+        assert all(map(np.array_equal, others, example_images()))
+    else:
+        assert len(others) == compared
+    for other in others:
+        assert not any(np.array_equal(other, each) for each in calibration)
+
+
+def test_one_black_image_does_not_pass_for_a_calibration(workdir, tmp_path, capsys):
+    """It did: on that image 100 % of the pixels were right."""
+    try:
+        arguments = ("tflite", "int8", SIZE)
+        path, agreement = export.convert_workdir(
+            workdir, tmp_path, *arguments, images=[flat(0)]
+        )
+        assert agreement.classes < 0.99, "of drawn images, not of the black one"
+    except RuntimeError as error:
+        assert "does not answer as the Keras model does" in str(error)
+    warning = capsys.readouterr().out
+    assert "1 images are few" in warning and "1 of 1 are of one colour" in warning

@@ -19,6 +19,7 @@ labels instead, compared in the same way: docs/runtimes.md.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -30,12 +31,13 @@ from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_wi
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
+from deeplab_tf.exports.calibration import describe_calibration, hold_out, others
 from deeplab_tf.exports.runtime_files import (
     CALIBRATION_IMAGES,
     check_converter,
     convert_model,
 )
-from deeplab_tf.exports.saved_model import Agreement, export_model
+from deeplab_tf.exports.saved_model import Agreement, example_images, export_model
 from deeplab_tf.exports.signatures import MAX_PIXELS
 from deeplab_tf.exports.warmup import check_serving_api
 from deeplab_tf.labels import Labels
@@ -210,8 +212,9 @@ def convert_workdir(
       precision: "float32"; for "tflite" also "float16", "dynamic" and "int8".
       input_size: (height, width) of the file's images; None is any.
       output_stride: 8, 16 or 32 instead of the run's.
-      images: to compare on and, for "int8", to calibrate on; None takes some of the
-        run's evaluation split, and its first training images to calibrate.
+      images: to compare on and, for "int8", to calibrate on, each of them for one of
+        the two; None takes some of the run's evaluation split, and its first training
+        images to calibrate.
 
     Returns:
       (path of the file, what the comparison found).
@@ -223,21 +226,53 @@ def convert_workdir(
     check_converter(format_, precision)
     model, config = load_workdir(workdir, output_stride)
     path = os.path.join(output_dir, f"{config.model}_{precision}.{format_}")
-    calibration = images
-    if images is None:
+    calibration = ()
+    if precision == "int8":
+        calibration, images = int8_images(config, images)
+        warning = describe_calibration(calibration)
+        if warning:
+            print(warning)
+    elif images is None:
         images = split_images(config, config.eval_split)
-        calibration = split_images(config, config.train_split, CALIBRATION_IMAGES)
     agreement = convert_model(
         model,
         Labels.from_config(config),
         path,
         precision,
         tuple(input_size) if input_size else None,
-        calibration=calibration if precision == "int8" else (),
+        calibration=calibration,
         images=images[:NUM_IMAGES],
         about=_about(config, output_stride),
     )
     return path, agreement
+
+
+def int8_images(
+    config: TrainConfig, images: Sequence[np.ndarray] | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Chooses images to calibrate on, and others to compare on.
+
+    Args:
+      config: of the run.
+      images: the user's, or None.
+
+    Returns:
+      (calibration, comparison); where nothing is left to compare on, the images of the
+      run's evaluation split, and drawn ones where its records are not here.
+    """
+    if images is None:
+        calibration = split_images(config, config.train_split, CALIBRATION_IMAGES)
+        compared = []
+        if config.train_split == config.eval_split:
+            calibration, compared = hold_out(calibration, NUM_IMAGES)
+    else:
+        calibration, compared = hold_out(images, NUM_IMAGES)
+    for other in (
+        functools.partial(split_images, config, config.eval_split),
+        example_images,
+    ):
+        compared = compared or others(other(), calibration)
+    return calibration, compared
 
 
 def _about(config: TrainConfig, output_stride: int | None) -> dict:

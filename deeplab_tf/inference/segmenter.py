@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
+from deeplab_tf.inference.input_checks import checked_image, checked_images
 from deeplab_tf.inference.network import Network, as_network, as_uint8
 from deeplab_tf.inference.runtimes import is_runtime_file, load_network
 from deeplab_tf.inference.saved_models import SavedModelNetwork
@@ -159,8 +160,9 @@ class Segmenter:
         """Returns the class of every pixel of one image.
 
         Args:
-          image: RGB in 0..255, uint8 or float [height, width, 3]. With windows,
-            anything that can be sliced will do, such as a `numpy.memmap`.
+          image: RGB in 0..255, uint8 or float [height, width, 3], an array, a tensor or
+            a PIL image. With windows, anything that can be sliced will do, such as a
+            `numpy.memmap`.
           out: uint8 [height, width] to write to, such as a `numpy.memmap`; None makes
             an array.
 
@@ -168,10 +170,11 @@ class Segmenter:
           uint8 [height, width] in [0, num_classes).
 
         Raises:
-          ValueError: another shape, a side under 32 pixels, or out of another size.
+          ValueError: another shape, a side under 32 pixels, values that cannot be
+            those of an image in 0..255, or out of another size.
         """
-        _check_images((1, *np.shape(image)))
-        size = np.shape(image)[:2]
+        image = checked_image(image)
+        size = tuple(image.shape[:2])
         out = np.empty(size, np.uint8) if out is None else out
         if out.shape != size:
             raise ValueError(f"Expected out of shape {size}. Received: {out.shape}")
@@ -183,8 +186,8 @@ class Segmenter:
         return out
 
     def predict_batch(self, images) -> np.ndarray:
-        """As `predict`, on images of one size: uint8 [B, height, width]."""
-        _check_images(np.shape(images))
+        """As `predict`, on images of one size, B of 0 too: uint8 [B, height, width]."""
+        images = checked_images(images)
         if len(images) and self._in_windows(images[0]):
             return np.stack([self.predict(image) for image in images])
         return self._predict_whole(images)
@@ -196,10 +199,12 @@ class Segmenter:
           images: RGB in 0..255, uint8 or float [B, height, width, 3].
 
         Raises:
-          ValueError: another shape, or a side under 32 pixels.
+          ValueError: as of `predict`.
         """
-        _check_images(np.shape(images))
-        if len(images) and self._in_windows(images[0]):
+        images = checked_images(images)
+        if not len(images):
+            return self.probabilities(_one_black(images))[:0]
+        if self._in_windows(images[0]):
             return np.stack([self._whole(image) for image in images])
         probabilities = self.probabilities_of(_as_float(images)).numpy()
         if self.crf is None:
@@ -212,6 +217,8 @@ class Segmenter:
         )
 
     def _predict_whole(self, images) -> np.ndarray:
+        if not len(images):
+            return self._predict_whole(_one_black(images))[:0]
         if self.crf is None:
             return self.classes_of(_as_float(images)).numpy()
         return self.probabilities(images).argmax(-1).astype(np.uint8)
@@ -330,17 +337,9 @@ def _checked_window(window, overlap, crf) -> tuple[int | None, int | None]:
     return window, overlap
 
 
-def _check_images(shape: tuple[int, ...]) -> None:
-    if len(shape) != 4 or shape[-1] != 3:
-        raise ValueError(
-            "Expected RGB images [B, height, width, 3], B of 1 where it is one. "
-            f"Received: shape {shape}"
-        )
-    if min(shape[1:3]) < MIN_IMAGE_SIZE:
-        raise ValueError(
-            f"Images must be at least {MIN_IMAGE_SIZE} pixels a side. "
-            f"Received: {shape[1]}x{shape[2]} (height x width)"
-        )
+def _one_black(images) -> np.ndarray:
+    """One image instead of none, on which some of TensorFlow's operations fail."""
+    return np.zeros([1, *images.shape[1:]], np.uint8)
 
 
 def _as_float(images) -> tf.Tensor:

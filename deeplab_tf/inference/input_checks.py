@@ -1,0 +1,166 @@
+"""What callers take for images in, arrays that a network takes out, or a sentence."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+
+from deeplab_tf.networks.models import MIN_IMAGE_SIZE
+
+# A bicubic resize goes beyond 0..255 by as much at sharp edges; what goes further has
+# lost the mean colour of a data set, or never was an image of 8 bits.
+_OVERSHOOT = 64
+_DARK = 160  # an image that goes below 0 by overshoot has light edges as well
+_NORMALIZED = 16  # largest value of images divided by 255, 127.5 or a deviation
+_BLOCK_ROWS = 256
+
+
+def checked_image(image):
+    """Returns one image, RGB in 0..255 [height, width, 3]; see `Segmenter.predict`.
+
+    Args:
+      image: an array, a tensor, or what NumPy makes one of, such as a PIL image. What
+        has a shape and can be sliced, such as a `numpy.memmap`, stays as it is.
+
+    Raises:
+      ValueError: it is none, or its values cannot be those of an image of 8 bits.
+    """
+    image = _as_array(image, "predict takes one")
+    shape = tuple(image.shape)
+    if len(shape) != 3 or shape[-1] != 3:
+        raise ValueError(
+            "Expected RGB images: predict takes one, [height, width, 3]. Received: "
+            f"shape {shape}{_likely(shape, batched=False)}"
+        )
+    _check_size(shape)
+    _check_values(image)
+    return image
+
+
+def checked_images(images):
+    """Returns images of one size, RGB in 0..255 [B, height, width, 3]; B may be 0.
+
+    Args:
+      images: as of `checked_image`.
+
+    Raises:
+      ValueError: as of `checked_image`.
+    """
+    images = _as_array(images, "a batch of them is")
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[-1] != 3:
+        raise ValueError(
+            "Expected RGB images [B, height, width, 3], B of 1 where it is one. "
+            f"Received: shape {shape}{_likely(shape, batched=True)}"
+        )
+    _check_size(shape[1:])
+    for image in images:
+        _check_values(image)
+    return images
+
+
+def _as_array(images, taken: str):
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise ValueError(
+            f"Expected RGB images: {taken} an array, not a file. Received: "
+            f"{str(images)[:80]!r}. Read it first: image = "
+            "deeplab_tf.pictures.images.read_image(path)"
+        )
+    if hasattr(images, "shape") and hasattr(images, "dtype"):
+        return images
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected RGB images of one size as one array. Received: {error}. Give "
+            "images of several sizes to predict, one by one."
+        ) from error
+    if array.dtype == object:
+        raise ValueError(
+            "Expected RGB images as an array, uint8 [height, width, 3]. Received: "
+            f"{type(images).__name__}"
+        )
+    return array
+
+
+def _likely(shape: tuple[int, ...], batched: bool) -> str:
+    """What an array of such a shape likely is, and what to do."""
+    first = int(batched)
+    if len(shape) == 3 + first and shape[first] == 3:
+        return f". Channels come last: np.moveaxis(image, {first}, -1)"
+    if len(shape) == 4 and shape[-1] == 3:
+        return ", a batch. Give image[0], or the batch to predict_batch"
+    if batched and len(shape) == 3 and shape[-1] == 3:
+        return ", one image. Give image[None], or the image to predict"
+    if shape[-1:] == (4,):
+        return ", RGB and transparency. Give image[..., :3]"
+    if shape[-1:] == (1,):
+        return ", of one channel. Give np.repeat(image, 3, -1)"
+    if len(shape) == 2 + first:
+        return ", without channels. A grey image is np.stack([image] * 3, -1)"
+    return ""
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    if min(shape[:2]) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"Images must be at least {MIN_IMAGE_SIZE} pixels a side. "
+            f"Received: {shape[0]}x{shape[1]} (height x width)"
+        )
+
+
+def _check_values(image) -> None:
+    """Refuses values that no image of 8 bits has, and warns of what is likely none.
+
+    Raises:
+      ValueError: as above.
+    """
+    dtype = np.dtype(getattr(image.dtype, "as_numpy_dtype", image.dtype))
+    if dtype.kind not in "uif" and dtype.name != "bfloat16":
+        raise ValueError(
+            f"Expected RGB in 0..255, uint8 or float. Received: {dtype.name}"
+        )
+    low, high, is_whole = _range(image, dtype)
+    received = f"Received: {low:g} to {high:g}, {dtype.name}"
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(
+            "Expected RGB in 0..255. Received: NaN or infinite values. Where do they "
+            "come from?"
+        )
+    if dtype.kind in "ui" and (low < 0 or high > 255):
+        raise ValueError(
+            f"Expected RGB in 0..255. {received}. Give the upper 8 of 16 bits: "
+            "(image >> 8).astype('uint8')"
+        )
+    normalized = high <= 1 and not is_whole or low < 0 and high <= _NORMALIZED
+    if normalized or low < -_OVERSHOOT or high > 255 + _OVERSHOOT:
+        raise ValueError(
+            f"Expected RGB in 0..255, as it is read: the network normalizes it. "
+            f"{received}. Give the image without a normalization of your own, or "
+            "255 * image where it is in 0..1."
+        )
+    if 0 < high <= 1 or (low < -0.5 and high <= _DARK):
+        warnings.warn(
+            f"RGB in 0..255 is expected, and this may be something else. {received}",
+            stacklevel=4,
+        )
+
+
+def _range(image, dtype: np.dtype) -> tuple[float, float, bool]:
+    """(smallest value, largest, whether all are whole), a block of rows at a time.
+
+    Of uint8 only the first block that is not all 0 and 1 is looked at.
+    """
+    low, high, is_whole = np.inf, -np.inf, True
+    for top in range(0, image.shape[0], _BLOCK_ROWS):
+        block = np.asarray(image[top : top + _BLOCK_ROWS])
+        # Not Python's min, which would lose a NaN.
+        low = np.minimum(low, block.min())
+        high = np.maximum(high, block.max())
+        if dtype == np.uint8 and high > 1:
+            break
+        if dtype.kind not in "ui" and is_whole and high <= 1:
+            is_whole = bool((block == np.rint(block)).all())
+    return float(low), float(high), is_whole
