@@ -39,6 +39,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -147,23 +148,33 @@ def _define_pair_flags() -> None:
 
 
 def _define_label_flags() -> None:
-    flags.DEFINE_string("class_names", None, "Text file with one class name a line.")
+    flags.DEFINE_string(
+        "class_names",
+        None,
+        "Text file with one class name a line, or with stored ids before the names.",
+    )
     flags.DEFINE_integer(
         "num_classes",
         None,
         "Number of classes; by default that of class_names or label_ids, else the "
-        "highest id plus 1.",
+        "highest id plus 1, where the masks have all ids below.",
     )
     flags.DEFINE_list(
         "label_ids",
         [],
-        "Stored ids of class 0, of class 1 and so on: 0,255 for masks of 0 and 255. By "
-        "default a stored id is a class id.",
+        "Stored ids of class 0, of class 1 and so on: 0,255 for masks of 0 and 255; "
+        "3-6 for four of them. By default a stored id is a class id.",
     )
     flags.DEFINE_list(
         "ignore_label",
         [],
         "Stored ids of pixels without a class; 255 is one too, unless in label_ids.",
+    )
+    flags.DEFINE_enum(
+        "label_bits",
+        "8",
+        ["8", "16"],
+        "Most bits of a mask's pixel; 16 takes wide masks whose ids are below 256.",
     )
     flags.DEFINE_string(
         "label_colors",
@@ -186,12 +197,17 @@ def _define_label_flags() -> None:
 
 def _parse_ids(name: str) -> tuple[int, ...]:
     values = flags.FLAGS[name].value
-    try:
-        return tuple(int(value) for value in values)
-    except ValueError as error:
-        raise DatasetError(
-            f"Expected --{name} as ids separated by commas. Received: {values}"
-        ) from error
+    ids: list[int] = []
+    for value in values:
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", value.strip())
+        if not match:
+            raise DatasetError(
+                f"Expected --{name} as ids, or ranges such as 1-254, separated by "
+                f"commas. Received: {','.join(values)}"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        ids += range(first, last + 1)
+    return tuple(ids)
 
 
 def _folder(name: str) -> Path:
@@ -239,6 +255,7 @@ def main() -> None:
         label_colors=args.label_colors,
         other_colors=args.other_colors,
         class_map=args.class_map,
+        label_bits=int(args.label_bits),
     )
     build_splits(
         _list_pairs(),

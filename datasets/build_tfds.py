@@ -35,6 +35,7 @@ from deeplab_tf.data.building import command_line, dataset, files, image_files, 
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import check_free, full_path, locked
 from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
+from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.data.folders.folder_splits import split_by_fraction
 from deeplab_tf.data.records.info import IGNORE_LABEL, INFO_FILE, DatasetInfo
 
@@ -144,7 +145,12 @@ def _class_names(
     """
     names = reading.class_names
     if class_names:
-        names = tuple(files.read_list(Path(class_names).expanduser()))
+        names, ids = read_class_list(class_names)
+        if ids:
+            raise DatasetError(
+                f"Expected names of the classes 0, 1 and so on in {class_names}. "
+                f"Received: the ids {', '.join(map(str, ids))}"
+            )
     if names and num_classes not in (None, len(names)):
         raise DatasetError(
             f"Expected {num_classes} class names. Received: {len(names)}"

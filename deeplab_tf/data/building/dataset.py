@@ -30,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deeplab_tf.data.building import beam
+from deeplab_tf.data.building.class_table import class_table
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import (
     full_path,
@@ -232,6 +233,7 @@ def build_dataset(
         with tf.io.gfile.GFile(os.path.join(folder, INFO_FILE), "w") as file:
             file.write(info.to_json())
     print(f"Wrote {output_dir}: {info.splits}")
+    print(class_table(info, reports))
     return info
 
 

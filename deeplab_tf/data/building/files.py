@@ -68,7 +68,8 @@ def open_image(data: bytes, path: str) -> Image.Image:
     """Decodes the bytes of an image file; `path` is for the error only.
 
     Raises:
-      ValueError: Pillow cannot decode all of it, or see `image_work.check_work`.
+      ValueError: Pillow cannot decode all of it, it holds several pictures, or see
+        `image_work.check_work`.
     """
     try:
         check_work(data)
@@ -76,36 +77,100 @@ def open_image(data: bytes, path: str) -> Image.Image:
         raise ValueError(f"{path} is {error}") from error
     try:
         image = Image.open(io.BytesIO(data))
+        # Of the pictures in a telephone's MPO the first is the photo.
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
         image.load()
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image file") from error
     # Damaged files make Pillow raise OSError, SyntaxError, struct.error and others.
     except Exception as error:
         raise ValueError(f"{path} cannot be decoded ({error})") from error
+    if several:
+        raise ValueError(
+            f"{path} holds several pictures or pages; expected one. Save the one that "
+            "counts as a file"
+        )
     return image
 
 
-def read_label(path: str) -> np.ndarray:
+# --- Masks that store ids ------------------------------------------------------------
+
+_MASK_FORMATS = ("BMP", "GIF", "PNG", "TIFF")
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_WHITE_IS_ZERO = 0
+
+
+def read_label(path: str, max_bits: int = 8) -> np.ndarray:
     """Reads a mask file as the ids that it stores.
 
-    A palette PNG gives its indices, not its colours. Grey PNGs of 1, 2 or 4 bits give
-    their stored values, which Pillow scales to 0..255.
+    A palette gives its indices, not its colours. Grey PNGs and TIFFs of 2 or 4 bits
+    give their stored values, which Pillow scales to 0..255.
+
+    Args:
+      path: of the mask.
+      max_bits: 16 also takes files of 16 bits (or more) whose values are below 256.
 
     Returns:
       uint8 [height, width].
 
     Raises:
-      ValueError: the file cannot be read, or is not one channel of at most 8 bits.
+      ValueError: the file cannot be read, is of a lossy kind, or is not one channel
+        of at most 8 bits.
     """
     data = read_file(path)
     image = open_image(data, path)
-    if image.format == "JPEG":
-        raise ValueError(f"{path} is a JPEG, which alters ids; expected a PNG mask")
+    if image.format not in _MASK_FORMATS:
+        raise ValueError(
+            f"{path} is a {image.format}, which alters ids; expected a PNG mask"
+        )
+    if image.mode in _WIDE_MODES:
+        return _narrow(np.asarray(image), image.mode, path, max_bits)
     if image.mode not in ("1", "L", "P"):
         raise ValueError(
             f"{path} has colours or more than 8 bits (Pillow mode {image.mode}); "
             "expected one channel of class ids: a palette or 8-bit grey PNG"
         )
     label = np.asarray(image, dtype=np.uint8)
-    bit_depth = data[24] if image.format == "PNG" and image.mode == "L" else 8
+    bit_depth = _stored_bits(data, image, path) if image.mode == "L" else 8
     return label // (255 // (2**bit_depth - 1))
+
+
+def _stored_bits(data: bytes, image: Image.Image, path: str) -> int:
+    """Returns the bits of a grey pixel as they are in the file.
+
+    Raises:
+      ValueError: Pillow shows such pixels otherwise than by a plain scale.
+    """
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            raise ValueError(
+                f"{path} is a TIFF that stores white as 0, so that its ids are shown "
+                "inverted; expected black as 0: save it as PNG"
+            )
+        return image.tag_v2.get(_BITS_PER_SAMPLE, (8,))[0]
+    if image.format == "BMP" and int.from_bytes(data[28:30], "little") < 8:
+        raise ValueError(
+            f"{path} is a grey BMP of fewer than 8 bits, which Pillow reads wrongly; "
+            "expected a PNG mask"
+        )
+    return 8
+
+
+def _narrow(label: np.ndarray, mode: str, path: str, max_bits: int) -> np.ndarray:
+    """Returns ids of 16 bits or more as uint8, where that is asked for and possible."""
+    lowest, highest = int(label.min()), int(label.max())
+    fits = 0 <= lowest and highest <= 255
+    if fits and max_bits > 8:
+        return label.astype(np.uint8)
+    way = (
+        f"its values, {lowest} to {highest}, fit into 8 bits: save it with 8"
+        if fits
+        else f"its values are {lowest} to {highest}, and ids end at 255"
+    )
+    raise ValueError(
+        f"{path} has colours or more than 8 bits (Pillow mode {mode}); expected one "
+        f"channel of class ids: a palette or 8-bit grey PNG. Here {way}"
+    )

@@ -46,8 +46,6 @@ def read_image(path: str, exif_orientation: str = "refuse") -> bytes:
         )
     if image.format in STORED_AS_THEY_ARE and image.mode == "RGB" and not turned:
         return data
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"{path} holds {image.n_frames} pictures; expected one")
     if turned and exif_orientation == "apply":
         image = ImageOps.exif_transpose(image)
     buffer = io.BytesIO()

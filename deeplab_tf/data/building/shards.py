@@ -58,12 +58,16 @@ class ShardReport:
       num_examples: records in it.
       pixel_counts: pixels of each class, int64 [num_classes]; a list once it is JSON.
       offenders: "split/name: what is wrong" of the samples that it lacks.
+      image_counts: records that show each class, likewise.
+      ignored: pixels without a class.
     """
 
     fingerprint: str
     num_examples: int
     pixel_counts: np.ndarray | list[int]
     offenders: list[str]
+    image_counts: np.ndarray | list[int] = ()
+    ignored: int = 0
 
 
 # --- What is to be written -----------------------------------------------------------
@@ -148,7 +152,8 @@ def write_shard(
     """
     import tensorflow as tf
 
-    report = ShardReport(shard.fingerprint, 0, np.zeros(num_classes, np.int64), [])
+    zeros = np.zeros(num_classes, np.int64)
+    report = ShardReport(shard.fingerprint, 0, zeros, [], zeros.copy())
     path = os.path.join(folder, shard.name)
     # Distributed runners may run one piece of work twice, at the same time.
     with whole_file(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
@@ -168,7 +173,10 @@ def write_shard(
             )
             report.num_examples += 1
             report.pixel_counts += pair.pixel_counts
+            report.image_counts += pair.pixel_counts > 0
+            report.ignored += pair.height * pair.width - int(pair.pixel_counts.sum())
     report.pixel_counts = report.pixel_counts.tolist()
+    report.image_counts = report.image_counts.tolist()
     with whole_file(path + REPORT_SUFFIX) as temporary:
         with tf.io.gfile.GFile(temporary, "w") as file:
             file.write(json.dumps(dataclasses.asdict(report)))

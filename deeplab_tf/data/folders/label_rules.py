@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_tf.data.building import files, worker_pool
+from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import full_path, is_remote
 from deeplab_tf.data.folders import (
+    class_lists,
     class_map,
     color_masks,
     color_tables,
+    found_ids,
     mask_palettes,
 )
 from deeplab_tf.data.records.info import IGNORE_LABEL, MAX_CLASSES
@@ -32,15 +34,16 @@ class LabelRules(NamedTuple):
     """How masks are to be understood; paths of files as they were given.
 
     Attributes:
-      class_names: text file with one class a line.
+      class_names: text file of the classes, see `class_lists`.
       num_classes: default: the number of `class_names`, or of `label_ids`, or the
-        highest id in the labels plus 1.
-      label_ids: see `class_map.classes_of_ids`.
+        highest id in the labels plus 1, where no id below is missing.
+      label_ids: see `class_map.classes_of_ids`; default: those of `class_names`.
       ignore_label: stored ids that become 255. So does 255, unless it is one of
         `label_ids`.
       label_colors: table of colours, see `color_tables`, or "infer".
       other_colors: see `color_masks.read_rows`.
       class_map: file that merges and drops classes, see `class_map`.
+      label_bits: see `files.read_label`.
     """
 
     class_names: str | None = None
@@ -50,6 +53,7 @@ class LabelRules(NamedTuple):
     label_colors: str | None = None
     other_colors: str = "refuse"
     class_map: str | None = None
+    label_bits: int = 8
 
 
 def _check_rules(rules: LabelRules) -> None:
@@ -65,6 +69,10 @@ def _check_rules(rules: LabelRules) -> None:
             raise DatasetError(
                 f"Expected --{name} without {', '.join(given)}: its file says that too."
             )
+    if rules.label_bits not in (8, 16):
+        raise DatasetError(
+            f"Expected --label_bits=8 or 16. Received: {rules.label_bits}"
+        )
     if rules.other_colors != "refuse" and not rules.label_colors:
         raise DatasetError(
             "Expected --other_colors only together with --label_colors, for masks of "
@@ -75,8 +83,12 @@ def _check_rules(rules: LabelRules) -> None:
 # --- Classes of masks that store ids -------------------------------------------------
 
 
-def read_stored_ids(path: str) -> np.ndarray:
-    """Reads a mask of ids; says what to do where it has colours instead.
+def read_stored_ids(path: str, label_bits: int = 8) -> np.ndarray:
+    """Reads a mask of ids; says what to do where it has colours or 16 bits instead.
+
+    Args:
+      path: of the mask.
+      label_bits: see `files.read_label`.
 
     Returns:
       uint8 [height, width].
@@ -85,8 +97,10 @@ def read_stored_ids(path: str) -> np.ndarray:
       ValueError: see `files.read_label`.
     """
     try:
-        return files.read_label(path)
+        return files.read_label(path, label_bits)
     except ValueError as error:
+        if "fit into 8 bits" in str(error):
+            raise ValueError(f"{error}, or take it as it is: --label_bits=16") from None
         if not color_masks.is_colored(path):
             raise
         raise ValueError(
@@ -95,54 +109,8 @@ def read_stored_ids(path: str) -> np.ndarray:
         ) from error
 
 
-class _HighestId(NamedTuple):
-    """A label's highest class id (0 where it has none); or why it is unreadable."""
-
-    value: int
-    error: str = ""
-
-
-def _highest_id(path: str, ignore_ids: Sequence[int]) -> _HighestId:
-    try:
-        label = read_stored_ids(path)
-    except ValueError as error:
-        return _HighestId(0, str(error))
-    return _HighestId(int(label.max(initial=0, where=~np.isin(label, ignore_ids))))
-
-
-def count_classes(
-    label_paths: Sequence[str],
-    ignore_ids: Sequence[int],
-    num_processes: int | None = None,
-) -> int:
-    """Returns the highest class id of all labels plus 1.
-
-    Labels that cannot be read do not count: `build_dataset` names them all.
-
-    Raises:
-      DatasetError: no label can be read, or there is no class but 0.
-    """
-    find = functools.partial(_highest_id, ignore_ids=ignore_ids)
-    num_processes = num_processes or worker_pool.available_cpus()
-    found = list(worker_pool.map_in_order(find, label_paths, num_processes))
-    errors = [highest.error for highest in found if highest.error]
-    if len(errors) == len(found):
-        raise DatasetError(
-            f"Expected labels that can be read. Received: none among {len(found)}. "
-            f"The first: {errors[0]}"
-        )
-    num_classes = 1 + max(highest.value for highest in found)
-    if num_classes < 2:
-        raise DatasetError(
-            "Expected labels with two classes or more. Received: no readable label "
-            f"with an id but 0 and ignored ones ({', '.join(map(str, ignore_ids))}). "
-            "Where 255 is a class, say so: --label_ids=0,255. Or give --num_classes."
-        )
-    return num_classes
-
-
-def _class_names(names_file: str | None, num_classes: int) -> list[str]:
-    """Returns the lines of a file, or without one class_0, class_1 and so on.
+def _class_names(rules: LabelRules, names: Sequence[str], num_classes: int):
+    """Returns the names of a file, or without one class_0, class_1 and so on.
 
     Raises:
       DatasetError: the file has another number of names, or that number is no number
@@ -153,12 +121,11 @@ def _class_names(names_file: str | None, num_classes: int) -> list[str]:
             f"Expected 1 to {MAX_CLASSES} classes; {IGNORE_LABEL} is ignored. "
             f"Received: {num_classes}"
         )
-    if names_file is None:
+    if rules.class_names is None:
         return [f"class_{i}" for i in range(num_classes)]
-    names = files.read_list(Path(names_file).expanduser())
     if len(names) != num_classes:
         raise DatasetError(
-            f"Expected {num_classes} class names in {names_file}. "
+            f"Expected {num_classes} class names in {rules.class_names}. "
             f"Received: {len(names)}"
         )
     return names
@@ -178,19 +145,41 @@ def _ignore_ids(label_ids: Sequence[int], ignore_label: Sequence[int]) -> list[i
 def _classes_of_ids(
     rules: LabelRules, label_paths: Sequence[str], num_processes: int | None
 ) -> class_map.Classes:
-    ignore_ids = _ignore_ids(rules.label_ids, rules.ignore_label)
-    num_classes = rules.num_classes
-    if num_classes is None and rules.label_ids:
-        num_classes = len(rules.label_ids)
-    elif num_classes is None and rules.class_names:
-        num_classes = len(files.read_list(Path(rules.class_names).expanduser()))
-    elif num_classes is None and rules.class_map:
+    listed = class_lists.ClassList((), ())
+    if rules.class_names:
+        listed = class_lists.read_class_list(rules.class_names)
+    label_ids = _agreed_ids(rules, listed.ids)
+    ignore_ids = _ignore_ids(label_ids, rules.ignore_label)
+    if rules.class_map and not rules.class_names:
         # The map names all classes.
         return class_map.classes_of_ids((), (), ignore_ids)
-    elif num_classes is None:
-        num_classes = count_classes(label_paths, ignore_ids, num_processes)
-    names = _class_names(rules.class_names, num_classes)
-    return class_map.classes_of_ids(names, rules.label_ids, ignore_ids)
+    num_classes = rules.num_classes or len(label_ids) or len(listed.names)
+    if not label_ids:
+        read_ids = functools.partial(read_stored_ids, label_bits=rules.label_bits)
+        found = found_ids.count_ids(label_paths, read_ids, num_processes)
+        # What is said of 255 counts; 255 is not doubted where it is named.
+        if num_classes and IGNORE_LABEL not in rules.ignore_label:
+            found_ids.check_void(found, ignore_ids)
+        elif not num_classes:
+            found_ids.check_ids(found, ignore_ids, IGNORE_LABEL in rules.ignore_label)
+            num_classes = 1 + max(i for i in found.ids if i not in ignore_ids)
+    names = _class_names(rules, listed.names, num_classes)
+    return class_map.classes_of_ids(names, label_ids, ignore_ids)
+
+
+def _agreed_ids(rules: LabelRules, listed: Sequence[int]) -> Sequence[int]:
+    """Returns --label_ids, or the ids that the list of names has beside them.
+
+    Raises:
+      DatasetError: they differ.
+    """
+    if rules.label_ids and listed and tuple(rules.label_ids) != tuple(listed):
+        raise DatasetError(
+            f"Expected the ids of {rules.class_names} in --label_ids, or none there. "
+            f"Received: {found_ids.as_ranges(listed)} in the file, "
+            f"{found_ids.as_ranges(rules.label_ids)} in the flag"
+        )
+    return rules.label_ids or listed
 
 
 # --- Classes of masks that store colours ---------------------------------------------
@@ -231,7 +220,8 @@ def choose_classes(
 
     Raises:
       DatasetError: rules contradict each other, or see `color_tables.read_table`,
-        `color_masks.infer_table`, `class_map.merge`, `count_classes`.
+        `color_masks.infer_table`, `class_map.merge`, `class_lists.read_class_list`,
+        `found_ids.check_ids`.
     """
     _check_rules(rules)
     if rules.label_colors:
@@ -243,7 +233,7 @@ def choose_classes(
         read_ids = color_masks.row_reader(table, rules.other_colors)
     else:
         classes = _classes_of_ids(rules, label_paths, num_processes)
-        read_ids = read_stored_ids
+        read_ids = functools.partial(read_stored_ids, label_bits=rules.label_bits)
     if rules.class_map:
         changes = class_map.read_class_map(rules.class_map)
         classes = class_map.merge(classes, changes, not rules.label_colors)
