@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 try:
@@ -45,22 +45,63 @@ def atomic_write(
       OSError: the disk is full or cannot be written.
     """
     path = os.fspath(path)
+    encoding = None if "b" in mode else "utf-8"
+    with _written_beside(path) as temporary, contextlib.ExitStack() as lock:
+        with open(temporary, mode, encoding=encoding, newline=newline) as file:
+            lock.enter_context(_in_use(file.fileno()))
+            yield file
+        os.replace(temporary, path)
+
+
+def write_together(contents: Mapping[str, bytes]) -> None:
+    """Writes files that belong together: after a failure all hold what they held.
+
+    All are written beside, and only then take their places, one after the other.
+
+    Args:
+      contents: path -> content.
+
+    Raises:
+      OSError: the disk is full or cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        temporaries = {}
+        for path, content in contents.items():
+            temporaries[path] = stack.enter_context(_written_beside(path))
+            with _error_named(path), open(temporaries[path], "wb") as file:
+                stack.enter_context(_in_use(file.fileno()))
+                file.write(content)
+        for path, temporary in temporaries.items():
+            with _error_named(path):
+                os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _written_beside(path: str) -> Iterator[str]:
+    """Gives the name of a temporary file beside `path`, which is gone at the end."""
     _sweep(os.path.dirname(os.path.abspath(path)))
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    encoding = None if "b" in mode else "utf-8"
     try:
-        with contextlib.ExitStack() as lock:
-            with open(temporary, mode, encoding=encoding, newline=newline) as file:
-                lock.enter_context(_in_use(file.fileno()))
-                yield file
-            os.replace(temporary, path)
-    except BaseException as error:
+        with _error_named(path):
+            yield temporary
+    finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
-        if not isinstance(error, OSError):
+
+
+class _NotWritten(OSError):
+    """It says already which file it is about."""
+
+
+@contextlib.contextmanager
+def _error_named(path: str) -> Iterator[None]:
+    """Names the file in errors, as an error of `write` does not."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, _NotWritten):
             raise
-        # An error of `write` does not say which file it was.
-        raise OSError(
+        raise _NotWritten(
             f"{path} cannot be written: {error.strerror or error}. What was "
             "there before is unchanged. Make room on the disk, then run again."
         ) from error
@@ -151,6 +192,37 @@ def sole_writer(
         with contextlib.suppress(OSError):
             os.remove(lock_path)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def sole_writer_in(folder: str | os.PathLike, name: str) -> Iterator[None]:
+    """Makes a folder where needed, and this process the only one that writes `name`.
+
+    Args:
+      folder: made where it is not there; removed again if it is empty at the end.
+      name: what is written there, a file or a folder.
+
+    Raises:
+      InUse: another process writes it.
+      OSError: the folder cannot be made.
+    """
+    folder = os.fspath(folder)
+    made = not os.path.isdir(folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"{folder} cannot be a folder to write to: it, or a part of it, is a file. "
+            "Give the path of a folder."
+        ) from error
+    try:
+        lock_path = os.path.join(folder, f".{name}.lock")
+        with sole_writer(lock_path, os.path.join(folder, name)):
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # which takes empty ones alone
 
 
 def _take(lock_path: str, place: str) -> int:

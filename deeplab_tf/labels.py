@@ -41,12 +41,42 @@ class Labels:
 
     @classmethod
     def from_json(cls, text: str) -> Labels:
-        values = json.loads(text)
-        return cls(
-            class_names=tuple(values["class_names"]),
-            colormap=tuple(map(tuple, values["colormap"])),
-            ignore_label=values["ignore_label"],
-        )
+        """Reads `to_json`; what else is there is left out.
+
+        Raises:
+          ValueError: it is something else, or names and colours are not as many.
+        """
+        try:
+            values = json.loads(text)
+            if isinstance(values["class_names"], str):
+                raise TypeError("class_names is a text, not a list of them")
+            labels = cls(
+                class_names=tuple(values["class_names"]),
+                colormap=tuple(tuple(map(int, c)) for c in values["colormap"]),
+                ignore_label=int(values["ignore_label"]),
+            )
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                "expected class_names, colormap and ignore_label, received "
+                f"{text[:80]!r} ({type(error).__name__}: {error})"
+            ) from error
+        labels._check()
+        return labels
+
+    def _check(self) -> None:
+        names, colors = self.class_names, self.colormap
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("expected class_names as a list of texts")
+        numbers = [number for color in colors for number in color]
+        if len(numbers) != 3 * len(colors) or not set(numbers) <= set(range(256)):
+            raise ValueError(
+                "expected colormap as a list of [red, green, blue], 0..255"
+            )
+        if len(names) != len(colors):
+            raise ValueError(
+                f"expected a colour for each class, received {len(names)} names and "
+                f"{len(colors)} colours"
+            )
 
 
 def colormap_for(

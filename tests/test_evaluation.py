@@ -31,9 +31,11 @@ from deeplab_tf.evaluation.scores import (
     write_summary,
     write_table,
 )
+from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from tests.support import run_script
+from tests.support.small_files import files_up_to
 
 NAMES = ("background", "cat", "dog", "horse")
 LABELS = Labels(NAMES, ((0, 0, 0), (64, 0, 0), (64, 0, 128), (192, 0, 128)))
@@ -571,3 +573,30 @@ def test_the_script_says_what_is_wrong_and_exits_with_1(workdir, records, tmp_pa
         f"evaluate.py: {tmp_path / 'none.json'} is not there. Expected the JSON of an "
         "evaluation."
     )
+
+
+def test_a_result_that_cannot_be_written_leaves_all_of_before(tmp_path, monkeypatch):
+    """Of three files none is new while another is old."""
+    results = evaluated(random_images(2)).results()
+    monkeypatch.setattr(evaluate, "report_text", lambda *_: "a page")
+    evaluate.write_all(results, LABELS, True, str(tmp_path), "val")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(before) == ["val.csv", "val.html", "val.json"]
+    monkeypatch.setattr(evaluate, "report_text", lambda *_: "x" * 200_000)
+    sentence = "val.html cannot be written: File too large"
+    with files_up_to(100_000), pytest.raises(OSError, match=sentence):
+        evaluate.write_all({**results, "x": 1}, LABELS, True, str(tmp_path), "val")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    evaluate.write_all(results, LABELS, None, str(tmp_path), "val")
+    assert sorted(os.listdir(tmp_path)) == ["val.csv", "val.json"]
+
+
+def test_two_evaluations_into_one_place_do_not_meet(workdir, records, tmp_path):
+    arguments = {"workdir": workdir, "data_dir": records, "output": str(tmp_path)}
+    with sole_writer_in(tmp_path, "val"):
+        with pytest.raises(
+            InUse, match=f"val is being written by process {os.getpid()}"
+        ):
+            run_evaluate(**arguments)
+        run_evaluate(**arguments, part="1/2")  # which is another place
+    assert sorted(os.listdir(tmp_path)) == ["val-1-of-2.csv", "val-1-of-2.json"]

@@ -22,6 +22,7 @@ from tensorflow import keras
 
 from deeplab_tf.commands import evaluate, train
 from deeplab_tf.config import TrainConfig, read_config, write_config
+from deeplab_tf.evaluation.scores import write_summary
 from deeplab_tf.files import atomic_write
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
@@ -30,6 +31,7 @@ from deeplab_tf.training import loop, resuming
 from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.training.watching import EpochLog
 from deeplab_tf.workdir import LAST_WEIGHTS
+from tests.support.small_files import files_up_to
 from tests.test_bad_records import (
     CONTENT_FAULTS,
     flip_data,
@@ -239,11 +241,14 @@ def test_damaged_records_without_any_good_one_are_refused(run_train, tmp_path):
     )
 
 
+NAMES = ("background", "cat", "dog", "horse")  # of `write_data`
+
+
 def evaluate_tiny_model(monkeypatch, folder, **changes):
     """Lets evaluate.py find a run with `build_tiny_model` and folder / "data"."""
     config = TrainConfig(
         num_classes=NUM_CLASSES,
-        class_names=tuple("abcd"),
+        class_names=NAMES,
         colormap=((0, 0, 0),) * NUM_CLASSES,
         data_dir=str(folder / "data"),
         **changes,
@@ -273,18 +278,6 @@ def test_evaluation_names_bad_records(tmp_path, monkeypatch):
 # --- Disk ----------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def files_up_to(size: int):
-    """Lets this process write no file beyond `size` bytes; needs no special rights."""
-    resource = pytest.importorskip("resource", reason="Windows has no such limit")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def write_log(workdir, rows=1):
     log = EpochLog(workdir / "log.csv")
     log.on_epoch_end(0, {f"column {index}": 0.5 for index in range(rows)})
@@ -308,7 +301,7 @@ WRITERS = {
     "last.npz": lambda workdir, size=1: save_weights(
         dense_model(size), workdir / "last.npz"
     ),
-    "val.json": lambda workdir, size=1: evaluate.write_summary(
+    "val.json": lambda workdir, size=1: write_summary(
         {"mean_iou": [0.5] * size}, workdir / "val.json"
     ),
     "checkpoints": write_checkpoint,

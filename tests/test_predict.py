@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from deeplab_tf.commands import predict
+from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference.crf import CRFParameters
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.labels import Labels
@@ -494,3 +495,65 @@ def test_the_script_says_what_it_did(workdir, photos, tmp_path):
     assert done.stderr.splitlines()[-1] == (f"gone: in {names}, but not in --input.")
     assert "Traceback" not in done.stderr
     assert os.listdir(output / "overlay") == ["drawn.png"]
+
+
+def tell_apart(segmenter, folder, *paths):
+    """Predicts; returns the inputs in shares.csv, and the class maps."""
+    assert predict_files(segmenter, list(map(str, paths)), Output(str(folder))) == []
+    maps = sorted(path.stem for path in (folder / "classes").iterdir())
+    return sorted(row["image"] for row in read_shares(folder)), maps
+
+
+def test_predictions_of_before_stay_with_their_rows(
+    segmenter, photos, tmp_path, capsys
+):
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "grey.png", other / "drawn.png")
+    first = str(photos / "grey.png")
+    assert tell_apart(segmenter, out, first) == ([first], ["grey"])
+    second = str(photos / "drawn.png")
+    both = (sorted([first, second]), ["drawn", "grey"])
+    assert tell_apart(segmenter, out, second) == both
+    assert "1 predictions of before: 1 stay, 0 are replaced" in capsys.readouterr().out
+    assert tell_apart(segmenter, out, second) == both
+    third = str(other / "drawn.png")  # whose class map takes the place of the second's
+    assert tell_apart(segmenter, out, third)[0] == sorted([first, third])
+    assert "1 stay, 1 are replaced" in capsys.readouterr().out
+
+
+def test_predictions_of_other_classes_are_not_mixed(segmenter, photos, tmp_path):
+    (tmp_path / "shares.csv").write_text("image,height,width,road,sky\n")
+    with pytest.raises(ValueError, match="other classes: .*road, sky; these are .*cat"):
+        predict_files(segmenter, [str(photos / "grey.png")], Output(str(tmp_path)))
+    assert os.listdir(tmp_path) == ["shares.csv"]
+
+
+def test_what_was_predicted_until_ctrl_c_is_in_shares(segmenter, photos, tmp_path):
+    class Interrupted:
+        labels, crf, window = segmenter.labels, None, None
+
+        def predict(self, image):
+            if image.shape[:2] == (50, 33):
+                raise KeyboardInterrupt
+            return segmenter.predict(image)
+
+    paths = [str(photos / name) for name in ("drawn.png", "grey.png")]
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(Interrupted(), paths, Output(str(tmp_path)))
+    assert [row["image"] for row in read_shares(tmp_path)] == paths[:1]
+
+
+def test_two_predictions_into_one_folder_do_not_meet(segmenter, photos, tmp_path):
+    with sole_writer_in(tmp_path, "predictions"):
+        with pytest.raises(InUse, match=f"being written by process {os.getpid()}"):
+            predict_files(segmenter, [str(photos / "grey.png")], Output(str(tmp_path)))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_place_of_a_folder_is_told(segmenter, photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/inside"):
+        with pytest.raises(OSError, match="it, or a part of it, is a file"):
+            folder = Output(str(tmp_path / output))
+            predict_files(segmenter, [str(photos / "grey.png")], folder)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deeplab_tf.commands import export
+from deeplab_tf.exports import runtime_files
 from deeplab_tf.exports.runtime_files import BOUNDS, convert_model
 from deeplab_tf.exports.saved_model import example_images
-from deeplab_tf.inference.runtimes import fit_image, labels_path, load_network
+from deeplab_tf.inference.runtimes import (
+    fit_image,
+    labels_path,
+    load_network,
+    read_described,
+)
+from deeplab_tf.inference.saved_models import read_labels
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.models import MODELS, build_model, inference_model
@@ -233,3 +244,81 @@ def test_one_black_image_does_not_pass_for_a_calibration(workdir, tmp_path, caps
         assert "does not answer as the Keras model does" in str(error)
     warning = capsys.readouterr().out
     assert "1 images are few" in warning and "1 of 1 are of one colour" in warning
+
+
+# --- Two files that change as one ----------------------------------------------------
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: what cannot be caught leaves no more than this."""
+
+
+@pytest.fixture
+def pair(files, tmp_path):
+    """An export, and a function that writes another one over it, of other names."""
+    path = tmp_path / "x.tflite"
+    shutil.copy(files("tflite")[0], path)
+    shutil.copy(labels_path(files("tflite")[0]), labels_path(path))
+    other = Path(files("tflite", "float16")[0]).read_bytes()
+    described = json.loads(Path(labels_path(files("tflite", "float16")[0])).read_text())
+    described["class_names"] = ["other", *described["class_names"][1:]]
+    return path, lambda: runtime_files._write_pair(str(path), other, described)
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()])
+def test_a_file_and_its_labels_change_as_one(pair, step, error, monkeypatch):
+    path, write = pair
+    before = load_network(path).labels
+    replace, steps = os.replace, itertools.count()
+
+    def failing(source, target):
+        now = next(steps)
+        if now == step or (now > step and isinstance(error, Killed)):
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with contextlib.suppress(OSError, Killed):
+        write()
+    monkeypatch.undo()
+    names = load_network(path).labels.class_names
+    if step < 2:
+        assert names == before.class_names
+    else:
+        assert names[0] == "other"
+    assert read_described(path)["class_names"] == list(names)
+    write()
+    assert load_network(path).labels.class_names[0] == "other"
+    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.labels.json"]
+    assert "previous" not in json.loads(Path(labels_path(path)).read_text())
+
+
+LABELS_EDITS = {
+    "{}": "expected class_names, colormap and ignore_label",
+    "[]": "expected names and values",
+    "": "Expecting value",
+    "{" * 20: "Expecting",
+    "[" * 100_000: "nested without end",
+    '{"class_names": "abcd", "colormap": [], "ignore_label": 1}': "not a list of them",
+    '{"class_names": [1], "colormap": [[0,0,0]], "ignore_label": 1}': "list of texts",
+    '{"class_names": ["a"], "colormap": [[0,0]], "ignore_label": 1}': "red, green",
+    '{"class_names": ["a"], "colormap": [[0,0,999]], "ignore_label": 1}': "0..255",
+    '{"class_names": ["a"], "colormap": [], "ignore_label": 1}': "1 names and 0",
+    '{"class_names": ["a"], "colormap": 3, "ignore_label": 1}': "not iterable",
+}
+
+
+@pytest.mark.parametrize("text", LABELS_EDITS, ids=range(len(LABELS_EDITS)))
+def test_edited_labels_are_told_by_their_path(files, exported, tmp_path, text):
+    path = tmp_path / "x.tflite"
+    shutil.copy(files("tflite")[0], path)
+    Path(labels_path(path)).write_text(text)
+    sentence = f"is not the labels of an export: .*{LABELS_EDITS[text]}"
+    with pytest.raises(ValueError, match=f"x.tflite.labels.json {sentence}"):
+        load_network(path)
+    assets = tmp_path / "1" / "assets"
+    assets.mkdir(parents=True)
+    (assets / "labels.json").write_text(text)
+    with pytest.raises(ValueError, match="labels.json is not the labels of an export"):
+        read_labels(tmp_path / "1")

@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf.commands import export
 from deeplab_tf.exports import saved_model, signatures
+from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference import saved_models
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
@@ -318,6 +319,44 @@ def test_nothing_is_left_after_a_failure(existing, model, tmp_path, monkeypatch)
     assert [p.name for p in output_dir.glob("*")] == existing
     # What lay there meanwhile is no version to TF Serving, which reads whole numbers.
     assert seen[0].parent == output_dir and not seen[0].name.isdecimal()
+
+
+@pytest.mark.parametrize("where", ["save", "warmup"])
+def test_a_full_disk_is_one_sentence(where, model, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, f"{tmp_path}/variables/x.tempstate; No space left on device"
+        )
+
+    monkeypatch.setattr(
+        tf.saved_model, "save", full if where == "save" else write_empty
+    )
+    monkeypatch.setattr(saved_model, "compare_with_model", lambda *_: None)
+    monkeypatch.setattr(saved_model, "write_warmup", full)
+    with pytest.raises(OSError) as error:
+        saved_model.export_model(model, labels_of(4), tmp_path / "served")
+    assert str(error.value) == (
+        f"The export cannot be written to {tmp_path / 'served'}: No space left on "
+        "device. No version was added. Make room on the disk, then run again."
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_export_left_is_cleared_by_the_next(model, tmp_path, monkeypatch):
+    (tmp_path / ".export-3-99" / "variables").mkdir(parents=True)
+    (tmp_path / "1").mkdir()
+    monkeypatch.setattr(tf.saved_model, "save", write_empty)
+    monkeypatch.setattr(saved_model, "compare_with_model", lambda *_: None)
+    monkeypatch.setattr(saved_model, "write_warmup", lambda *_: None)
+    path, _ = saved_model.export_model(model, labels_of(4), tmp_path)
+    assert (os.path.basename(path), sorted(os.listdir(tmp_path))) == ("2", ["1", "2"])
+
+
+def test_two_exports_into_one_folder_do_not_meet(model, tmp_path):
+    with sole_writer_in(tmp_path, "export"):
+        with pytest.raises(InUse, match=f"being written by process {os.getpid()}"):
+            saved_model.export_model(model, labels_of(4), tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_export_that_differs_is_not_published(model, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ docs/evaluation.md says what each number is.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -37,17 +38,18 @@ from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
 from deeplab_tf.evaluation.best_and_worst import BestAndWorst
 from deeplab_tf.evaluation.class_order import describe_order, label_table, same_ids
-from deeplab_tf.evaluation.html_report import write_report
+from deeplab_tf.evaluation.html_report import report_text
 from deeplab_tf.evaluation.scores import (
     Evaluation,
     check_comparable,
     compare,
     comparison_table,
     read_summary,
+    summary_text,
     table,
-    write_summary,
-    write_table,
+    table_text,
 )
+from deeplab_tf.files import InUse, sole_writer_in, write_together
 from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.saved_models import find_version
 from deeplab_tf.inference.segmenter import Segmenter
@@ -85,7 +87,7 @@ def main(argv: list[str]) -> None:
     refuse_arguments(argv)
     try:
         evaluate_as(FLAGS)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, InUse) as error:
         sys.exit(f"{name_of('evaluate')}: {as_typed(str(error))}")
 
 
@@ -96,6 +98,7 @@ def evaluate_as(values: flags.FlagValues) -> None:
       values: of `define_flags`.
 
     Raises:
+      InUse: another process evaluates into the same place.
       OSError: there is no model or no data, or a result cannot be written.
       ValueError: flags that contradict each other, or data that are bad.
     """
@@ -104,6 +107,14 @@ def evaluate_as(values: flags.FlagValues) -> None:
         *(values.workdir, values.saved_model),
         *(values.data_dir, values.split, values.output),
     )
+    name = places.split if part == WHOLE else f"{places.split}-{part[0]}-of-{part[1]}"
+    with sole_writer_in(places.output, name):
+        _evaluate_into(values, part, places, name)
+
+
+def _evaluate_into(
+    values: flags.FlagValues, part: tuple[int, int], places: Places, name: str
+) -> None:
     other = None if values.compare is None else read_summary(values.compare)
     segmenter = segmenter_of(values)
     labels = segmenter.labels
@@ -130,9 +141,6 @@ def evaluate_as(values: flags.FlagValues) -> None:
             results["comparison"] = {**compare(results, other), "with": values.compare}
             print(comparison_table(results["comparison"]))
     finally:  # an evaluation that cannot be compared is still one
-        name = places.split
-        if part != WHOLE:
-            name += "-{}-of-{}".format(*part)
         write_all(results, labels, pictures, places.output, name)
 
 
@@ -337,18 +345,22 @@ def write_all(
 ) -> None:
     """Writes <folder>/<name>.json, .csv and, with pictures, .html; prints their paths.
 
+    After a failure all are those of before. Without pictures a page of before is
+    removed: it is of other numbers.
+
     Raises:
       OSError: one cannot be written.
     """
-    os.makedirs(folder, exist_ok=True)
     base = os.path.join(folder, name)
-    write_summary(results, f"{base}.json")
-    write_table(results, f"{base}.csv")
-    written = [".json", ".csv"]
+    texts = {".json": summary_text(results), ".csv": table_text(results)}
     if pictures:
-        write_report(results, labels, pictures, f"{base}.html")
-        written.append(".html")
-    print(f"Written: {', '.join(base + ending for ending in written)}")
+        texts[".html"] = report_text(results, labels, pictures)
+    written = {base + ending: text.encode() for ending, text in texts.items()}
+    write_together(written)
+    if not pictures:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(f"{base}.html")
+    print(f"Written: {', '.join(written)}")
 
 
 def run() -> None:

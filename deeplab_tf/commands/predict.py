@@ -26,6 +26,7 @@ from absl import app, flags
 
 from deeplab_tf.command_names import as_typed, name_of, run_with_flags
 from deeplab_tf.commands.segmenter_flags import define_segmenter_flags, segmenter_of
+from deeplab_tf.files import InUse
 from deeplab_tf.pictures import videos
 from deeplab_tf.pictures.images import MAX_PIXELS
 from deeplab_tf.prediction import page
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
             serve_as(FLAGS)
         else:
             failures = predict_as(FLAGS)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, InUse) as error:
         sys.exit(f"{name_of('predict')}: {as_typed(str(error))}")
     if failures:
         sys.exit("\n".join(failures))
@@ -113,6 +114,7 @@ def predict_as(values: flags.FlagValues) -> list[str]:
       One sentence for each input that could not be used.
 
     Raises:
+      InUse: another process predicts into the same folder.
       OSError: there is no model or no input, or an output cannot be written.
       ValueError: flags that contradict each other, or a video that nothing can read.
     """

@@ -28,7 +28,21 @@ def write_report(
     pictures: BestAndWorst,
     path: str | os.PathLike,
 ) -> None:
-    """Writes the page, whole or not at all.
+    """Writes `report_text`, whole or not at all.
+
+    Args:
+      results, labels, pictures: as of `report_text`.
+      path: file to write.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(report_text(results, labels, pictures))
+
+
+def report_text(results: dict, labels: Labels, pictures: BestAndWorst) -> str:
+    """Returns the page.
 
     Args:
       results: of `Evaluation.results`; "comparison", of `compare`, with the path of
@@ -36,14 +50,10 @@ def write_report(
         may be in them.
       labels: names and colours of the classes.
       pictures: images to show.
-      path: file to write.
-
-    Raises:
-      OSError: it cannot be written.
     """
     shares = _row_shares(np.array(results["confusion_matrix"]))
     trimap_scores = _trimap_scores(results)
-    page = _template().render(
+    return _template().render(
         results=results,
         comparison=results.get("comparison"),
         class_names=labels.class_names,
@@ -58,8 +68,6 @@ def write_report(
         best=[_figure(picture, labels) for picture in pictures.best()],
         worst=[_figure(picture, labels) for picture in pictures.worst()],
     )
-    with atomic_write(path) as file:
-        file.write(page)
 
 
 def _template() -> jinja2.Template:

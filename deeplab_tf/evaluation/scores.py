@@ -9,6 +9,7 @@ results = evaluation.results()
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -336,17 +337,20 @@ def interval_text(interval: dict, sign: str = "") -> str:
 
 
 def write_summary(results: dict, path: str | os.PathLike) -> None:
-    """Writes results as JSON, whole or not at all.
+    """Writes `summary_text`, whole or not at all.
 
     Raises:
       OSError: it cannot be written.
     """
-    text = json.dumps(results, indent=2, allow_nan=False)
-    # Lists of numbers on one line each. JSON breaks lines between values only, so no
-    # name can match.
-    text = re.sub(r'\[\n([^][{}"]*)\n *\]', _on_one_line, text)
     with atomic_write(path) as file:
-        file.write(text + "\n")
+        file.write(summary_text(results))
+
+
+def summary_text(results: dict) -> str:
+    """Returns results as JSON, lists of numbers on one line each."""
+    text = json.dumps(results, indent=2, allow_nan=False)
+    # JSON breaks lines between values only, so no name can match.
+    return re.sub(r'\[\n([^][{}"]*)\n *\]', _on_one_line, text) + "\n"
 
 
 def _on_one_line(match: re.Match) -> str:
@@ -354,17 +358,24 @@ def _on_one_line(match: re.Match) -> str:
 
 
 def write_table(results: dict, path: str | os.PathLike) -> None:
-    """Writes the scores of the classes as CSV, whole or not at all; empty is undefined.
+    """Writes `table_text`, whole or not at all.
 
     Raises:
       OSError: it cannot be written.
     """
-    columns = ("class", "iou", "accuracy", "boundary_f", "pixels", "predicted_pixels")
     with atomic_write(path, newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for name, row in results["per_class"].items():
-            writer.writerow({"class": name, **row})
+        file.write(table_text(results))
+
+
+def table_text(results: dict) -> str:
+    """Returns the scores of the classes as CSV; empty is undefined."""
+    columns = ("class", "iou", "accuracy", "boundary_f", "pixels", "predicted_pixels")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    for name, row in results["per_class"].items():
+        writer.writerow({"class": name, **row})
+    return text.getvalue()
 
 
 def read_summary(path: str | os.PathLike) -> dict:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -16,19 +17,22 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.exports.calibration import others
 from deeplab_tf.exports.saved_model import (
     Agreement,
     Bound,
     check_labels,
     example_images,
 )
-from deeplab_tf.files import atomic_write
+from deeplab_tf.files import sole_writer_in, write_together
 from deeplab_tf.inference.runtimes import (
+    PREVIOUS,
     RUNTIMES,
     RuntimeNetwork,
     RuntimeRefusal,
     fit_image,
     labels_path,
+    read_described,
     sha256,
 )
 from deeplab_tf.inference.signature_names import CLASSES, IMAGES
@@ -76,13 +80,15 @@ def convert_model(
       model: Keras model in float32: image float32 [B, h, w, 3] in 0..255 -> logits
         float32 [B, h, w, classes].
       labels: what the classes are called.
-      path: its ending is the format; what is there is replaced when all is done.
+      path: its ending is the format; what is there is replaced when all is done, the
+        file and its labels as one.
       precision: a key of `BOUNDS[format]`.
       input_size: (height, width) of the images that the file takes; None is any, of
         which "int8" knows none.
       calibration: uint8 [h, w, 3] each, for "int8": the ranges of the activations are
         those on these images.
-      images: uint8 [h, w, 3] each, to compare on. None given takes drawn ones.
+      images: uint8 [h, w, 3] each, to compare on. None given takes drawn ones, and so
+        do those of the calibration alone.
       about: what the labels' file tells of the model, for JSON.
 
     Returns:
@@ -90,6 +96,7 @@ def convert_model(
 
     Raises:
       ImportError: a package that the format needs is not installed.
+      InUse: another process writes the same file.
       OSError: it cannot be written.
       ValueError: a precision that the format has not, int8 without size or images, or
         labels that do not fit the model.
@@ -108,20 +115,46 @@ def convert_model(
             f"images of {input_size or 'any size'}: {error}. Give another --input_size "
             "or none, another --precision, or export a SavedModel."
         ) from error
+    images = others(images, calibration) or example_images()
     agreement = compare_with_model(
-        network, model, images or example_images(), BOUNDS[ending[1:]][precision]
+        network, model, images, BOUNDS[ending[1:]][precision]
     )
     described = {
         **dataclasses.asdict(labels),
         "model": {**(about or {}), "precision": precision, "input_size": input_size},
         "sha256": sha256(content),
     }
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with atomic_write(labels_path(path)) as file:
-        file.write(json.dumps(described, indent=2) + "\n")
-    with atomic_write(path, "wb") as file:
-        file.write(content)
+    folder, name = os.path.split(os.path.abspath(path))
+    with sole_writer_in(folder, name):
+        _write_pair(os.fspath(path), content, described)
     return agreement
+
+
+def _write_pair(path: str, content: bytes, described: dict) -> None:
+    """Writes a file and its labels, which change as one.
+
+    No system renames two files at once: in between the labels describe both the file
+    that is there and the one that comes, and whoever reads them takes those of the file
+    that is there (`runtimes.load_network`).
+    """
+    before = read_described(path)
+    texts = [
+        (json.dumps(each, indent=2) + "\n").encode()
+        for each in ({**described, PREVIOUS: before}, before, described)
+    ]
+    both, old, new = texts
+    labels = labels_path(path)
+    write_together({labels: both if before else new})
+    try:
+        write_together({path: content})
+    except BaseException:
+        if before:
+            write_together({labels: old})
+        else:
+            os.remove(labels)
+        raise
+    with contextlib.suppress(OSError):  # those of both are right as well
+        write_together({labels: new})
 
 
 def compare_with_model(

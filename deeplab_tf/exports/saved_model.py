@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from tensorflow import keras
 
 from deeplab_tf.exports.signatures import MAX_PIXELS, SIGNATURES, make_signatures
 from deeplab_tf.exports.warmup import check_serving_api, write_warmup
+from deeplab_tf.files import sole_writer_in
 from deeplab_tf.inference.saved_models import (
     LABELS_FILE,
     load_saved_model,
@@ -30,6 +33,9 @@ from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.folding import fold_batch_norm, freeze
 from deeplab_tf.networks.models import inference_model
+
+_TEMPORARY = ".export-"  # how names begin that TF Serving ignores
+_UNWRITABLE = re.compile("No space left|File too large|Read-only|quota", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +117,8 @@ def export_model(
 
     Raises:
       FileExistsError: the version exists.
+      InUse: another process exports into the same folder.
+      OSError: it cannot be written.
       ImportError: tensorflow-serving-api is not installed.
       ValueError: version is not positive, another precision, or labels that do not fit
         the model.
@@ -122,29 +130,55 @@ def export_model(
         )
     check_labels(labels, model)
     check_serving_api()
-    version = next_version(output_dir) if version is None else version
-    if version < 1:
+    if version is not None and version < 1:
         raise ValueError(f"version must be a positive integer. Received: {version}")
+    images = list(images) or example_images()
+    with sole_writer_in(output_dir, "export"), _full_disk_named(output_dir):
+        path = _free_path(output_dir, version)
+        served = model if optimized is None else optimized
+        logits_of, variables = _inference_graph(served, constants)
+        segmenter = Segmenter(logits_of, scales, flip, labels=labels)
+        about = {**(about or {}), "precision": precision}
+        about.update(scales=segmenter.scales, flip=flip)
+        signatures = make_signatures(segmenter, about, max_pixels)
+        with _temporary_folder(output_dir) as temporary:
+            _write(signatures, variables, labels, temporary)
+            agreement = compare_with_model(
+                temporary, logits_of, model, images, BOUNDS[precision], scales, flip
+            )
+            write_warmup(temporary, images[:2])
+            os.rename(temporary, path)
+    return path, agreement
+
+
+def _free_path(output_dir, version: int | None) -> str:
+    """Returns the folder of a version that is not there yet."""
+    version = next_version(output_dir) if version is None else version
     path = os.path.join(output_dir, str(version))
     if os.path.exists(path):
         raise FileExistsError(
             f"{path} exists. Give another --version, or none for the next free one."
         )
-    images = list(images) or example_images()
-    served = model if optimized is None else optimized
-    logits_of, variables = _inference_graph(served, constants)
-    with _temporary_folder(output_dir, version) as temporary:
-        segmenter = Segmenter(logits_of, scales, flip, labels=labels)
-        about = {**(about or {}), "precision": precision}
-        about.update(scales=segmenter.scales, flip=flip)
-        signatures = make_signatures(segmenter, about, max_pixels)
-        _write(signatures, variables, labels, temporary)
-        agreement = compare_with_model(
-            temporary, logits_of, model, images, BOUNDS[precision], scales, flip
-        )
-        write_warmup(temporary, images[:2])
-        os.rename(temporary, path)
-    return path, agreement
+    return path
+
+
+@contextlib.contextmanager
+def _full_disk_named(output_dir) -> Iterator[None]:
+    """Makes one sentence of what TensorFlow says where it cannot write.
+
+    Raises:
+      OSError: as above.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not _UNWRITABLE.search(error.message):
+            raise
+        reason = error.message.rpartition("; ")[2].splitlines()[0]
+        raise OSError(
+            f"The export cannot be written to {os.fspath(output_dir)}: {reason}. No "
+            "version was added. Make room on the disk, then run again."
+        ) from error
 
 
 def compare_with_model(
@@ -257,17 +291,20 @@ def _write(signatures: Mapping, variables: list, labels: Labels, path: str) -> N
 
 
 @contextlib.contextmanager
-def _temporary_folder(output_dir, version: int):
-    """Gives a path inside output_dir; removes what is left there, and new folders."""
-    made = not os.path.isdir(output_dir)
-    os.makedirs(output_dir, exist_ok=True)
-    temporary = os.path.join(output_dir, f".export-{version}-{os.getpid()}")
+def _temporary_folder(output_dir) -> Iterator[str]:
+    """Gives a path inside output_dir, and removes what is left there.
+
+    So does it with what exports left that were killed: this one is the only one.
+    """
+    for left in glob.glob(
+        os.path.join(glob.escape(os.fspath(output_dir)), f"{_TEMPORARY}*")
+    ):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = os.path.join(output_dir, f"{_TEMPORARY}{os.getpid()}")
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if made and not os.listdir(output_dir):
-            os.rmdir(output_dir)
 
 
 def check_labels(labels: Labels, model: keras.Model) -> None:

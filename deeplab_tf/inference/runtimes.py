@@ -24,6 +24,7 @@ from deeplab_tf.inference.signature_names import CLASSES, IMAGES
 from deeplab_tf.labels import Labels
 
 LABELS_ENDING = ".labels.json"
+PREVIOUS = "previous"  # key of the labels of the file that is being replaced
 
 
 class RuntimeRefusal(ValueError):
@@ -168,10 +169,21 @@ def load_network(path: str | os.PathLike) -> RuntimeNetwork:
       ValueError: damaged, not that of its labels, or there is no runtime for it.
     """
     path = os.fspath(path)
-    content = _read(path)
-    described = json.loads(_read(labels_path(path)))
+    content, text = _read(path), _read(labels_path(path))
+    try:
+        described = _object(text)
+        # While a file is exported anew there are labels of both.
+        candidates = [described, described.get(PREVIOUS) or described]
+        digest = sha256(content)
+        fitting = [each for each in candidates if each.get("sha256") in (None, digest)]
+        labels = Labels.from_json(json.dumps((fitting or candidates)[0]))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{labels_path(path)} is not the labels of an export: {error}. Copy or "
+            "export both again."
+        ) from error
     # Told before a runtime reads it: that of TensorFlow 2.15 ends the process.
-    if described.get("sha256") not in (None, sha256(content)):
+    if not fitting:
         raise ValueError(
             f"{path} is not the file that {labels_path(path)} was written with: it is "
             "damaged, or another. Copy or export both again."
@@ -180,7 +192,24 @@ def load_network(path: str | os.PathLike) -> RuntimeNetwork:
         runner = RUNTIMES[_ending(path)](content)
     except ValueError as error:
         raise ValueError(f"{path} cannot be run. {error}") from error
-    return RuntimeNetwork(runner, Labels.from_json(json.dumps(described)))
+    return RuntimeNetwork(runner, labels)
+
+
+def read_described(path: str | os.PathLike) -> dict | None:
+    """Returns what the labels beside a file tell of the file that is there.
+
+    Returns:
+      The fields of the labels' file; None where there is no such file, or no labels of
+      it.
+    """
+    try:
+        content, described = _read(path), _object(_read(labels_path(path)))
+    except (OSError, ValueError):
+        return None
+    for each in (described, described.pop(PREVIOUS, None)):
+        if isinstance(each, dict) and each.get("sha256") in (None, sha256(content)):
+            return each
+    return None
 
 
 def is_runtime_file(path: str | os.PathLike) -> bool:
@@ -223,6 +252,21 @@ def _fixed(size) -> tuple[int, int] | None:
     """(height, width) where both are sizes, and not -1 or a name."""
     known = all(not isinstance(side, str) and side and side > 0 for side in size)
     return tuple(map(int, size)) if known else None
+
+
+def _object(text: bytes) -> dict:
+    """JSON of an object.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("its lists are nested without end") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected names and values. Received: {text[:40]!r}")
+    return value
 
 
 def _ending(path) -> str:

@@ -78,14 +78,20 @@ def read_labels(saved_model: str | os.PathLike) -> Labels:
 
     Raises:
       FileNotFoundError: the SavedModel was not written by `export_model`.
+      ValueError: its labels are damaged.
     """
     path = os.path.join(saved_model, "assets", LABELS_FILE)
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path} is missing: expected a SavedModel written by export.py."
         )
-    with open(path, encoding="utf-8") as file:
-        return Labels.from_json(file.read())
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Labels.from_json(file.read())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not the labels of an export: {error}. Export again."
+        ) from error
 
 
 def load_saved_model(path: str | os.PathLike):

@@ -6,13 +6,13 @@ import contextlib
 import csv
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deeplab_tf.files import atomic_write
+from deeplab_tf.files import atomic_write, sole_writer_in
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
@@ -24,6 +24,7 @@ from deeplab_tf.prediction.submissions import SUBMISSIONS
 # Larger images are predicted in windows, and their overlays are drawn reduced.
 LARGE_PIXELS = 16_000_000
 LARGE_WINDOW = 513
+SHARES_FILE = "shares.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,9 @@ def predict_files(
 ) -> list[str]:
     """Segments images and videos into `output.folder`.
 
+    Predictions of the same classes that are there already stay, with their rows of
+    shares.csv, but for those whose files are replaced.
+
     Args:
       segmenter: the model, with labels.
       paths: of `find_inputs`.
@@ -85,27 +89,38 @@ def predict_files(
       One sentence for each input that could not be used; the others are done.
 
     Raises:
+      InUse: another process predicts into the same folder.
       OSError: shares.csv or the archive cannot be written.
-      ValueError: an output would overwrite an input, or a submission that does not
-        fit.
+      ValueError: an output would overwrite an input, a submission that does not fit, or
+        predictions of other classes are there.
     """
     if output.submission:
         num_classes = len(segmenter.labels.class_names)
         SUBMISSIONS[output.submission].check(num_classes, paths)
-    outputs = [
-        output.paths(name, path) for name, path in zip(output_names(paths), paths)
-    ]
+    names = output_names(paths)
+    outputs = [output.paths(name, path) for name, path in zip(names, paths)]
     _check_inputs_stay(paths, outputs)
-    rows, failures = [], []
-    for path, written in zip(tqdm(paths, unit="input", disable=None), outputs):
-        predict = predict_video if is_video(path) else predict_image
+    with sole_writer_in(output.folder, "predictions"):
+        before, failures = read_shares(output.folder, segmenter.labels), []
+        rows = {k: row for k, row in before.items() if not _is_replaced(k, names)}
+        if before:
+            print(
+                f"{output.folder} holds {len(before)} predictions of before: "
+                f"{len(rows)} stay, {len(before) - len(rows)} are replaced."
+            )
         try:
-            rows.append(predict(segmenter, path, written, output))
-        except (tf.errors.ResourceExhaustedError, MemoryError):
-            failures.append(f"{shown(path)}: too large for this machine's memory.")
-        except (OSError, ValueError) as error:
-            failures.append(f"{shown(path)}: {_reason(error)}.")
-    write_shares(output.folder, rows, segmenter.labels)
+            for path, written in zip(tqdm(paths, unit="input", disable=None), outputs):
+                predict = predict_video if is_video(path) else predict_image
+                try:
+                    row = predict(segmenter, path, written, output)
+                    rows[row[0]] = row
+                except (tf.errors.ResourceExhaustedError, MemoryError):
+                    words = "too large for this machine's memory"
+                    failures.append(f"{shown(path)}: {words}.")
+                except (OSError, ValueError) as error:
+                    failures.append(f"{shown(path)}: {_reason(error)}.")
+        finally:  # after Ctrl-C too the rows are those of the files
+            write_shares(output.folder, rows.values(), segmenter.labels)
     return failures
 
 
@@ -292,17 +307,59 @@ def _megapixels(image: np.ndarray) -> str:
     return f"{image.shape[0] * image.shape[1] / 1e6:,.0f} megapixels"
 
 
-def write_shares(folder: str, rows: Sequence[Sequence], labels: Labels) -> None:
+def write_shares(folder: str, rows: Iterable[Sequence], labels: Labels) -> None:
     """Writes <folder>/shares.csv, a row for each image or video.
 
     Raises:
       OSError: it cannot be written.
     """
     os.makedirs(folder, exist_ok=True)
-    with atomic_write(os.path.join(folder, "shares.csv"), newline="") as file:
+    with atomic_write(os.path.join(folder, SHARES_FILE), newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "height", "width", *labels.class_names])
+        writer.writerow(_shares_header(labels))
         writer.writerows(rows)
+
+
+def read_shares(folder: str, labels: Labels) -> dict[str, list]:
+    """Reads what earlier predictions left in a folder.
+
+    Returns:
+      {name of the input: its row} of shares.csv, {} where there is none.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is of other classes, and so are the class maps beside it.
+    """
+    path = os.path.join(folder, SHARES_FILE)
+    if not os.path.isfile(path):
+        return {}
+    header = _shares_header(labels)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            found, *rows = list(csv.reader(file)) or [[]]
+    except (csv.Error, UnicodeDecodeError):
+        found, rows = [], []
+    if found != header or any(len(row) != len(header) for row in rows):
+        raise ValueError(
+            f"{folder} holds predictions of other classes: {path} has the columns "
+            f"{', '.join(found)[:200]}; these are {', '.join(header)[:200]}. Give "
+            "another --output, or remove that folder."
+        )
+    return {row[0]: row for row in rows}
+
+
+def _is_replaced(earlier: str, names: Sequence[str]) -> bool:
+    """Says whether an earlier input has one of the names of outputs."""
+    known = {name.lower() for name in names}
+    for path in (earlier, os.path.splitext(earlier)[0]):
+        parts = path.lower().split(os.sep)
+        if any(os.sep.join(parts[start:]) in known for start in range(len(parts))):
+            return True
+    return False
+
+
+def _shares_header(labels: Labels) -> list[str]:
+    return ["image", "height", "width", *labels.class_names]
 
 
 def _reason(error: Exception) -> str:
