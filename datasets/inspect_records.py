@@ -33,6 +33,7 @@ from deeplab_tf.data.inspection.output_files import write_inspection
 from deeplab_tf.data.inspection.report import report
 from deeplab_tf.data.inspection.summary import summarize
 from deeplab_tf.data.records.info import read_info
+from deeplab_tf.strangers_words import printable
 
 
 def inspect(
@@ -74,7 +75,7 @@ def inspect(
         facts[split] = read_split(data_dir, split, info, samples, progress)
     seconds = time.perf_counter() - start
     summary = summarize(data_dir, info, facts)
-    print(report(summary))
+    print(printable(report(summary)))
     count = sum(len(split.images) for split in facts.values())
     print(
         f"\nRead {count:,} images in {seconds:.1f} s, {count / seconds:.0f} a second."
@@ -123,9 +124,9 @@ def main(arguments: Sequence[str]) -> None:
             args.all_classes,
         )
     except (OSError, ValueError, tf.errors.OpError) as error:
-        sys.exit(f"Error: {as_typed(str(error))}")
+        sys.exit(f"Error: {printable(as_typed(str(error)))}")
     if summary["disagreements"]:
-        sys.exit("Error: " + "\n".join(summary["disagreements"]))
+        sys.exit("Error: " + printable("\n".join(summary["disagreements"])))
 
 
 def run() -> None:

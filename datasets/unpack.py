@@ -10,59 +10,117 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
-from PIL import Image
 
 from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.files import open_image
 from deeplab_tf.data.records.info import read_info
-from deeplab_tf.data.records.tfrecord import FILENAME, FORMAT, IMAGE, LABEL, shard_paths
+from deeplab_tf.data.records.tfrecord import FILENAME, IMAGE, LABEL, shard_paths
+from deeplab_tf.files import atomic_write
+from deeplab_tf.strangers_words import leads_out, printable
 
 
 def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None) -> int:
     """Writes the first `limit` examples of a split, or all; returns how many.
 
+    Each file is there whole or not at all, and none outside `output_dir`.
+
     Raises:
       FileNotFoundError: no such records.
-      ValueError: info.json is damaged.
+      ValueError: info.json or a record is damaged, or a record's name leads out of
+        the folder or comes twice.
+      OSError: a file cannot be written.
     """
-    import tensorflow as tf
+    from deeplab_tf.data.reading.bad_records import bad_records_named
+    from deeplab_tf.data.records.frames import read_shards
 
     info = read_info(data_dir)
     palette = [value for color in info.colormap for value in color]
     # All 256 entries: Pillow cuts ids down to the bits that a shorter palette needs.
     palette += IGNORE_COLOR * (256 - info.num_classes)
-    records = tf.data.TFRecordDataset(shard_paths(data_dir, split))
-    count = 0
-    for record in records.take(-1 if limit is None else limit):
-        example = tf.train.Example.FromString(record.numpy())
-        feature = {
-            key: value.bytes_list.value[0]
-            for key, value in example.features.feature.items()
-            if value.bytes_list.value
-        }
-        _write_pair(feature, output_dir, palette)
-        count += 1
-    return count
+    records = read_shards(shard_paths(data_dir, split))
+    names: set[str] = set()
+    with bad_records_named(data_dir, [split]):
+        for record in records.take(-1 if limit is None else limit):
+            place = f"Record {len(names)} of split {split} in {data_dir}"
+            feature = _features(record.numpy(), place)
+            name = feature.get(FILENAME, b"").decode("utf-8", "surrogateescape")
+            name = name or f"{len(names):06d}"
+            _check_name(name, names, place)
+            names.add(name)
+            _write_pair(name, feature, output_dir, palette, place)
+    return len(names)
+
+
+def _features(record: bytes, place: str) -> dict[str, bytes]:
+    """Returns the features of a record that are bytes.
+
+    Raises:
+      ValueError: it is no example, or lacks image or label.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        example = tf.train.Example.FromString(record)
+    except DecodeError as error:
+        raise ValueError(f"{place} is no tf.train.Example.") from error
+    feature = {
+        key: value.bytes_list.value[0]
+        for key, value in example.features.feature.items()
+        if value.bytes_list.value
+    }
+    missing = [key for key in (IMAGE, LABEL) if key not in feature]
+    if missing:
+        raise ValueError(f"{place} has no {', '.join(missing)}.")
+    return feature
+
+
+def _check_name(name: str, names: Collection[str], place: str) -> None:
+    if leads_out(name):
+        raise ValueError(
+            f"{place} is named {printable(name)}, which leads out of --output_dir. "
+            "Such records are broken or malicious; what came before it was written."
+        )
+    if name in names:
+        raise ValueError(
+            f"{place} is named {printable(name)}, as one before it is, whose files it "
+            "would replace. Build the data set again with names that differ."
+        )
 
 
 def _write_pair(
-    feature: Mapping[str, bytes], output_dir: str, palette: Sequence[int]
+    name: str,
+    feature: Mapping[str, bytes],
+    output_dir: str,
+    palette: Sequence[int],
+    place: str,
 ) -> None:
-    name = feature[FILENAME].decode()
-    suffix = {"jpeg": ".jpg"}.get(feature[FORMAT].decode(), ".png")
-    image_path = Path(output_dir, "images", name + suffix)
-    label_path = Path(output_dir, "labels", name + ".png")
-    for path in (image_path, label_path):
-        os.makedirs(path.parent, exist_ok=True)
-    image_path.write_bytes(feature[IMAGE])
-    label = Image.open(io.BytesIO(feature[LABEL]))
+    suffix = ".jpg" if feature[IMAGE].startswith(b"\xff\xd8") else ".png"
+    label = open_image(feature[LABEL], f"{place}: its label")
+    if label.mode not in ("L", "P"):
+        raise ValueError(f"{place} has a label of colours (Pillow mode {label.mode}).")
     label.putpalette(palette)
-    label.save(label_path)
+    encoded = io.BytesIO()
+    label.save(encoded, "PNG")
+    parts = {"images": (suffix, feature[IMAGE]), "labels": (".png", encoded.getvalue())}
+    for folder, (ending, data) in parts.items():
+        path = Path(output_dir, folder, name + ending)
+        os.makedirs(path.parent, exist_ok=True)
+        _check_links(path.parent, Path(output_dir, folder))
+        with atomic_write(path, "wb") as file:
+            file.write(data)
+
+
+def _check_links(parent: Path, folder: Path) -> None:
+    """Refuses a folder inside the output that is a link to elsewhere."""
+    if not parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{parent} is a link that leads out of {folder}.")
 
 
 def define_flags() -> None:
@@ -80,7 +138,7 @@ def main() -> None:
     args = flags.FLAGS
     try:
         count = unpack(args.data_dir, args.split, args.output_dir, args.limit)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(str(error)) from error
     print(f"Wrote {count} pairs to {args.output_dir}")
 

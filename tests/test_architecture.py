@@ -23,6 +23,7 @@ ROOMS = {
     "labels": (1, ("class_tables", "colors")),
     "moved": (1, ()),
     "registration": (1, ()),
+    "strangers_words": (1, ()),
     "version": (1, ()),
     "config": (2, ()),
     "networks": (2, ()),

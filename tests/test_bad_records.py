@@ -16,7 +16,7 @@ from deeplab_tf.data.reading.bad_records import (
     bad_records_named,
     scan_split,
 )
-from deeplab_tf.data.records.frames import checksum_holds, crc32c
+from deeplab_tf.data.records.frames import checksum_holds, count_records, crc32c
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import (
     IMAGE,
@@ -195,6 +195,40 @@ def test_damaged_frames_are_named(tmp_path):
         "  there should be 12 records, by info.json: shards were cut short or "
         "exchanged",
     ]
+
+
+def header(size: int) -> bytes:
+    """A frame's length with its right checksum."""
+    length = struct.pack("<Q", size)
+    crc = crc32c(length)
+    return length + struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32)
+
+
+@pytest.mark.parametrize("size", [2**33, 2**40, 2**63, 2**64 - 1])
+def test_a_length_beyond_the_file_is_named_and_ends_no_process(tmp_path, size):
+    """TensorFlow would take memory for it, and end by SIGSEGV."""
+    folder = write_data(tmp_path)
+    path = shard_of_train(tmp_path, 1)
+    start, _ = frames_of(path)[2]
+    content = path.read_bytes()
+    path.write_bytes(content[: start - 12] + header(size) + content[start:])
+    for read in (lambda: batches(train(folder), 4), lambda: count_records([str(path)])):
+        with pytest.raises(BadRecords, match="00001-of-00003.* record 2: .* cut short"):
+            with bad_records_named(folder, ["train"]):
+                read()
+    selection = select(folder, good_frames=scan_split(folder, "train").good_frames)
+    assert len(batches(train(selection), 4)) == 4
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 11, 12, 15])
+def test_a_shard_cut_in_a_header_is_named(tmp_path, kept):
+    folder = write_data(tmp_path)
+    path = shard_of_train(tmp_path, 1)
+    start, _ = frames_of(path)[2]
+    path.write_bytes(path.read_bytes()[: start - 12 + kept])
+    bad = [str(bad) for bad in scan_split(folder, "train").bad]
+    sentence = "record 2: the shard is cut short here, after "
+    assert len(bad) == (kept > 0) and all(sentence in each for each in bad)
 
 
 def frames_of_start(path, index: int) -> int:

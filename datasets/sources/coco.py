@@ -23,6 +23,7 @@ from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
 from deeplab_tf.data.records.info import IGNORE_LABEL
+from deeplab_tf.strangers_words import name_below
 
 # Keys that every item of the three lists must have, and their types.
 IMAGE_KEYS = {"id": (int, str), "file_name": str, "height": int, "width": int}
@@ -165,6 +166,26 @@ def read_images(document: Mapping[str, Any], path: Path) -> dict[Any, dict]:
     return images
 
 
+def name_inside(folder: Path, file_name: str, path: Path) -> str:
+    """Returns a `file_name` of a JSON file relative to the folder it is looked up in.
+
+    Args:
+      folder: of the images, or of other files.
+      file_name: as it stands in the file, absolute paths into `folder` too.
+      path: of the JSON file.
+
+    Raises:
+      DatasetError: it leads out of the folder.
+    """
+    try:
+        return name_below(folder, file_name)
+    except ValueError as error:
+        raise DatasetError(
+            f"{path}: {error}. Where such images are meant, give a folder that holds "
+            "all of them."
+        ) from error
+
+
 def read_categories(document: Mapping[str, Any], path: Path) -> dict[int, dict]:
     """Returns id -> category, in the order of ids.
 
@@ -295,13 +316,14 @@ def list_samples(
     folder = Path(images_dir).expanduser()
     samples = []
     for image_id, image in instances.images.items():
+        name = name_inside(folder, image["file_name"], instances.path)
         annotations = instances.annotations.get(image_id, ())
         if skip_empty and not annotations:
             continue
         samples.append(
             pairs.Sample(
-                sample_name(image["file_name"]),
-                str(folder / image_path(image["file_name"])),
+                sample_name(name),
+                str(folder / name),
                 label_text(image, annotations, class_ids, ignore_crowd),
             )
         )

@@ -74,13 +74,14 @@ def list_samples(input_dir: Path, path: Path) -> list[pairs.Sample]:
                 f"{annotation['file_name']} with image_id {annotation['image_id']!r}"
             )
         text = segments_text(
-            masks_folder / annotation["file_name"],
+            masks_folder
+            / coco.name_inside(masks_folder, annotation["file_name"], path),
             annotation["segments_info"],
             class_ids,
         )
-        name = coco.sample_name(image["file_name"])
-        image_path = images_folder / coco.image_path(image["file_name"])
-        samples.append(pairs.Sample(name, str(image_path), text))
+        image_name = coco.name_inside(images_folder, image["file_name"], path)
+        image_path = str(images_folder / image_name)
+        samples.append(pairs.Sample(coco.sample_name(image_name), image_path, text))
     return samples
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.evaluation import boundaries, intervals, metrics
 from deeplab_tf.files import atomic_write
+from deeplab_tf.strangers_words import table_cell
 
 MEAN_RULE = (
     "Classes that occur neither in the labels nor in the predictions are left out of "
@@ -374,7 +375,7 @@ def table_text(results: dict) -> str:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     for name, row in results["per_class"].items():
-        writer.writerow({"class": name, **row})
+        writer.writerow({"class": table_cell(name), **row})
     return text.getvalue()
 
 

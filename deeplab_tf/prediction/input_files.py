@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from deeplab_tf.pictures import videos
+from deeplab_tf.strangers_words import printable
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".bmp"),
@@ -133,5 +134,4 @@ def output_names(paths: Sequence[str]) -> list[str]:
 
 def shown(path: str) -> str:
     """Returns a file name on one line, in characters that can be printed."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(path).replace("\n", r"\n")

@@ -20,6 +20,7 @@ from deeplab_tf.pictures import videos, visualize
 from deeplab_tf.pictures.images import MAX_PIXELS, read_image
 from deeplab_tf.prediction.input_files import KINDS, is_video, output_names, shown
 from deeplab_tf.prediction.submissions import SUBMISSIONS
+from deeplab_tf.strangers_words import table_cell
 
 # Larger images are predicted in windows, and their overlays are drawn reduced.
 LARGE_PIXELS = 16_000_000
@@ -291,7 +292,7 @@ def draw_frame(
 def shares_row(path: str, shape: Sequence[int], counts, labels: Labels) -> list:
     """Returns [name, height, width, share of each class in 0..1]."""
     shares = counts[: len(labels.class_names)] / counts.sum()
-    return [shown(path), *shape, *(f"{share:.6f}" for share in shares)]
+    return [table_cell(shown(path)), *shape, *(f"{share:.6f}" for share in shares)]
 
 
 def _check_frame(frame: np.ndarray) -> None:
@@ -359,7 +360,7 @@ def _is_replaced(earlier: str, names: Sequence[str]) -> bool:
 
 
 def _shares_header(labels: Labels) -> list[str]:
-    return ["image", "height", "width", *labels.class_names]
+    return ["image", "height", "width", *map(table_cell, labels.class_names)]
 
 
 def _reason(error: Exception) -> str:

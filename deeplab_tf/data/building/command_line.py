@@ -33,6 +33,7 @@ from deeplab_tf.command_names import as_typed, run_with_flags
 from deeplab_tf.data.building import beam
 from deeplab_tf.data.building.dataset import LOCAL
 from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.strangers_words import printable
 
 # Flags that are defined here are the caller's: --help lists them among its own.
 flags.disclaim_key_flags()
@@ -92,7 +93,7 @@ def run_builder(
         try:
             main()
         except DatasetError as error:
-            sys.exit(f"Error: {as_typed(str(error))}")
+            sys.exit(f"Error: {printable(as_typed(str(error)))}")
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     run_with_flags(define_builder_flags, checked_main)

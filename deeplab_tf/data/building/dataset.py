@@ -55,6 +55,7 @@ from deeplab_tf.data.building.shards import (
 )
 from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
 from deeplab_tf.data.records.info import INFO_FILE, DatasetInfo
+from deeplab_tf.strangers_words import first_ten, printable
 
 LOCAL = "local"
 
@@ -80,7 +81,7 @@ def _check_request(
         if repeated:
             raise DatasetError(
                 f"Expected each name once in split {split}. Received more than once: "
-                f"{', '.join(repeated)}"
+                f"{', '.join(first_ten(repeated))}"
             )
 
 
@@ -125,12 +126,12 @@ def _advice(shards: Sequence[Shard], folder: str, keep_offenders: bool):
 
 
 def _report_offenders(reports: Sequence[ShardReport], skip_bad: bool) -> None:
-    """Prints the pairs that were left out, or raises DatasetError with all of them."""
+    """Prints the pairs that were left out, or raises DatasetError with them: ten."""
     offenders = [line for report in reports for line in report.offenders]
     if not offenders:
         return
     total = len(offenders) + sum(report.num_examples for report in reports)
-    listing = "\n  ".join(offenders)
+    listing = printable("\n  ".join(first_ten(offenders)))
     if not skip_bad:
         raise DatasetError(
             f"{len(offenders)} of {total} pairs cannot be used:\n  {listing}\n"
@@ -196,8 +197,8 @@ def build_dataset(
       `info` with the splits and pixel counts that were written.
 
     Raises:
-      DatasetError: with every bad pair by name; or `output_dir` exists; or a split is
-        empty or has a name twice; or the disk is full; or Beam failed.
+      DatasetError: with the first ten bad pairs by name; or `output_dir` exists; or a
+        split is empty or has a name twice; or the disk is full; or Beam failed.
     """
     import tensorflow as tf
 

@@ -14,13 +14,14 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import is_disk_full
+from deeplab_tf.strangers_words import leads_out
 
 # What zipfile, tarfile and gzip raise for damage, encryption and unknown methods.
 DAMAGE = (
@@ -79,13 +80,12 @@ def relative_name(name: str, path: Path) -> str:
     Raises:
       DatasetError: it leads out of the folder, here or on Windows.
     """
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    if posix.root or windows.root or windows.drive or ".." in windows.parts:
+    if leads_out(name):
         raise DatasetError(
             f"{path} names a file outside the folder it is unpacked to: {name}. Such "
             "an archive is broken or malicious; nothing of it was kept."
         )
-    return str(posix)
+    return str(PurePosixPath(name))
 
 
 def _write(entry: _Entry, target: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
+from deeplab_tf.strangers_words import leads_out, printable
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 LIST_NAMES = ("train", "trainval", "val", "test")
@@ -101,9 +102,18 @@ def list_samples(
 
 
 def read_names(list_path: Path) -> list[str]:
-    """Returns the stems that a text file lists, one a line, with or without suffix."""
+    """Returns the stems that a text file lists, one a line, with or without suffix.
+
+    Raises:
+      DatasetError: the file is absent or empty, or a name leads out of its folder.
+    """
     names = []
     for line in files.read_list(list_path):
+        if leads_out(line):
+            raise DatasetError(
+                f"Expected names of files in {list_path}. Received: "
+                f"{printable(line)}, which leads out of the folder of images"
+            )
         suffix = Path(line).suffix
         known = suffix.lower() in IMAGE_SUFFIXES
         names.append(line[: -len(suffix)] if known else line)

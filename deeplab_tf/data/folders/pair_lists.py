@@ -22,6 +22,7 @@ from typing import NamedTuple
 from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.folder_splits import Splits, split_by_fraction
+from deeplab_tf.strangers_words import first_ten, name_below
 
 COLUMNS = ("image", "label", "split")
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -105,9 +106,24 @@ def _names(rows: Sequence[_Row]) -> list[str]:
     if repeated:
         raise DatasetError(
             "Expected images that differ in more than their suffix. Received twice: "
-            f"{', '.join(repeated)}"
+            f"{', '.join(first_ten(repeated))}"
         )
     return names
+
+
+def _path_in(folder: Path, name: str, place: str) -> str:
+    """Returns the path of a file that a list names.
+
+    Raises:
+      DatasetError: it is not in the folder: a list of others may name any file.
+    """
+    try:
+        return str(folder / name_below(folder, name))
+    except ValueError as error:
+        raise DatasetError(
+            f"{error} ({place}). Where that is meant, say which folder holds all of "
+            f"them and is where paths start: --input_dir={folder.absolute().anchor}"
+        ) from error
 
 
 def read_lists(
@@ -129,14 +145,16 @@ def read_lists(
 
     Raises:
       DatasetError: a list is absent, empty or has other columns, cells are missing,
-        or an image comes twice.
+        a path leads out of `root`, or an image comes twice.
     """
     rows = []
     for path in (Path(path).expanduser() for path in list_paths):
         folder = path.parent if root is None else Path(root).expanduser()
         for row in _read_rows(path):
             split = row.split or (path.stem if len(list_paths) > 1 else "")
-            image, label = str(folder / row.image), str(folder / row.label)
+            image, label = (
+                _path_in(folder, name, row.place) for name in (row.image, row.label)
+            )
             rows.append(_Row(image, label, split, row.place))
     _check_rows(rows)
     samples = [

@@ -35,6 +35,7 @@ from deeplab_tf.data.records.tfrecord import (
     parse_label,
     shard_paths,
 )
+from deeplab_tf.strangers_words import first_ten, printable
 
 NUM_NAMED = 10
 
@@ -68,7 +69,9 @@ class BadRecord:
     problem: str
 
     def __str__(self):
-        name = f" ({self.filename})" if self.filename else ""
+        # On one line, whatever the record holds.
+        name = printable(self.filename).replace("\n", " ")
+        name = f" ({name})" if name else ""
         shard = os.path.basename(self.path)
         return f"{shard} record {self.index}{name}: {self.problem}"
 
@@ -103,9 +106,7 @@ class Scan:
         where = f"split {self.split} of {self.data_dir}"
         if self.is_whole:
             return f"All {total} records in {where} are good."
-        lines = [*map(str, self.bad[:NUM_NAMED])]
-        if len(self.bad) > NUM_NAMED:
-            lines.append(f"and {len(self.bad) - NUM_NAMED} more")
+        lines = first_ten([*map(str, self.bad)])
         if total < self.num_expected:
             lines.append(
                 f"there should be {self.num_expected} records, by info.json: shards "

@@ -2,13 +2,17 @@
 
 A shard is a row of frames: the length of a record (uint64, little endian), a masked
 CRC-32C of it, the record, a masked CRC-32C of that (TensorFlow's record_writer.h).
-TensorFlow's own reader ends at the first frame that is damaged.
+TensorFlow's own reader ends at the first frame that is damaged, and takes memory for
+whatever a length says, even if that ends the process: `check_lengths` goes before it.
 """
 
 # TensorFlow is imported by the functions that need it, as in `tfrecord`.
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -94,7 +98,8 @@ class Frame:
 
 def _parse_header(index: int, start: int, header: bytes, file_size: int) -> Frame:
     """Makes the frame of a record that starts after `header`, at `start`."""
-    rest = max(file_size - start, 0)
+    start = min(start, file_size)  # of a header that is cut
+    rest = file_size - start
     size = int.from_bytes(header[:8], "little")
     whole = len(header) == HEADER_BYTES
     if whole and not checksum_holds(header[:8], header[8:]):
@@ -133,7 +138,64 @@ def read_frames(path: str, file_size: int) -> list[Frame]:
     return frames
 
 
+@functools.lru_cache(maxsize=100_000)
+def _longer_than_file(path: str, size: int, modified: int) -> str:
+    """Says which record of a local file claims more bytes than follow; "" for none."""
+    with open(path, "rb", buffering=0) as file:
+        place = index = 0
+        while place + HEADER_BYTES <= size:
+            header = file.read(HEADER_BYTES)
+            claimed = int.from_bytes(header[:8], "little")
+            # TensorFlow refuses a damaged length itself, before it takes memory.
+            if claimed > size - place and checksum_holds(header[:8], header[8:]):
+                return f"record {index} of {path} claims {claimed} bytes of {size}"
+            place += HEADER_BYTES + claimed + FOOTER_BYTES
+            if place < size:
+                file.seek(place)
+            index += 1
+    return ""
+
+
+def check_lengths(path: str) -> None:
+    """Refuses a shard with a record that is longer than its file.
+
+    Reads the lengths alone, some microseconds each, and a shard that did not change
+    once. Files that TensorFlow reads from elsewhere (gs://) pass: each length would
+    be a request.
+
+    Raises:
+      tf.errors.DataLossError: names the record.
+    """
+    import tensorflow as tf
+
+    if "://" in path:
+        return
+    with contextlib.suppress(OSError):  # TensorFlow says what cannot be read.
+        status = os.stat(path)
+        problem = _longer_than_file(path, status.st_size, status.st_mtime_ns)
+        if problem:
+            raise tf.errors.DataLossError(None, None, problem)
+
+
 # --- Reading shards ------------------------------------------------------------------
+
+
+def _read_whole(path: tf.Tensor) -> tf.data.Dataset:
+    """Returns the serialized records of a shard, or of none; paths string [] or [n]."""
+    import tensorflow as tf
+
+    def check(paths):
+        try:
+            for path in np.atleast_1d(paths):
+                check_lengths(os.fsdecode(path))
+        except tf.errors.DataLossError as error:
+            raise ValueError(error.message) from error  # what graphs pass on
+        return paths
+
+    # When a shard is opened, not when a run starts: only then its pages are wanted.
+    checked = tf.numpy_function(check, [path], tf.string)
+    checked.set_shape(path.shape)
+    return tf.data.TFRecordDataset(checked)
 
 
 def shard_reader(
@@ -155,7 +217,7 @@ def shard_reader(
     import tensorflow as tf
 
     if not good_frames:
-        return tf.data.TFRecordDataset
+        return _read_whole
     damaged = tf.constant(list(good_frames))
     ends = np.cumsum([len(frames) for frames in good_frames.values()], dtype=np.int64)
     bounds = tf.constant(np.insert(ends, 0, 0))
@@ -173,7 +235,7 @@ def shard_reader(
                 path, frame[1], header_bytes=frame[0], footer_bytes=frame[2]
             )
         )
-        return tf.data.TFRecordDataset(whole).concatenate(by_place)
+        return _read_whole(whole).concatenate(by_place)
 
     return read
 
@@ -189,8 +251,6 @@ def read_shards(
     """
     import tensorflow as tf
 
-    if not good_frames:
-        return tf.data.TFRecordDataset(paths)
     return tf.data.Dataset.from_tensor_slices(paths).flat_map(shard_reader(good_frames))
 
 
@@ -198,12 +258,18 @@ def count_records(paths: list[str], good_frames: GoodFrames | None = None) -> in
     """Counts the records of TFRecord files by reading them, without decoding.
 
     Those of damaged shards, see `shard_reader`, are counted already.
+
+    Raises:
+      tf.errors.DataLossError: a frame is damaged, or see `check_lengths`.
     """
     import tensorflow as tf
 
     damaged = good_frames or {}
     counted = sum(len(damaged[path]) for path in paths if path in damaged)
-    whole = tf.constant([path for path in paths if path not in damaged], tf.string)
+    whole = [path for path in paths if path not in damaged]
+    for path in whole:
+        check_lengths(path)
+    whole = tf.constant(whole, tf.string)
     records = tf.data.TFRecordDataset(whole, num_parallel_reads=tf.data.AUTOTUNE)
     zero = tf.constant(0, tf.int64)
     return counted + int(records.reduce(zero, lambda count, _: count + 1))

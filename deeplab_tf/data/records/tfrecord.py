@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf.command_names import call_of
+from deeplab_tf.strangers_words import first_ten
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -229,10 +230,11 @@ def shard_paths(data_dir: str, split: str) -> list[str]:
     count = int(found[0][-len("00000.tfrecord") : -len(".tfrecord")])
     expected = [shard_name(split, index, count) for index in range(count)]
     if found != expected:
-        absent = ", ".join(name for name in expected if name not in found) or "none"
+        absent = [name for name in expected if name not in found]
         raise FileNotFoundError(
             f"Expected {count} shards of split {split} in {data_dir}. "
-            f"Received: {', '.join(found)}; missing: {absent}. Put them back, or build "
-            "the data set again."
+            f"Received: {', '.join(first_ten(found))}; missing: "
+            f"{', '.join(first_ten(absent)) or 'none'}. Put them back, or build the "
+            "data set again."
         )
     return [os.path.join(data_dir, name) for name in found]
