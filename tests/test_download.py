@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import errno
 import hashlib
@@ -130,18 +131,22 @@ def test_changed_file_starts_anew(server, tmp_path):
     assert server.requests[1][1]["If-Range"] == '"old"'
 
 
-def test_changed_file_is_noticed_where_the_server_ignores_if_range(
-    server, tmp_path, monkeypatch
-):
-    old = CONTENT[::-1]
-    server.script = [Reply(content=old, etag='"old"', cut=100_000), Reply()]
-    # The server gets no If-Range, and answers 206 for the new file.
+def ignore_if_range(monkeypatch):
+    """The server gets no If-Range, and answers 206 for another file."""
     add_header = fetching.urllib.request.Request.add_header
     monkeypatch.setattr(
         fetching.urllib.request.Request,
         "add_header",
         lambda self, key, value: key == "If-Range" or add_header(self, key, value),
     )
+
+
+def test_changed_file_is_noticed_where_the_server_ignores_if_range(
+    server, tmp_path, monkeypatch
+):
+    old = CONTENT[::-1]
+    server.script = [Reply(content=old, etag='"old"', cut=100_000), Reply()]
+    ignore_if_range(monkeypatch)
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.ranges() == [None, "bytes=100000-", None]
 
@@ -341,6 +346,90 @@ def test_disk_that_fills_up_keeps_what_has_come(server, tmp_path, monkeypatch):
     monkeypatch.delattr(fetching, "open")
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.ranges() == [None, "bytes=50000-"]
+
+
+# --- Servers that are not to be trusted -----------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["ftp://h/x.zip", "file:///etc/x", "gopher://h/x"])
+def test_redirects_leave_the_web_for_nothing(server, tmp_path, address):
+    server.script = [Reply(status=302, location=address)]
+    with pytest.raises(DatasetError, match=f"redirects to {address}|in a circle"):
+        fetch(server, tmp_path)
+    assert len(server.requests) == 1 and names(tmp_path) == []
+
+
+def test_a_password_is_sent_to_its_server_alone_and_never_shown(
+    server, tmp_path, capsys
+):
+    with serving() as other:
+        server.script = [
+            Reply(status=503),
+            Reply(status=302, location=f"{other.address}/file.zip"),
+        ]
+        other.script = [Reply(status=404)]
+        mirror = server.address.replace("//", "//me:s%3Acret@")
+        with pytest.raises(DatasetError) as error:
+            fetch(server, tmp_path, mirror=mirror)
+    expected = f"Basic {base64.b64encode(b'me:s:cret').decode()}"
+    assert [headers["Authorization"] for _, headers in server.requests] == [
+        expected
+    ] * 2
+    assert "Authorization" not in other.requests[0][1]
+    shown = capsys.readouterr().out + str(error.value)
+    assert "cret" not in shown and f"Downloading {server.address}/file.zip" in shown
+
+
+@pytest.mark.parametrize("status", [404, 503, 400])
+def test_words_of_servers_do_not_reach_the_terminal(server, tmp_path, capsys, status):
+    server.script = [Reply(status=status, reason="No\x1b[2J\x1b]0;x\x07")]
+    with pytest.raises(DatasetError) as error:
+        fetch(server, tmp_path)
+    assert "\x1b" not in capsys.readouterr().out + str(error.value)
+
+
+def test_more_than_the_known_size_is_cut_off(server, tmp_path):
+    server.script = [Reply(content=CONTENT * 20, has_length=False)]
+    with pytest.raises(DatasetError, match="Expected 300000 bytes of file.zip. .*more"):
+        fetch(server, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_more_than_any_file_is_cut_off(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "MAX_UNKNOWN_BYTES", 100_000)
+    server.script = [Reply(chunked=True)]
+    with pytest.raises(DatasetError, match="Expected 100000 bytes"):
+        fetch(server, tmp_path, archive_of(server, size=None, checksum=None))
+    assert names(tmp_path) == []
+
+
+def test_nothing_that_could_be_short_is_taken(server, tmp_path):
+    server.script = [Reply(has_length=False, cut=200_000)]
+    with pytest.raises(DatasetError, match="nobody could tell whether all of it came"):
+        fetch(server, tmp_path, archive_of(server, size=None, checksum=None))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"etag": ""},
+        {"etag": 'W/"first"'},
+        {"span_total": 300_001},
+        {"shift": 1},
+    ],
+)
+def test_two_files_do_not_become_one(server, tmp_path, second, monkeypatch):
+    """Without a checksum the server must say that it still has the same file."""
+    ignore_if_range(monkeypatch)
+    archive = archive_of(server, checksum=None)
+    server.script = [
+        Reply(content=CONTENT[::-1], cut=100_000),
+        Reply(**second),
+        Reply(),
+    ]
+    assert fetch(server, tmp_path, archive).read_bytes() == CONTENT
+    assert server.ranges() == [None, "bytes=100000-", None]
 
 
 # --- Several processes ---------------------------------------------------------------

@@ -115,6 +115,54 @@ def test_archive_without_a_member(tmp_path):
     assert names(tmp_path) == ["file.zip"]
 
 
+def sparse_tar(size: int) -> bytes:
+    """A tar of a file that claims `size` bytes of nothing, as GNU tar writes it."""
+    info = tarfile.TarInfo("data/holes")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, 0)
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(1024)
+
+
+BOMBS = {
+    "sparse.tar": (sparse_tar(2**32 - 1), "has a sparse file, link or device"),
+    "zeros.zip": (zip_bytes({"data/x": bytes(3 << 20)}), "would become more than"),
+    "zeros.tgz": (tar_bytes({"data/x": bytes(3 << 20)}), "would become more than"),
+    # Not wanted, but on the way to what is.
+    "before.tgz": (
+        tar_bytes({"a": bytes(3 << 20), **FILES}),
+        "would become more than",
+    ),
+    "many.zip": (
+        zip_bytes({f"data/{i}": bytes(100_000) for i in range(30)}),
+        "would become more than",
+    ),
+    "nested.zip": (
+        zip_bytes({"data/in.zip": zip_bytes({"x": bytes(3 << 20)})}),
+        "would become more than",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_archives_grow_to_a_bound(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(extraction, "FREE_BYTES", 1 << 20)
+    data, sentence = BOMBS[name]
+    inner = ("data/in.zip",) if name == "nested.zip" else ()
+    with pytest.raises(DatasetError, match=sentence):
+        unpack(tmp_path, data, name, inner=inner)
+    assert names(tmp_path) == [name]
+
+
+def test_too_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "MAX_ENTRIES", 2)
+    with pytest.raises(DatasetError, match="or 2 files"):
+        unpack(tmp_path, zip_bytes({f"data/{i}": b"" for i in range(9)}))
+
+
 def test_full_disk_while_unpacking(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -31,10 +31,12 @@ class Reply:
       last_modified: likewise.
       shift: by how much a 206 begins elsewhere than it was asked to; None leaves
         Content-Range out.
+      span_total: size of the file that a 206 tells, if another than it is.
       content: of the file.
       location: where a redirect leads.
       content_type: of the answer.
       has_length: whether it says how long the body is.
+      reason: phrase of `status`.
       chunked: whether the body comes in chunks of 1,000 bytes, as HTTP 1.1 has them.
     """
 
@@ -45,11 +47,13 @@ class Reply:
     etag: str = '"first"'
     last_modified: str = ""
     shift: int | None = 0
+    span_total: int | None = None
     content: bytes = CONTENT
     location: str = ""
     content_type: str = "application/zip"
     has_length: bool = True
     chunked: bool = False
+    reason: str | None = None
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if name in server.files:
             reply = Reply(content=server.files[name])
         if reply.status:
-            self.send_response(reply.status)
+            self.send_response(reply.status, reply.reason)
             if reply.location:
                 self.send_header("Location", reply.location)
             self.send_header("Content-Length", "0")
@@ -90,7 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             self.send_response(206)
             if reply.shift is not None:
-                span = f"{start}-{len(content) - 1}/{len(content)}"
+                span = f"{start}-{len(content) - 1}/{reply.span_total or len(content)}"
                 self.send_header("Content-Range", f"bytes {span}")
         else:
             self.send_response(200)
@@ -159,7 +163,7 @@ def zip_bytes(files, kinds=None) -> bytes:
         for name, content in files.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = (kinds or {}).get(name, 0) << 16
-            archive.writestr(info, content)
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 

@@ -58,7 +58,7 @@ def _mirror() -> str:
     if mirror and not mirror.startswith(("http://", "https://")):
         raise DatasetError(
             "Expected --download_mirror to start with http:// or https://. Received: "
-            f"{mirror}"
+            f"{mirror.rpartition('@')[2]}"
         )
     return mirror
 

@@ -1,7 +1,8 @@
 """Unpacks zip and tar files that came from elsewhere, wholly or not at all.
 
 Nothing in an archive can write outside the folder it is unpacked to: absolute names,
-names with `..` and links are refused, and nothing but bytes is taken over.
+names with `..` and links are refused, and nothing but bytes is taken over. An archive
+that would become far larger than it is, as none of images does, is refused too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import is_disk_full
-from deeplab_tf.strangers_words import leads_out
+from deeplab_tf.strangers_words import leads_out, printable
 
 # What zipfile, tarfile and gzip raise for damage, encryption and unknown methods.
 DAMAGE = (
@@ -33,16 +34,25 @@ DAMAGE = (
     RuntimeError,
 )
 CHUNK_BYTES = 1 << 20
+# What an archive may become: lists of polygons shrink to a tenth, images hardly.
+MAX_RATIO, FREE_BYTES = 30, 1 << 30
+MAX_ENTRIES = 2_000_000
 
 
 class _Entry(NamedTuple):
-    """One file or folder in an archive; links and devices are neither."""
+    """One file or folder in an archive; links, devices and sparse files are neither.
+
+    Attributes:
+      end: bytes that are unpacked of the archive when it is read, whether it is
+        wanted or not; 0 where others need not be unpacked for it.
+    """
 
     name: str
     is_folder: bool
     is_file: bool
     size: int
     open: Callable[[], BinaryIO]
+    end: int = 0
 
 
 def _zip_entries(path: Path) -> Iterator[_Entry]:
@@ -65,13 +75,14 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
             yield _Entry(
                 info.name,
                 info.isdir(),
-                info.isreg(),
+                info.isreg() and not info.issparse(),
                 info.size,
                 functools.partial(archive.extractfile, info),
+                info.offset_data + (0 if info.issparse() else info.size),
             )
         # gzip compares its checksum when it comes to the end.
         while archive.fileobj.read(CHUNK_BYTES):
-            pass
+            _check_growth(path, archive.fileobj.tell())
 
 
 def relative_name(name: str, path: Path) -> str:
@@ -82,10 +93,31 @@ def relative_name(name: str, path: Path) -> str:
     """
     if leads_out(name):
         raise DatasetError(
-            f"{path} names a file outside the folder it is unpacked to: {name}. Such "
-            "an archive is broken or malicious; nothing of it was kept."
+            f"{path} names a file outside the folder it is unpacked to: "
+            f"{printable(name)}. Such an archive is broken or malicious; nothing of it "
+            "was kept."
         )
     return str(PurePosixPath(name))
+
+
+def _check_growth(path: Path, size: int, count: int = 0) -> None:
+    """Refuses what becomes far more than it is.
+
+    Args:
+      path: of the archive.
+      size: bytes that come of it.
+      count: files and folders, likewise.
+
+    Raises:
+      DatasetError: it is too much.
+    """
+    bound = FREE_BYTES + MAX_RATIO * path.stat().st_size
+    if size > bound or count > MAX_ENTRIES:
+        raise DatasetError(
+            f"{path} has {path.stat().st_size:,} bytes and would become more than "
+            f"{bound:,}, or {MAX_ENTRIES:,} files. Such an archive is broken or "
+            "malicious; nothing of it was kept."
+        )
 
 
 def _write(entry: _Entry, target: Path) -> None:
@@ -105,17 +137,23 @@ def _extract(path: Path, folder: Path, members: Sequence[str]) -> None:
     """Writes those files of an archive to `folder` that are in `members`, or all."""
     prefixes = tuple(f"{member}/" for member in members)
     entries = _zip_entries(path) if path.suffix == ".zip" else _tar_entries(path)
+    size = 0
     # disable=None: no bar where the output is no terminal.
-    for entry in tqdm(entries, path.name, unit=" files", disable=None):
+    for count, entry in enumerate(
+        tqdm(entries, path.name, unit=" files", disable=None)
+    ):
+        _check_growth(path, entry.end, count)
         name = relative_name(entry.name, path)
         if members and name not in members and not name.startswith(prefixes):
             continue
         if entry.is_file:
+            size += entry.size
+            _check_growth(path, size)
             _write(entry, folder / name)
         elif not entry.is_folder:
             raise DatasetError(
-                f"{path} has a link or device: {entry.name}. Expected files and "
-                "folders only; nothing of it was kept."
+                f"{path} has a sparse file, link or device: {printable(entry.name)}. "
+                "Expected files and folders only; nothing of it was kept."
             )
 
 

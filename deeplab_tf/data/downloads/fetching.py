@@ -6,6 +6,7 @@ again, after a kill too; a file gets its name when its size and checksum are rig
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import http.client
 import json
@@ -16,6 +17,7 @@ import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,13 @@ from tqdm import tqdm
 
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import is_disk_full
+from deeplab_tf.data.downloads.addresses import (
+    shown_address,
+    web_opener,
+    without_password,
+)
 from deeplab_tf.data.downloads.archives import Archive
+from deeplab_tf.strangers_words import printable
 
 # Seconds before each new try. As many tries in a row may bring nothing new.
 WAITS = (1, 2, 4, 8, 16, 32, 60)
@@ -33,6 +41,8 @@ CHUNK_BYTES = 1 << 20
 # Errors of servers that pass: too slow, too many requests, and all of 500 and more.
 PASSING_ERRORS = (408, 425, 429)
 RANGE_NOT_SATISFIABLE = 416
+# Of a file whose size nobody tells.
+MAX_UNKNOWN_BYTES = 1 << 35
 
 
 class _BrokenOff(Exception):
@@ -105,23 +115,24 @@ def _validator(headers: http.client.HTTPMessage) -> str:
 
 def _refusal(archive: Archive, address: str, error: urllib.error.HTTPError):
     """Returns the exception for a status other than 200 and 206."""
+    address, reason = shown_address(address), printable(str(error.reason))
     by_hand = (
         f"Get {archive.file_name} by hand (see {archive.page}) and put it into "
         "--download_dir, or give --download_mirror."
     )
     if error.code in PASSING_ERRORS or error.code >= 500:
-        return _BrokenOff(f"the server answers {error.code} {error.reason}")
+        return _BrokenOff(f"the server answers {error.code} {reason}")
     if error.code in (404, 410):
         return DatasetError(f"There is no file {address} any more. {by_hand}")
     if error.code in (401, 403, 407):
         return DatasetError(
-            f"The server or a proxy refuses {address} ({error.code} {error.reason}). "
+            f"The server or a proxy refuses {address} ({error.code} {reason}). "
             f"{by_hand}"
         )
     if 300 <= error.code < 400:
         return DatasetError(f"{address} redirects in a circle. {by_hand}")
     return DatasetError(
-        f"The server answers {error.code} {error.reason} for {address}. {by_hand}"
+        f"The server answers {error.code} {reason} for {address}. {by_hand}"
     )
 
 
@@ -132,13 +143,18 @@ def _open(archive: Archive, address: str, progress: _Progress, timeout: float):
       _BrokenOff: no answer, or one that may be another the next time.
       DatasetError: the answer is no.
     """
-    request = urllib.request.Request(address, headers={"User-Agent": "deeplab_tf"})
+    clean, words = without_password(address)
+    request = urllib.request.Request(clean, headers={"User-Agent": "deeplab_tf"})
+    if words:
+        # Not for the server that a redirect leads to.
+        code = base64.b64encode(urllib.parse.unquote_to_bytes(words)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {code}")
     if progress.size:
         request.add_header("Range", f"bytes={progress.size}-")
         if progress.validator:
             request.add_header("If-Range", progress.validator)
     try:
-        return urllib.request.build_opener().open(request, timeout=timeout)
+        return web_opener().open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == RANGE_NOT_SATISFIABLE and progress.size:
@@ -149,14 +165,23 @@ def _open(archive: Archive, address: str, progress: _Progress, timeout: float):
         reason = error.reason
         lasting = (socket.gaierror, ConnectionRefusedError, ssl.SSLError)
         raise _BrokenOff(
-            f"cannot reach the server ({reason})", isinstance(reason, lasting)
+            f"cannot reach the server ({printable(str(reason))})",
+            isinstance(reason, lasting),
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOff(f"no answer from the server ({error!r})") from error
+        raise _BrokenOff(
+            f"no answer from the server ({printable(repr(error))})"
+        ) from error
 
 
-def _offset_of(response, progress: _Progress) -> int:
+def _offset_of(response, progress: _Progress, has_checksum: bool) -> int:
     """Returns where in the file the body of a response begins.
+
+    Args:
+      response: of the server.
+      progress: what is there.
+      has_checksum: whether a file of two halves would be noticed in the end; where
+        not, the server must say that it still has the same file.
 
     Raises:
       _BrokenOff: not where it should; the next try starts anew.
@@ -164,19 +189,28 @@ def _offset_of(response, progress: _Progress) -> int:
     if response.status != http.client.PARTIAL_CONTENT:
         return 0  # The server knows no ranges, or has another file by now.
     content_range = response.headers.get("Content-Range", "")
-    match = re.match(r"bytes (\d+)-", content_range)
+    match = re.match(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
     new = _validator(response.headers)
-    changed = progress.validator and new and new != progress.validator
+    changed = new != progress.validator and not (has_checksum and not new)
+    if match and progress.total and match[2] not in ("*", str(progress.total)):
+        changed = True
     if changed or not match or int(match[1]) != progress.size:
         progress.remove()
         raise _BrokenOff("the server has another file by now")
     return progress.size
 
 
+def _length(headers) -> int | None:
+    """Returns the bytes that a response says it has, where it says it in digits."""
+    length = headers.get("Content-Length", "").strip()
+    return int(length) if re.fullmatch(r"\d{1,18}", length) else None
+
+
 def _check_offer(
-    archive: Archive, address: str, headers, offset: int, total: int | None, folder
+    archive: Archive, address: str, response, offset: int, total: int | None, folder
 ) -> None:
     """Raises DatasetError where what comes is not the file, or has no room."""
+    headers, address = response.headers, shown_address(address)
     if headers.get_content_type() == "text/html":
         raise DatasetError(
             f"Expected an archive at {address}. Received: a web page, as of a login or "
@@ -186,6 +220,17 @@ def _check_offer(
         raise DatasetError(
             f"Expected {archive.size} bytes of {address}. Received: {total}. The file "
             f"there is another one; see {archive.page}"
+        )
+    if (
+        total is None
+        and not response.chunked
+        and not (archive.size or archive.checksum)
+    ):
+        raise DatasetError(
+            f"The server does not say how long {address} is, and neither size nor "
+            "checksum of it are known: nobody could tell whether all of it came. Get "
+            f"{archive.file_name} by hand (see {archive.page}), put it into "
+            "--download_dir, and compare it with that of others."
         )
     needed, free = (total or 0) - offset, shutil.disk_usage(folder).free
     if needed > free:
@@ -200,15 +245,21 @@ def _read(response) -> bytes:
     try:
         return response.read1(CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOff(f"the connection broke off ({error!r})") from error
+        raise _BrokenOff(
+            f"the connection broke off ({printable(repr(error))})"
+        ) from error
 
 
-def _write(response, offset: int, total: int | None, progress: _Progress) -> None:
+def _write(
+    response, offset: int, total: int | None, limit: int, progress: _Progress
+) -> None:
     """Writes the body of a response to FILE.part, from `offset` on.
 
     Raises:
-      DatasetError: the disk is full; what is written stays.
+      DatasetError: the disk is full, and what is written stays; or there come more
+        than `limit` bytes, and nothing does.
     """
+    size = offset
     try:
         progress.start(offset, _validator(response.headers), total)
         with (
@@ -223,6 +274,9 @@ def _write(response, offset: int, total: int | None, progress: _Progress) -> Non
             ) as bar,
         ):
             while chunk := _read(response):
+                size += len(chunk)
+                if size > limit:
+                    break
                 file.write(chunk)
                 bar.update(len(chunk))
     except OSError as error:
@@ -232,6 +286,12 @@ def _write(response, offset: int, total: int | None, progress: _Progress) -> Non
             f"No space left on the disk of {progress.path}, which keeps what has come. "
             "Make room and run the same command again."
         ) from error
+    if size > limit:
+        progress.remove()
+        raise DatasetError(
+            f"Expected {limit} bytes of {progress.path.stem}. Received: more, which "
+            "were not taken; what had come was removed. The file there is another one."
+        )
 
 
 def _continue(
@@ -249,11 +309,12 @@ def _continue(
     if total is not None and progress.size == total:
         return
     with _open(archive, address, progress, timeout) as response:
-        offset, headers = _offset_of(response, progress), response.headers
-        length = headers.get("Content-Length")
-        total = None if length is None else offset + int(length)
-        _check_offer(archive, address, headers, offset, total, progress.path.parent)
-        _write(response, offset, total, progress)
+        offset = _offset_of(response, progress, bool(archive.checksum))
+        length = _length(response.headers)
+        total = None if length is None else offset + length
+        _check_offer(archive, address, response, offset, total, progress.path.parent)
+        limit = next(filter(None, (archive.size, total)), MAX_UNKNOWN_BYTES)
+        _write(response, offset, total, limit, progress)
     if total is not None and progress.size < total:
         raise _BrokenOff(f"the connection broke off at byte {progress.size} of {total}")
 
@@ -280,9 +341,9 @@ def _download(
             hopeless = error.unreachable and furthest == before
             if hopeless or failures == len(waits):
                 raise DatasetError(
-                    f"Cannot download {address}: {error}. Received: {progress.size} "
-                    "bytes, which are kept. Check the network and run the same command "
-                    "again, or give --download_mirror."
+                    f"Cannot download {shown_address(address)}: {error}. Received: "
+                    f"{progress.size} bytes, which are kept. Check the network and run "
+                    "the same command again, or give --download_mirror."
                 ) from error
             print(f"{archive.file_name}: {error}; next try in {waits[failures]} s.")
             time.sleep(waits[failures])
@@ -344,7 +405,9 @@ def fetch(
             raise DatasetError(f"{difference} Remove it to download it anew.")
         return path
     address = f"{mirror.rstrip('/')}/{archive.file_name}" if mirror else archive.address
-    print(f"Downloading {address} to {folder}. Its terms: {archive.page}")
+    print(
+        f"Downloading {shown_address(address)} to {folder}. Its terms: {archive.page}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     progress = _Progress(folder / f"{archive.file_name}.part")
     progress.read()
@@ -353,8 +416,8 @@ def fetch(
         progress.remove()
         raise DatasetError(
             f"{difference} The file was removed. Run the same command again; if that "
-            f"ends in the same way, {address} is another file, or something on the way "
-            "damages it."
+            f"ends in the same way, {shown_address(address)} is another file, or "
+            "something on the way damages it."
         )
     os.replace(progress.path, path)
     progress.remove()
