@@ -203,13 +203,18 @@ class ResizeLike(keras.layers.Layer):
         height, width = reference.shape[1], reference.shape[2]
         if height is None or width is None:
             height, width = tf.unstack(tf.shape(reference)[1:3])
+        dtype = features.dtype
+        if dtype.size < tf.float32.size:
+            # XLA gives the gradient of half precision in float32 all the same, which
+            # what comes before does not take; other kernels add it up in few bits.
+            features = tf.cast(features, tf.float32)
         if self.stride is None:
-            return tf.cast(tf.image.resize(features, [height, width]), features.dtype)
+            return tf.cast(tf.image.resize(features, [height, width]), dtype)
         # With legacy alignment output pixel p reads feature p / stride exactly.
         resized = tf.raw_ops.ResizeBilinear(
             images=features, size=tf.shape(features)[1:3] * self.stride
         )
-        return tf.cast(resized[:, :height, :width], features.dtype)
+        return tf.cast(resized[:, :height, :width], dtype)
 
     def compute_output_shape(self, input_shape):
         features, reference = input_shape
