@@ -25,7 +25,6 @@ labels need --resize_labels.
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -172,9 +171,9 @@ def fit_label(label: np.ndarray, width: int, height: int) -> np.ndarray:
 def _image_size(image_bytes: bytes) -> tuple[int, int] | None:
     """Returns width and height by the file's header, or None where it has none."""
     try:
-        with Image.open(io.BytesIO(image_bytes)) as image:
+        with files.open_head(image_bytes, "") as image:
             return image.size
-    except OSError:
+    except ValueError:
         return None  # build_dataset says that the image is broken.
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from deeplab_tf.commands import predict
 from deeplab_tf.files import InUse, sole_writer_in
+from deeplab_tf.image_kinds import KINDS
 from deeplab_tf.inference.crf import CRFParameters
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.labels import Labels
@@ -209,8 +210,7 @@ def test_bad_images_are_named_and_the_others_done(segmenter, photos, tmp_path):
     failures = predict_files(segmenter, paths, Output(str(output), max_pixels=100_000))
     assert failures == [
         f"{folder}/cut.jpg: a truncated or damaged JPEG image.",
-        f"{folder}/text.png: not a JPEG, PNG, BMP, GIF, TIFF or WebP image, or a "
-        "damaged one.",
+        f"{folder}/text.png: not a {KINDS} image, or a damaged one.",
         f"{folder}/tiny.png: images must be at least 32 pixels a side, this is 31x40 "
         "(height x width).",
         f"{folder}/x.png: 310x400 (height x width) are 0 megapixels, and no more than "

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
 from deeplab_tf.data.records.info import IGNORE_LABEL
+from deeplab_tf.image_kinds import IMAGE_SUFFIXES
 from deeplab_tf.strangers_words import name_below
 
 # Keys that every item of the three lists must have, and their types.

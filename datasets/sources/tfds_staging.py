@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
 from deeplab_tf.data.building.output_folder import is_remote
 from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.records.tfrecord import encode_label
+from deeplab_tf.image_kinds import IMAGE_SUFFIXES
 
 from .tfds_features import Reading
 

@@ -16,10 +16,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from deeplab_tf.image_kinds import KINDS, missing_package, pillow_formats
 from deeplab_tf.image_work import MAX_SCANS, check_work
 
 MAX_PIXELS = 500_000_000  # 20,000 x 20,000 and a little more
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _EXIF_ORIENTATION = 274
 # Most pixels that TensorFlow decodes; a JPEG with several pictures is MPO to Pillow.
 _TENSORFLOW_PIXELS = {"JPEG": 2**29 // 3, "MPO": 2**29 // 3, "PNG": 2**29 - 1}
@@ -87,7 +87,7 @@ def read_image(
     """Reads an image, upright, after its header has shown that it can be read.
 
     JPEG and PNG are decoded by `decode_image`, so that the network sees the pixels it
-    was trained on and will be served; BMP, GIF, TIFF and WebP by Pillow, and so are
+    was trained on and will be served; other kinds (`image_kinds`) by Pillow, and so are
     the few JPEGs (over 178 megapixels) that are too large for TensorFlow. Greyscale,
     palettes and CMYK become RGB, transparency is dropped (what colour lies under it
     shows), of 16 bits the upper 8 are taken. The EXIF orientation is applied.
@@ -110,6 +110,10 @@ def read_image(
     """
     with _opened(source) as file:
         _check_file(file)
+        missing = missing_package(file.read(12))
+        if missing:
+            raise ValueError(missing)
+        file.seek(0)
         with _pillow() as open_image:
             header = _read_header(open_image(file))
         _check_header(header, min_size, max_pixels)
@@ -157,7 +161,7 @@ def _pillow(found: str | None = None):
         warnings.simplefilter("ignore")
         bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            yield lambda file: Image.open(file, formats=_FORMATS)
+            yield lambda file: Image.open(file, formats=pillow_formats())
         except MemoryError:
             raise
         # On damaged files Pillow raises nearly anything, from struct.error to KeyError.
@@ -171,7 +175,7 @@ def _pillow(found: str | None = None):
 
 def _damaged(found: str | None) -> str:
     if found is None:
-        return "not a JPEG, PNG, BMP, GIF, TIFF or WebP image, or a damaged one"
+        return f"not a {KINDS} image, or a damaged one"
     return f"a truncated or damaged {found} image"
 
 

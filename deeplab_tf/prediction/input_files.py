@@ -6,14 +6,12 @@ import collections
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from unicodedata import normalize
 
+from deeplab_tf.image_kinds import IMAGE_SUFFIXES, is_leftover, skipped
 from deeplab_tf.pictures import videos
 from deeplab_tf.strangers_words import printable
 
-IMAGE_EXTENSIONS = (
-    *(".jpg", ".jpeg", ".png", ".bmp"),
-    *(".gif", ".tif", ".tiff", ".webp"),
-)
 # What is written for an input, each into a folder of that name -> its extension.
 KINDS = {"classes": ".png", "overlay": ".png", "probabilities": ".npz"}
 
@@ -49,7 +47,11 @@ def find_inputs(
 
 def _find(part: str, recursive: bool, output_dir: str) -> list[str]:
     if os.path.isdir(part):
-        listed = _walk(part, output_dir) if recursive else _list(part)
+        listed = list(_walk(part, output_dir) if recursive else _list(part))
+        files = [path for path in listed if not os.path.isdir(path)]
+        others = skipped(files, (*IMAGE_SUFFIXES, *videos.EXTENSIONS))
+        if others:
+            print(f"Skipped in {shown(part)}: {others}.")
         return list(filter(_looks_readable, listed))
     if os.path.lexists(part):
         return [part]
@@ -57,7 +59,7 @@ def _find(part: str, recursive: bool, output_dir: str) -> list[str]:
     return [
         path
         for path in glob.glob(part, recursive=True)
-        if _looks_readable(path) or not os.path.isdir(path)
+        if _looks_readable(path) or not (os.path.isdir(path) or is_leftover(path))
     ]
 
 
@@ -76,7 +78,8 @@ def _walk(folder: str, output_dir: str) -> Iterator[str]:
 
 
 def _looks_readable(path: str) -> bool:
-    return path.lower().endswith((*IMAGE_EXTENSIONS, *videos.EXTENSIONS))
+    known = path.lower().endswith((*IMAGE_SUFFIXES, *videos.EXTENSIONS))
+    return known and not is_leftover(path)
 
 
 def is_video(path: str) -> bool:
@@ -99,9 +102,9 @@ def select_listed(paths: Sequence[str], list_file: str) -> tuple[list[str], list
     """
     by_name = collections.defaultdict(list)
     for path in paths:
-        by_name[os.path.splitext(os.path.basename(path))[0]].append(path)
+        by_name[_name(path)].append(path)
     with open(list_file, encoding="utf-8") as file:
-        lines = [line.strip() for line in file if line.strip()]
+        lines = [normalize("NFC", line.strip()) for line in file if line.strip()]
     # VOC's lists of one class have a second column.
     names = [line if line in by_name else line.split()[0] for line in lines]
     names = list(dict.fromkeys(names))
@@ -113,6 +116,11 @@ def select_listed(paths: Sequence[str], list_file: str) -> tuple[list[str], list
         )
     missing = [name for name in names if name not in by_name]
     return found, [f"{name}: in {list_file}, but not in --input." for name in missing]
+
+
+def _name(path: str) -> str:
+    """Returns a file's name without extension, of whatever form of Unicode."""
+    return normalize("NFC", os.path.splitext(os.path.basename(path))[0])
 
 
 def output_names(paths: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.image_kinds import missing_package, pillow_formats
 from deeplab_tf.image_work import check_work
 
 
@@ -45,9 +47,18 @@ def find_file(folder: str | Path, stem: str, suffixes: Sequence[str]) -> str:
     Where none exists, returns the path with all suffixes in braces: reading it fails
     with a sentence that says where the file was looked for.
     """
-    paths = [os.path.join(folder, stem + suffix) for suffix in suffixes]
+    paths = [as_stored(os.path.join(folder, stem + suffix)) for suffix in suffixes]
     missing = os.path.join(folder, f"{stem}{{{','.join(suffixes)}}}")
     return next(filter(os.path.isfile, paths), paths[0] if len(paths) == 1 else missing)
+
+
+def as_stored(path: str) -> str:
+    """Returns a path in the form of Unicode in which its file is there, if in any.
+
+    macOS takes names apart (NFD), others and lists put them together (NFC).
+    """
+    forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next(filter(os.path.lexists, forms), path)
 
 
 def read_file(path: str) -> bytes:
@@ -57,32 +68,48 @@ def read_file(path: str) -> bytes:
       ValueError: the file cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        return Path(as_stored(path)).read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}") from error
     except OSError as error:
         raise ValueError(f"cannot read {path} ({error.strerror})") from error
 
 
-def open_image(data: bytes, path: str) -> Image.Image:
-    """Decodes the bytes of an image file; `path` is for the error only.
+def open_head(data: bytes, path: str) -> Image.Image:
+    """Opens the bytes of an image file without decoding its pixels.
 
     Raises:
-      ValueError: Pillow cannot decode all of it, it holds several pictures, or see
-        `image_work.check_work`.
+      ValueError: Pillow cannot read its head, or needs a package for it; or see
+        `image_work.check_work`. `path` is for the sentence only.
     """
+    missing = missing_package(data[:12])
+    if missing:
+        raise ValueError(f"{path} is {missing}")
     try:
         check_work(data)
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from error
     try:
-        image = Image.open(io.BytesIO(data))
-        # Of the pictures in a telephone's MPO the first is the photo.
-        several = image.format != "MPO" and getattr(image, "is_animated", False)
-        image.load()
+        return Image.open(io.BytesIO(data), formats=pillow_formats())
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image file") from error
     # Damaged files make Pillow raise OSError, SyntaxError, struct.error and others.
+    except Exception as error:
+        raise ValueError(f"{path} cannot be decoded ({error})") from error
+
+
+def open_image(data: bytes, path: str) -> Image.Image:
+    """Decodes the bytes of an image file; `path` is for the error only.
+
+    Raises:
+      ValueError: see `open_head`; or not all of it can be decoded, or it holds several
+        pictures.
+    """
+    image = open_head(data, path)
+    try:
+        # Of the pictures in a telephone's MPO the first is the photo.
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
+        image.load()
     except Exception as error:
         raise ValueError(f"{path} cannot be decoded ({error})") from error
     if several:

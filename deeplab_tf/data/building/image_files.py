@@ -1,8 +1,8 @@
 """Images as people have them, as the RGB JPEG or PNG bytes that a record holds.
 
 JPEG and PNG files in RGB stay as they are. Grey, palette and CMYK images, images with
-an alpha channel that is opaque everywhere, and BMP, TIFF and WebP files become RGB PNGs
-of the same pixels. Used in worker processes: without TensorFlow.
+an alpha channel that is opaque everywhere, and files of other kinds (`image_kinds`)
+become RGB PNGs of the same pixels. Used in worker processes: without TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from deeplab_tf.data.building import files, pairs
 # Flags that are defined here are the caller's: --help lists them among its own.
 flags.disclaim_key_flags()
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 STORED_AS_THEY_ARE = ("JPEG", "MPO", "PNG")
 RGB_CONVERTIBLE = ("1", "L", "P", "CMYK", "YCbCr", "LA", "RGBA", "RGB")
 
@@ -37,7 +36,7 @@ def read_image(path: str, exif_orientation: str = "refuse") -> bytes:
     """
     data = files.read_file(path)
     image = files.open_image(data, path)
-    turned = image.getexif().get(pairs.EXIF_ORIENTATION, 1) != 1
+    turned = pairs.orientation_of(image) != 1
     if turned and exif_orientation == "refuse":
         raise ValueError(
             f"{path} is shown turned by viewers (EXIF orientation); say whether masks "

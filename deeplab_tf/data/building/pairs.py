@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from deeplab_tf.data.building import files
 from deeplab_tf.data.records.info import DatasetInfo
@@ -46,6 +47,18 @@ class Pair(NamedTuple):
     pixel_counts: np.ndarray  # int64 [num_classes]
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Returns EXIF's orientation, 1 to 8; 1, upright, where there is none that counts.
+
+    Some programs write 0, which viewers show upright.
+    """
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # EXIF that cannot be read says nothing about the pixels.
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
 def check_image(image_bytes: bytes, path: str) -> tuple[str, int, int]:
     """Checks that TensorFlow will show the image as every viewer does.
 
@@ -62,7 +75,7 @@ def check_image(image_bytes: bytes, path: str) -> tuple[str, int, int]:
         raise ValueError(f"{path} is a {image.format} file; expected JPEG or PNG")
     if image.mode != "RGB":
         raise ValueError(f"{path} has Pillow mode {image.mode}; expected RGB")
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    orientation = orientation_of(image)
     if orientation != 1:
         raise ValueError(
             f"{path} is stored turned (EXIF orientation {orientation}) and its label "

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from deeplab_tf.data.building import files, worker_pool
 from deeplab_tf.data.building.errors import DatasetError
@@ -70,9 +69,9 @@ def _unpack(color: int) -> tuple[int, int, int]:
 def is_colored(path: str) -> bool:
     """Returns whether a file is an image in RGB, by its header."""
     try:
-        with Image.open(path) as image:
+        with files.open_head(files.read_file(path), path) as image:
             return image.mode in ("RGB", "RGBA") and image.format != "JPEG"
-    except (OSError, SyntaxError):
+    except ValueError:
         return False
 
 

@@ -9,10 +9,11 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from deeplab_tf.data.building import files, pairs
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.image_files import IMAGE_SUFFIXES
+from deeplab_tf.image_kinds import IMAGE_SUFFIXES, skipped
 from deeplab_tf.strangers_words import leads_out, printable
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
@@ -31,6 +32,8 @@ def find_stems(
 ) -> dict[str, str]:
     """Returns stem -> path of the files in a folder; hidden files do not count.
 
+    Prints how many were left out for their endings.
+
     Args:
       folder: to look into, without its sub-folders.
       suffixes: of the files that count, in lower case.
@@ -41,13 +44,15 @@ def find_stems(
     """
     if not folder.is_dir():
         raise DatasetError(f"Expected a folder. Received: {folder}")
-    stems = {}
-    for path in sorted(folder.iterdir()):
+    stems: dict[str, str] = {}
+    paths = sorted(folder.iterdir())
+    for path in paths:
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if not path.stem.endswith(ending):
             continue
-        stem = path.stem[: len(path.stem) - len(ending)]
+        # macOS takes characters apart that others put together.
+        stem = normalize("NFC", path.stem[: len(path.stem) - len(ending)])
         if stem in stems:
             raise DatasetError(
                 f"Expected one file for each name. Received: {stems[stem]} "
@@ -59,6 +64,10 @@ def find_stems(
             f"Expected files that end in {' '.join(ending + s for s in suffixes)}. "
             f"Received: none in {folder}"
         )
+    others = [path.name for path in paths if path.is_file()]
+    others = skipped(others, (*IMAGE_SUFFIXES, *LABEL_SUFFIXES))
+    if others:
+        print(f"Skipped in {folder}: {others}.")
     return stems
 
 
@@ -89,7 +98,9 @@ def list_samples(
 
     def path(found, folder, name, suffixes):
         # An absent file's path says in the error where it was looked for.
-        return found.get(name) or files.find_file(folder, name, suffixes)
+        return found.get(normalize("NFC", name)) or files.find_file(
+            folder, name, suffixes
+        )
 
     return [
         pairs.Sample(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from deeplab_tf.colors import Color
+from deeplab_tf.data.building import files
 from deeplab_tf.data.folders.class_map import Classes
 
 
@@ -24,7 +25,7 @@ def read_palette(path: str) -> bytes:
       no palette or cannot be read, which the builder says later.
     """
     try:
-        with Image.open(path) as image:
+        with files.open_head(files.read_file(path), path) as image:
             if image.mode != "P":
                 return b""
             # The head of a file has red, green and blue in an order of its own.
