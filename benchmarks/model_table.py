@@ -16,7 +16,6 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,6 +24,7 @@ from tensorflow import keras
 
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.models import MODELS
+from deeplab_tf.networks.multiply_adds import multiply_adds
 
 NUM_CLASSES = 21
 IMAGE_SIZE = 513
@@ -35,79 +35,6 @@ IMAGENET = "ImageNet: keras.applications"
 AUTHORS_IMAGENET = "ImageNet, backbone only: research/deeplab"
 KAZUTO1011 = f"kazuto1011; {IMAGENET}"
 TORCHVISION = "COCO with VOC labels: torchvision"
-
-
-def layer_calls(model, height: int, width: int) -> Iterator[tuple]:
-    """Yields (layer, output shape) of every call between a model's input and outputs.
-
-    A layer that is called several times, as the shared ones of DeepLabV2's multi-scale
-    inputs, comes once for each call, with the shape of that call. Calls that belong to
-    another model of the same layers are left out.
-
-    Args:
-      model: functional Keras model of one image, of any size.
-      height, width: of the image, pixels.
-    """
-    shapes = {id(model.inputs[0]): (1, height, width, model.inputs[0].shape[-1])}
-    # Keras 2 and 3 have this in common, and nothing public that tells calls apart.
-    nodes_by_depth = model._nodes_by_depth
-    for depth in sorted(nodes_by_depth, reverse=True):
-        for node in nodes_by_depth[depth]:
-            # Keras 3 says operation and input_tensors, Keras 2 layer and keras_inputs.
-            layer = getattr(node, "operation", None) or node.layer
-            inputs = getattr(node, "keras_inputs", None) or node.input_tensors
-            if isinstance(layer, keras.layers.InputLayer):
-                continue
-            given = [shapes[id(tensor)] for tensor in inputs]
-            shape = layer.compute_output_shape(given if len(given) > 1 else given[0])
-            output = node.outputs
-            output = output[0] if isinstance(output, (list, tuple)) else output
-            shapes[id(output)] = tuple(shape)
-            yield layer, tuple(shape)
-
-
-def multiply_adds(
-    model, height: int = IMAGE_SIZE, width: int = IMAGE_SIZE, space_to_batch=False
-) -> int:
-    """Counts the multiply-adds of a model's convolutions on one image.
-
-    Args:
-      model: functional Keras model of one image, of any size.
-      height, width: of the image, pixels.
-      space_to_batch: whether to count dilated convolutions at the size at which
-        TensorFlow 1 ran them; see `space_to_batch_size`.
-
-    Raises:
-      ValueError: a layer with a kernel that is no convolution.
-    """
-    total = 0
-    for layer, (_, *size, _) in layer_calls(model, height, width):
-        kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
-        if not kernels:
-            continue
-        if not isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-            raise ValueError(
-                "Only Conv2D and DepthwiseConv2D are counted. "
-                f"Received: {layer.name}, {type(layer).__name__}"
-            )
-        if space_to_batch:
-            reach = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
-            size = [
-                space_to_batch_size(pixels, layer.dilation_rate[0], reach)
-                for pixels in size
-            ]
-        total += sum(math.prod(kernel.shape) for kernel in kernels) * math.prod(size)
-    return total
-
-
-def space_to_batch_size(pixels: int, rate: int, reach: int) -> int:
-    """Outputs a side that SpaceToBatchND computes for a dilated "same" convolution.
-
-    It pads the input by `reach`, then up to a multiple of `rate`, and runs one smaller
-    convolution for each of rate * rate offsets; what is too much is cropped behind it.
-    33 pixels at rate 6 with a 3x3 kernel: 36, as 45 is padded to 48.
-    """
-    return -(-(pixels + reach) // rate) * rate - reach
 
 
 def count_parameters(model) -> tuple[int, int]:

@@ -31,6 +31,10 @@ class Recipe:
     needs: str
     measured: str = NOT_RUN
 
+    @property
+    def needs_gpu(self) -> bool:
+        return "GPU" in self.needs
+
 
 # DeepLabV3, section 4.1.
 _VOC2012 = TrainConfig(

@@ -27,6 +27,7 @@ ROOMS = {
     "strangers_words": (1, ()),
     "version": (1, ()),
     "config": (2, ()),
+    "devices": (2, ()),
     "networks": (2, ()),
     "data.records": (2, ()),
     "pictures": (2, ()),

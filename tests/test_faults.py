@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.commands import evaluate, train
+from deeplab_tf.commands import evaluate, export, predict, train
 from deeplab_tf.config import TrainConfig, read_config, write_config
 from deeplab_tf.evaluation.scores import write_summary
 from deeplab_tf.files import atomic_write
@@ -31,6 +31,7 @@ from deeplab_tf.training import loop, resuming
 from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.training.watching import EpochLog
 from deeplab_tf.workdir import LAST_WEIGHTS
+from tests.support.commands import call
 from tests.support.small_files import files_up_to
 from tests.test_bad_records import (
     CONTENT_FAULTS,
@@ -77,6 +78,7 @@ def run_train(tmp_path, monkeypatch):
             recipe="demo",
             strategy="default",
             logical_cpus=1,
+            cross_device="auto",
             data_dir=str(data_dir),
             workdir=str(workdir),
             crop_size=["33"],
@@ -345,17 +347,50 @@ def test_another_failure_while_writing_keeps_its_kind(tmp_path):
 def test_a_full_disk_under_tensorboard_is_told(run_train, tmp_path, monkeypatch):
     """TensorFlow's writer raises this as it makes a file, and says nothing later."""
     folder = write_data(tmp_path / "data")
-    for text in ("events.v2; No space left on device", "OOM when allocating tensor"):
-        error = tf.errors.ResourceExhaustedError(None, None, text)
-        monkeypatch.setattr(loop, "train", raiser(error))
-        if text.startswith("OOM"):
-            with pytest.raises(tf.errors.ResourceExhaustedError):
-                run_train(folder)
-        else:
-            assert message_of(run_train, folder) == (
-                f"train.py: No space left on the disk of {tmp_path / 'run'}. Make "
-                "room, then run again: the same command resumes."
-            )
+    text = "events.v2; No space left on device"
+    error = tf.errors.ResourceExhaustedError(None, None, text)
+    monkeypatch.setattr(loop, "train", raiser(error))
+    assert message_of(run_train, folder) == (
+        f"train.py: No space left on the disk of {tmp_path / 'run'}. Make room, then "
+        "run again: the same command resumes."
+    )
+
+
+OOM = tf.errors.ResourceExhaustedError(
+    None,
+    None,
+    "OOM when allocating tensor with shape[4,33,33,256] and type half on "
+    "/job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc",
+)
+DID_NOT_FIT = "Out of memory on GPU:0: a tensor float16 [4, 33, 33, 256], 2 MB, did"
+
+
+def test_training_out_of_memory_says_what_to_lower(run_train, tmp_path, monkeypatch):
+    folder = write_data(tmp_path / "data")
+    monkeypatch.setattr(loop, "train", raiser(OOM))
+    message = message_of(run_train, folder)
+    assert message.startswith(f"train.py: {DID_NOT_FIT} not fit. Give another ")
+    assert "--set=accumulation_steps=2" in message and "\n" not in message
+
+
+def test_an_evaluation_out_of_memory_says_what_to_lower(tmp_path, monkeypatch):
+    evaluate_tiny_model(monkeypatch, tmp_path)
+    monkeypatch.setattr(evaluate, "evaluate", raiser(OOM))
+    assert message_of(evaluate.main, ["evaluate.py"]) == (
+        f"evaluate.py: {DID_NOT_FIT} not fit. Try --window=513, which runs larger "
+        "images in pieces."
+    )
+
+
+@pytest.mark.parametrize(
+    "command, asked", [(predict, "predict_as"), (export, "export_as")]
+)
+def test_other_commands_out_of_memory_say_so(command, asked, monkeypatch):
+    monkeypatch.setattr(command, asked, raiser(OOM))
+    needed = {"predict": [], "export": ["--workdir=run", "--output_dir=out"]}
+    done = call(command, *needed[command.__name__.rpartition(".")[2]])
+    assert done.returncode == 1 and DID_NOT_FIT in done.stderr
+    assert done.stdout.startswith("On ")
 
 
 @pytest.fixture

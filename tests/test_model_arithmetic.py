@@ -7,8 +7,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from benchmarks import model_table
-from benchmarks.model_table import count_parameters, multiply_adds
+from benchmarks.model_table import count_parameters
 from deeplab_tf.networks.models import inference_model
+from deeplab_tf.networks.multiply_adds import multiply_adds, space_to_batch_size
 
 CLASSES = 21
 
@@ -216,7 +217,7 @@ def test_space_to_batch_size_is_that_of_tensorflow(rate):
     graph = convolve.get_concrete_function(tf.TensorSpec([1, 33, 33, 1])).graph
     (inner,) = [op for op in graph.get_operations() if op.type == "Conv2D"]
     outputs = inner.outputs[0].shape.num_elements()
-    assert outputs == model_table.space_to_batch_size(33, rate, 2 * rate) ** 2
+    assert outputs == space_to_batch_size(33, rate, 2 * rate) ** 2
 
 
 FIGURES = [

@@ -29,13 +29,19 @@ from absl import flags
 from tqdm import tqdm
 
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
-from deeplab_tf.commands.segmenter_flags import define_segmenter_flags, segmenter_of
+from deeplab_tf.commands.segmenter_flags import (
+    begin_segmenter,
+    define_segmenter_flags,
+    out_of_memory_advised,
+    segmenter_of,
+)
 from deeplab_tf.config import read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
+from deeplab_tf.devices.memory import OutOfMemory
 from deeplab_tf.evaluation.best_and_worst import BestAndWorst
 from deeplab_tf.evaluation.class_order import describe_order, label_table, same_ids
 from deeplab_tf.evaluation.html_report import report_text
@@ -86,8 +92,10 @@ def main(argv: list[str]) -> None:
     """
     refuse_arguments(argv)
     try:
-        evaluate_as(FLAGS)
-    except (OSError, ValueError, ImportError, InUse) as error:
+        begin_segmenter(FLAGS)
+        with out_of_memory_advised(FLAGS):
+            evaluate_as(FLAGS)
+    except (OSError, ValueError, ImportError, InUse, OutOfMemory) as error:
         sys.exit(f"{name_of('evaluate')}: {as_typed(str(error))}")
 
 

@@ -28,9 +28,11 @@ import numpy as np
 from absl import flags, logging
 
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
+from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
+from deeplab_tf.devices.memory import OutOfMemory, out_of_memory_named
 from deeplab_tf.exports.calibration import describe_calibration, hold_out, others
 from deeplab_tf.exports.runtime_files import (
     CALIBRATION_IMAGES,
@@ -50,9 +52,14 @@ from deeplab_tf.workdir import load_workdir
 FLAGS = flags.FLAGS
 FORMATS = ("saved_model", "tflite", "onnx")
 NUM_IMAGES = 4  # to compare on
+OUT_OF_MEMORY_ADVICE = (
+    "An export is compared on images of the run's split: give smaller ones by "
+    "--images, or hide a busy GPU by CUDA_VISIBLE_DEVICES=-1."
+)
 
 
 def define_flags() -> None:
+    define_device_flags()
     flags.DEFINE_string("workdir", None, "Folder of a run of train.py.", required=True)
     flags.DEFINE_string(
         "output_dir", None, "Folder of the model's versions.", required=True
@@ -91,8 +98,10 @@ def main(argv: list[str]) -> None:
     refuse_arguments(argv)
     logging.set_verbosity(logging.WARNING)  # at INFO TensorFlow tells every file
     try:
-        path, agreement = export_as(FLAGS)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        begin_on_devices(FLAGS)
+        with out_of_memory_named(lambda: OUT_OF_MEMORY_ADVICE):
+            path, agreement = export_as(FLAGS)
+    except (OSError, ValueError, RuntimeError, ImportError, OutOfMemory) as error:
         sys.exit(f"{name_of('export')}: {as_typed(str(error))}")
     print(
         f"Reloaded and compared with the Keras model on {agreement.images} images: "

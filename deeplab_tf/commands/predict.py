@@ -25,7 +25,13 @@ import sys
 from absl import app, flags
 
 from deeplab_tf.command_names import as_typed, name_of, run_with_flags
-from deeplab_tf.commands.segmenter_flags import define_segmenter_flags, segmenter_of
+from deeplab_tf.commands.segmenter_flags import (
+    begin_segmenter,
+    define_segmenter_flags,
+    out_of_memory_advised,
+    segmenter_of,
+)
+from deeplab_tf.devices.memory import OutOfMemory
 from deeplab_tf.files import InUse
 from deeplab_tf.pictures import videos
 from deeplab_tf.pictures.images import MAX_PIXELS
@@ -80,11 +86,13 @@ def main(argv: list[str]) -> None:
         )
     failures = []
     try:
-        if FLAGS.serve:
-            serve_as(FLAGS)
-        else:
-            failures = predict_as(FLAGS)
-    except (OSError, ValueError, ImportError, InUse) as error:
+        begin_segmenter(FLAGS)
+        with out_of_memory_advised(FLAGS):
+            if FLAGS.serve:
+                serve_as(FLAGS)
+            else:
+                failures = predict_as(FLAGS)
+    except (OSError, ValueError, ImportError, InUse, OutOfMemory) as error:
         sys.exit(f"{name_of('predict')}: {as_typed(str(error))}")
     if failures:
         sys.exit("\n".join(failures))

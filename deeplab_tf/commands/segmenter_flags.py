@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 from absl import flags
 
+from deeplab_tf.commands.device_flags import (
+    begin_on_cpu,
+    begin_on_devices,
+    define_device_flags,
+)
+from deeplab_tf.devices.memory import out_of_memory_named
 from deeplab_tf.inference.crf import parse_crf
+from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 
 # --help shows them as flags of the command that defines them by this module.
 flags.disclaim_key_flags()
+
+SMALL_WINDOW = 257  # pixels, below which windows see too little around them
 
 
 def define_segmenter_flags(default_window: str = "no windows") -> None:
@@ -17,6 +28,7 @@ def define_segmenter_flags(default_window: str = "no windows") -> None:
     Args:
       default_window: what --help says of images without --window.
     """
+    define_device_flags()
     flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
     flags.DEFINE_string(
         "saved_model", None, "Folder or file of export.py, instead of a run."
@@ -55,3 +67,32 @@ def segmenter_of(values: flags.FlagValues) -> Segmenter:
         overlap=values.overlap,
         crf=parse_crf(values.crf, values.crf_parameters),
     )
+
+
+def begin_segmenter(values: flags.FlagValues) -> None:
+    """Prints what the network will be run on; call it before anything else."""
+    if values.saved_model and is_runtime_file(values.saved_model):
+        begin_on_cpu(os.path.splitext(values.saved_model)[1])
+    else:
+        begin_on_devices(values)
+
+
+def out_of_memory_advised(values: flags.FlagValues):
+    """Returns a context that says of too little memory which of the flags to lower."""
+    return out_of_memory_named(lambda: _what_to_lower(values))
+
+
+def _what_to_lower(values: flags.FlagValues) -> str:
+    ways = []
+    if getattr(values, "batch_size", 1) > 1:
+        ways.append("--batch_size=1")
+    if values.window is None:
+        ways.append("--window=513, which runs larger images in pieces")
+    elif values.window > SMALL_WINDOW:
+        ways.append(f"a smaller --window than {values.window}")
+    largest = max(map(float, values.scales))
+    if largest > 1:
+        ways.append(f"--scales without {largest:g}")
+    if values.output_stride == 8:
+        ways.append("--output_stride=16")
+    return f"Try {', or '.join(ways)}." if ways else "It needs another machine."

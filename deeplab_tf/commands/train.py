@@ -34,13 +34,15 @@ import tensorflow as tf
 from absl import flags, logging
 
 from deeplab_tf.command_names import call_of, name_of, refuse_arguments, run_with_flags
+from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
 from deeplab_tf.commands.run_config import make_config
 from deeplab_tf.commands.run_data import RunData, select_run_data
-from deeplab_tf.config import TrainConfig, parse_changes, read_config
+from deeplab_tf.config import TrainConfig, config_path, parse_changes, read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
 from deeplab_tf.data.reading.selection import SKIP_ADVICE
 from deeplab_tf.datasets import build_shapes
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
+from deeplab_tf.devices.memory import OutOfMemory, out_of_memory_named
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.recipes import RECIPES, describe_recipes
@@ -95,6 +97,13 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "strategy", "default", strategies.STRATEGIES, "Strategy of distribution."
     )
+    flags.DEFINE_enum(
+        "cross_device",
+        "auto",
+        sorted(strategies.CROSS_DEVICE),
+        "Sum of gradients over the devices of mirrored: docs/distributed.md.",
+    )
+    define_device_flags()
     flags.DEFINE_integer("logical_cpus", 1, "Devices to split the CPU into.")
     flags.DEFINE_list(
         "workers", None, "HOST:PORT of all workers, for multi_worker [TF_CONFIG]."
@@ -130,11 +139,18 @@ def main(argv: list[str]) -> None:
         return
     workdir = FLAGS.workdir or os.path.join("runs", FLAGS.recipe)
     with errors_as_sentences(workdir):
+        changes = changes_of_flags()
+        begin_on_devices(
+            FLAGS,
+            all_cards=FLAGS.strategy != "default",
+            cpu_parts=FLAGS.logical_cpus,
+            precision=precision_of_new_run(FLAGS.recipe, changes, workdir),
+        )
         strategy = make_strategy_of_flags()
         is_chief = strategies.workers_of(strategy).is_chief
         ending = ""
         try:
-            score = run_workers(FLAGS.recipe, changes_of_flags(), workdir, strategy)
+            score = run_workers(FLAGS.recipe, changes, workdir, strategy)
             if is_chief:
                 ending = describe_end(score, workdir)
         except RunStopped as stopped:
@@ -156,13 +172,13 @@ def errors_as_sentences(workdir: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        if "No space left" not in error.message:  # but the memory of a device
+        if "No space left" not in error.message:
             raise
         sys.exit(
             f"{name}: No space left on the disk of {workdir}. Make room, then run "
             "again: the same command resumes."
         )
-    except (OSError, ValueError, ArithmeticError, ImportError) as error:
+    except (OSError, ValueError, ArithmeticError, ImportError, OutOfMemory) as error:
         sys.exit(f"{name}: {error}")
 
 
@@ -177,6 +193,7 @@ def make_strategy_of_flags() -> tf.distribute.Strategy:
         workers=workers,
         worker_timeout_seconds=FLAGS.worker_timeout,
         tpu=FLAGS.tpu,
+        cross_device=FLAGS.cross_device,
     )
 
 
@@ -185,6 +202,13 @@ def changes_of_flags() -> dict:
     given = {name: getattr(FLAGS, name) for name in CONFIG_FLAGS}
     changes = {name: value for name, value in given.items() if value is not None}
     return {**changes, **parse_changes(FLAGS.set)}
+
+
+def precision_of_new_run(recipe: str, changes: dict, workdir: str) -> str:
+    """The precision that a run will have; "" where the workdir has one already."""
+    if os.path.exists(config_path(workdir)):
+        return ""
+    return changes.get("precision", RECIPES[recipe].config.precision)
 
 
 def run_workers(
@@ -202,7 +226,8 @@ def run_workers(
             config, data = make_run(recipe, changes)
             claim_workdir(config, workdir, is_chief)
         with strategies.output_folder(strategy, workdir) as output:
-            with name_bad_records(config, workdir):
+            replicas = strategy.num_replicas_in_sync
+            with name_bad_records(config, workdir), name_memory(config, replicas):
                 return loop.train(config, data, workdir, strategy, output)
 
 
@@ -217,6 +242,39 @@ def name_bad_records(config: TrainConfig, workdir: str):
         # Labels out of range make the loss NaN on GPUs.
         errors=(*DATA_ERRORS, NonFiniteLoss),
     )
+
+
+def name_memory(config: TrainConfig, replicas: int):
+    """Returns a context that says of too little memory what of a run to lower."""
+    return out_of_memory_named(lambda: what_to_lower(config, replicas))
+
+
+def what_to_lower(config: TrainConfig, replicas: int = 1) -> str:
+    """Sentences on what of a run takes memory, as flags; and on its recipe's need.
+
+    Args:
+      config: of the run, complete.
+      replicas: that share a batch.
+    """
+    ways = []
+    half = config.batch_size // 2
+    if half and config.batch_size % 2 == 0 and half % replicas == 0:
+        ways.append(
+            f"--batch_size={half} --set=accumulation_steps="
+            f"{2 * config.accumulation_steps} --steps={2 * config.steps}"
+        )
+    if config.precision == "float32":
+        ways.append("--precision=bfloat16")
+    if not getattr(config, "recompute", True):
+        ways.append("--set=recompute=true")
+    if config.output_stride == 8:
+        ways.append("--output_stride=16")
+    height, width = (max(33, side * 3 // 4 // 32 * 32 + 1) for side in config.crop_size)
+    if (height, width) < config.crop_size:
+        ways.append(f"--crop_size={height},{width}")
+    recipe = RECIPES.get(config.recipe)
+    needs = f" Recipe {config.recipe} needs: {recipe.needs}." if recipe else ""
+    return f"Give another --workdir and one or more of: {'; '.join(ways)}.{needs}"
 
 
 # --- What is to be trained, and on what ----------------------------------------------

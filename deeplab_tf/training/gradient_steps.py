@@ -16,6 +16,7 @@ import re
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.devices.replicas import recording_finiteness
 from deeplab_tf.networks.layers import is_keras3
 
 
@@ -28,14 +29,18 @@ def loss_scaled(optimizer):
     keras_own = keras.mixed_precision.LossScaleOptimizer
     if not is_keras3():
         return keras_own(optimizer)
+    return recording_finiteness(_asking_all_replicas(keras_own))(optimizer)
 
+
+@functools.cache
+def _asking_all_replicas(keras_own: type) -> type:
     class LossScaleOptimizer(keras_own):
         def check_finite(self, grads):
             finite = tf.cast(super().check_finite(grads), tf.float32)
             replica = tf.distribute.get_replica_context()
             return replica.all_reduce(tf.distribute.ReduceOp.MEAN, finite) >= 1.0
 
-    return LossScaleOptimizer(optimizer)
+    return LossScaleOptimizer
 
 
 def variable_name(variable) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,8 +16,11 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.devices.expected_time import convolution_rate, warn_of_cpu
 from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.multiply_adds import multiply_adds
 from deeplab_tf.networks.precision import precision_policy
+from deeplab_tf.recipes import RECIPES
 from deeplab_tf.training import compiling, strategies, watching
 from deeplab_tf.training.averaging import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.checkpoints import list_checkpoints
@@ -121,9 +125,28 @@ def make_model(config: TrainConfig, strategy: tf.distribute.Strategy) -> keras.M
         replicas = strategy.num_replicas_in_sync
         model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
         compiling.compile_model(model, config)
-    for warning in compiling.batch_norm_warnings(model, config):
+    warnings = compiling.batch_norm_warnings(model, config)
+    warnings += cpu_warnings(model, config, strategies.device_names(strategy))
+    for warning in warnings:
         print(f"Warning: {warning}")
     return model
+
+
+def cpu_warnings(
+    model: keras.Model, config: TrainConfig, devices: Sequence[str]
+) -> list[str]:
+    """Says how long a recipe that needs a GPU takes without one; [] elsewhere."""
+    recipe = RECIPES.get(config.recipe)
+    if recipe is None or not recipe.needs_gpu:
+        return []
+    if not all(device.startswith("CPU") for device in devices):
+        return []
+    try:
+        count = multiply_adds(model, *config.crop_size)
+    except ValueError:  # layers that nobody counts
+        return []
+    rate = convolution_rate(config.precision)
+    return [warn_of_cpu(config.recipe, config.steps, config.batch_size, count, rate)]
 
 
 def begin_or_resume(
@@ -145,6 +168,7 @@ def begin_or_resume(
             config.checkpoint_steps,
             output=output,
             agree=functools.partial(strategies.any_worker, strategy),
+            devices=strategies.device_names(strategy),
         )
     restored = run.restore()
     strategies.check_same(

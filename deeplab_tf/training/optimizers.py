@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tensorflow import keras
 
+from deeplab_tf.devices.replicas import recording_finiteness
 from deeplab_tf.training.gradient_steps import (
     clip_and_multiply,
     variable_name,
@@ -100,11 +101,13 @@ def make_optimizer(
     options = _options(make, momentum, weight_decay)
     if clip_norm or multipliers or ema_momentum or accumulation_steps > 1:
         make = functools.partial(
-            with_gradient_steps(make),
+            recording_finiteness(with_gradient_steps(make)),
             prepare=prepare,
             accumulation_steps=accumulation_steps,
             average_momentum=ema_momentum or None,
         )
+    else:
+        make = recording_finiteness(make)
     optimizer = make(learning_rate, **options)
     if weight_decay and undecayed:
         optimizer.exclude_from_weight_decay(var_list=list(undecayed))
@@ -194,7 +197,7 @@ def _addons_name(name: str) -> str:
 def _addons_optimizer(name, learning_rate, momentum, weight_decay, undecayed, prepare):
     import tensorflow_addons
 
-    make = getattr(tensorflow_addons.optimizers, ADDONS[name])
+    make = recording_finiteness(getattr(tensorflow_addons.optimizers, ADDONS[name]))
     if name in ("lookahead", "moving_average", "swa"):
         if weight_decay:
             raise ValueError(

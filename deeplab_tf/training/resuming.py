@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow import keras
@@ -21,6 +21,7 @@ from deeplab_tf.config import (
     read_config,
     write_config,
 )
+from deeplab_tf.devices.replicas import explain_not_finite, steps_since_bad
 from deeplab_tf.networks.weight_files import save_weights
 from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.checkpoints import CheckpointFolder
@@ -82,6 +83,7 @@ class ResumableRun(keras.callbacks.Callback):
       output: folder to write to, the workdir unless given. Of several workers the chief
         alone writes there; but all must save, as reading a variable may need them all.
       agree: makes of "stop here", said in each worker, one answer for all.
+      devices: of the replicas in this process.
 
     Attributes:
       step: training steps done.
@@ -97,11 +99,13 @@ class ResumableRun(keras.callbacks.Callback):
         *,
         output: str | None = None,
         agree: Callable[[bool], bool] = bool,
+        devices: Sequence[str] = ("CPU:0",),
     ):
         super().__init__()
         self.workdir = workdir
         self.output = output or workdir
         self._agree = agree
+        self._devices = devices
         self.checkpoint_steps = checkpoint_steps
         self.step, self.epochs = 0, 0
         self._stop_reason = None
@@ -146,7 +150,8 @@ class ResumableRun(keras.callbacks.Callback):
             raise NonFiniteLoss(
                 f"The loss became {loss} at step {self.step + 1}. {self.workdir} keeps "
                 f"its state of step {int(self._saved_step.numpy())}. Try a lower "
-                "learning rate in another --workdir."
+                "learning rate in another --workdir. "
+                f"{explain_not_finite(self._bad_replicas(), self._devices)}".rstrip()
             )
         self.step += 1
         if self._agree(self._stop_reason is not None):
@@ -173,6 +178,9 @@ class ResumableRun(keras.callbacks.Callback):
                 save_weights(self.model, os.path.join(self.output, BEST_WEIGHTS))
         self.epochs = epoch + 1
         self.save()
+
+    def _bad_replicas(self):
+        return steps_since_bad(self.model.optimizer) if len(self._devices) > 1 else []
 
     def _stop(self):
         raise RunStopped(

@@ -1,0 +1,106 @@
+"""What happens to two logical CPUs: NaN in one or both, and an empty one at the end.
+
+Run by test_replica_faults, prints JSON. TensorFlow splits the CPU once a process.
+"""
+
+import json
+import sys
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from deeplab_tf import MeanIoU, SegmentationLoss, TrainConfig
+from deeplab_tf.networks.backbones import BACKBONES
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.precision import precision_policy
+from deeplab_tf.training import compiling, strategies
+from deeplab_tf.training.resuming import NonFiniteLoss, ResumableRun
+from tests.support.networks import TINY_BACKBONE, image_batch, randomize
+
+SIZE = 33
+CLASSES = 4
+
+
+def labels(count):
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, CLASSES, (count, SIZE, SIZE)).astype("int32")
+    for index in range(count):  # the images have very different numbers of valid pixels
+        label[index, 4 + 5 * index :] = 255
+    return label
+
+
+def messages_of_nan(strategy, precision):
+    """What runs say whose second batch has NaN in replica 0, in 1, and in both."""
+    config = TrainConfig(
+        num_classes=CLASSES, steps=9, batch_size=4, precision=precision
+    )
+    with strategy.scope(), precision_policy(precision):
+        image = keras.Input((None, None, 3))
+        logits = keras.layers.Conv2D(CLASSES, 3, padding="same", name="logits")(image)
+        model = keras.Model(
+            image, keras.layers.Activation("linear", dtype="float32")(logits)
+        )
+        compiling.compile_model(model, config)
+    with tempfile.TemporaryDirectory() as workdir:
+        with strategy.scope():
+            devices = strategies.device_names(strategy)
+            run = ResumableRun(workdir, model, devices=devices)
+        run.save()
+        return [message_of(model, run, bad) for bad in ([0], [1], [0, 1])]
+
+
+def message_of(model, run, bad):
+    run.restore()
+    image, label = image_batch(SIZE, SIZE, batch=8), labels(8)
+    for replica in bad:  # of the second batch of four
+        image[4 + 2 * replica] = np.nan
+    data = tf.data.Dataset.from_tensor_slices((image / 255, label)).batch(4)
+    try:
+        model.fit(data, callbacks=[run], verbose=0)
+    except NonFiniteLoss as error:
+        return str(error)
+    return "no error"
+
+
+def fit_of_a_user(strategy, synchronized=True):
+    """README's `fit`, on batches of two, two and one: losses, score and weights."""
+    config = TrainConfig(backbone="tiny", num_classes=CLASSES)
+    with strategy.scope():
+        model = build_model(config, synchronized=synchronized)
+        model.compile(
+            keras.optimizers.SGD(0.001),
+            loss=SegmentationLoss(ignore_label=255),
+            metrics=[MeanIoU(CLASSES)],
+        )
+    randomize(model)
+    image = image_batch(SIZE, SIZE, batch=5)
+    data = tf.data.Dataset.from_tensor_slices((image, labels(5))).batch(2)
+    history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
+    score = model.evaluate(data, verbose=0, return_dict=True)
+    weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
+    return {
+        "history": [
+            [float(v) for v in values] for _, values in sorted(history.items())
+        ],
+        "score": [float(value) for _, value in sorted(score.items())],
+        "weights": weights.astype(float).tolist(),
+    }
+
+
+def main(precisions):
+    BACKBONES["tiny"] = TINY_BACKBONE
+    two = strategies.make_strategy("mirrored", 2, cross_device="one_device")
+    one = tf.distribute.OneDeviceStrategy("CPU:0")
+    results = {
+        "messages": {name: messages_of_nan(two, name) for name in precisions},
+        "one": fit_of_a_user(one, synchronized=False),
+        "two": fit_of_a_user(two),
+        "apart": fit_of_a_user(two, synchronized=False),
+    }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
