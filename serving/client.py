@@ -37,6 +37,7 @@ import sys
 import threading
 import time
 import urllib.parse
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -601,7 +602,7 @@ def output_paths(paths: Sequence[str], folder: str) -> list[str]:
 
 def _write(path: str, data: bytes) -> None:
     """The file is there whole or not at all."""
-    temporary = f"{path}.tmp"
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -243,9 +244,29 @@ def test_two_runs_do_not_write_the_same_folder(samples, tmp_path):
     running.mkdir()
     (running / "half").touch()
     with output_folder.locked(str(running)):
-        with pytest.raises(DatasetError, match="Another process is writing"):
+        sentence = rf"writing here: .*by process {os.getpid()} .* since 20\d\d-"
+        with pytest.raises(DatasetError, match=sentence):
             build(tmp_path / "out", samples)
         assert (running / "half").exists()
+
+
+def test_a_run_that_waited_for_another_to_end_replaces_nothing(
+    samples, tmp_path, monkeypatch
+):
+    """The other writes the whole data set between a look at it and the lock."""
+    build(tmp_path / "other", samples)
+    whole = files_of(tmp_path / "other")
+
+    @contextlib.contextmanager
+    def taken_after_the_other(*arguments):
+        (tmp_path / "other").rename(tmp_path / "out")
+        yield
+
+    monkeypatch.setattr(output_folder, "sole_writer", taken_after_the_other)
+    with pytest.raises(DatasetError, match="out exists already"):
+        build(tmp_path / "out", samples)
+    assert files_of(tmp_path / "out") == whole
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
 
 
 def wait_until(condition, process=None, seconds=300):

@@ -20,11 +20,7 @@ from pathlib import Path
 
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import INFO_FILE
-
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory locks of this kind.
-    fcntl = None
+from deeplab_tf.files import InUse, sole_writer
 
 # Ends the names of files that are being written.
 PART_SUFFIX = ".part"
@@ -57,27 +53,32 @@ def unfinished_name(output_dir: str) -> str:
 
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
-    """Holds a lock on a folder; the system releases it however the process ends.
+    """Makes this process the only one that writes to a folder, which need not be there.
+
+    The system gives the lock back however the process ends. Nobody locks a remote
+    folder.
 
     Raises:
-      DatasetError: another process holds it.
+      DatasetError: another process has it, which it names, with the time since when;
+        or the folder that it is in cannot be written.
     """
-    if fcntl is None or is_remote(folder):
+    if is_remote(folder):
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    path = Path(folder)
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock_path = path.with_name(f".{path.name}.lock")
+            held.enter_context(sole_writer(lock_path, folder))
+        except InUse as error:
+            raise DatasetError(f"Another process is writing here: {error}") from error
+        except OSError as error:
             raise DatasetError(
-                f"Another process is writing {folder}. Wait for it to end."
+                f"Cannot write to {path.parent} ({error.strerror}). Give a folder that "
+                "can be written."
             ) from error
-        except OSError:
-            pass  # Some network file systems cannot lock a folder; go on without.
         yield
-    finally:
-        os.close(descriptor)
 
 
 def check_free(output_dir: str, overwrite: bool) -> None:
@@ -169,16 +170,18 @@ def unfinished_folder(output_dir: str, overwrite: bool) -> Iterator[str]:
     """
     import tensorflow as tf
 
-    check_free(output_dir, overwrite)
     temporary = unfinished_name(output_dir)
-    try:
-        tf.io.gfile.makedirs(temporary)
-    except tf.errors.OpError as error:
-        raise DatasetError(
-            f"Cannot make the folder {temporary} ({error.message}). Give an "
-            "--output_dir that can be written."
-        ) from error
+    check_free(output_dir, overwrite)
     with locked(temporary):
+        # Who had the lock before may have written it by now.
+        check_free(output_dir, overwrite)
+        try:
+            tf.io.gfile.makedirs(temporary)
+        except tf.errors.OpError as error:
+            raise DatasetError(
+                f"Cannot make the folder {temporary} ({error.message}). Give an "
+                "--output_dir that can be written."
+            ) from error
         try:
             yield temporary
             check_free(output_dir, overwrite)

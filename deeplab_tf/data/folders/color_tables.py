@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.output_folder import whole_file
 from deeplab_tf.data.folders.pair_lists import delimiter_of
+from deeplab_tf.files import atomic_write
 
 IGNORED_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
 # The ids of a uint8 mask but for 255.
@@ -220,5 +220,5 @@ def write_table(table: ColorTable, path: str | Path) -> None:
             f"--label_colors={path}, or remove it."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write(text)
