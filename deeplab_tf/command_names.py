@@ -97,3 +97,10 @@ def refuse_arguments(argv: Sequence[str]) -> None:
     """
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+
+
+def list_failures(failures: Sequence[str], most: int = 10) -> str:
+    """Returns sentences on lines of their own, the first of them, the rest counted."""
+    more = len(failures) - most
+    lines = [*failures[:most], f"... and {more} more."] if more > 0 else failures
+    return "\n".join(lines)

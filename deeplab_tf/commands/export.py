@@ -29,6 +29,8 @@ from absl import flags, logging
 
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
+from deeplab_tf.commands.run_config import parse_size
+from deeplab_tf.commands.segmenter_flags import parse_scales, pixels_of
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
@@ -77,7 +79,7 @@ def define_flags() -> None:
         "Numeric precision: or bfloat16, float16; of .tflite float16, dynamic, int8.",
     )
     flags.DEFINE_list(
-        "input_size", None, "Size of a file's images: HEIGHT,WIDTH [any, if it can]."
+        "input_size", None, "Size of a file's images: SIZE or HEIGHT,WIDTH [any]."
     )
     flags.DEFINE_bool("constants", False, "Weights inside the graph: docs/serving.md.")
     flags.DEFINE_list("scales", ["1"], "Image scales that the server averages over.")
@@ -132,17 +134,17 @@ def export_as(values: flags.FlagValues) -> tuple[str, Agreement]:
         return export_workdir(
             *(values.workdir, values.output_dir, values.version),
             *(values.output_stride, values.precision, images_of(values)),
-            scales=[float(scale) for scale in values.scales],
+            scales=parse_scales(values.scales),
             flip=values.flip,
             constants=values.constants,
-            max_pixels=int(values.max_megapixels * 1e6),
+            max_pixels=pixels_of(values.max_megapixels),
         )
     if values.version or values.flip or values.constants or values.scales != ["1"]:
         raise ValueError(
             "--version, --scales, --flip and --constants are TF Serving's. Leave them "
             f"out of --format={values.format}."
         )
-    size = [int(side) for side in values.input_size] if values.input_size else None
+    size = parse_size("--input_size", values.input_size) if values.input_size else None
     return convert_workdir(
         *(values.workdir, values.output_dir, values.format, values.precision),
         *(size, values.output_stride, images_of(values)),

@@ -24,11 +24,17 @@ import sys
 
 from absl import app, flags
 
-from deeplab_tf.command_names import as_typed, name_of, run_with_flags
+from deeplab_tf.command_names import (
+    as_typed,
+    list_failures,
+    name_of,
+    run_with_flags,
+)
 from deeplab_tf.commands.segmenter_flags import (
     begin_segmenter,
     define_segmenter_flags,
     out_of_memory_advised,
+    pixels_of,
     segmenter_of,
 )
 from deeplab_tf.devices.memory import OutOfMemory
@@ -95,7 +101,7 @@ def main(argv: list[str]) -> None:
     except (OSError, ValueError, ImportError, InUse, OutOfMemory) as error:
         sys.exit(f"{name_of('predict')}: {as_typed(str(error))}")
     if failures:
-        sys.exit("\n".join(failures))
+        sys.exit(list_failures(failures))
 
 
 def serve_as(values: flags.FlagValues) -> None:
@@ -151,7 +157,7 @@ def predict_as(values: flags.FlagValues) -> list[str]:
 
 def _max_pixels(values: flags.FlagValues, default: int) -> int:
     bound = values.max_megapixels
-    return default if bound is None else int(bound * 1e6)
+    return default if bound is None else pixels_of(bound)
 
 
 def run() -> None:

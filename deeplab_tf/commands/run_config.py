@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.config import NETWORK_FIELDS, TrainConfig, read_config
@@ -28,28 +28,38 @@ def make_config(recipe: str, changes: dict) -> TrainConfig:
     if changes.get("epochs") and "steps" not in changes:
         changes = {**changes, "steps": 0}
     if "crop_size" in changes:
-        changes = {**changes, "crop_size": parse_crop_size(changes["crop_size"])}
+        crop_size = parse_size("crop_size", changes["crop_size"])
+        changes = {**changes, "crop_size": crop_size}
     config = dataclasses.replace(recipe_config(recipe), **changes)
     check_fields(config)
-    if min(config.crop_size) < MIN_IMAGE_SIZE:
-        raise ValueError(
-            f"crop_size must be at least {MIN_IMAGE_SIZE} pixels a side. "
-            f"Received: {config.crop_size}"
-        )
     check_init(config.init)
     if os.path.isdir(config.init):
         config = continue_network(config, changes)
     return config
 
 
-def parse_crop_size(sizes: list[str]) -> tuple[int, int]:
-    """["513"] -> (513, 513), ["769", "1537"] -> (769, 1537)."""
+def parse_size(name: str, sizes: Sequence[str | int]) -> tuple[int, int]:
+    """["513"] -> (513, 513), ["769", "1537"] -> (769, 1537).
+
+    Args:
+      name: of the flag, for the sentence.
+      sizes: one side, or height and width.
+
+    Raises:
+      ValueError: neither, or a side under `MIN_IMAGE_SIZE`.
+    """
     try:
         height, width = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
     except ValueError:
         raise ValueError(
-            f"crop_size must be SIZE or HEIGHT,WIDTH. Received: {','.join(sizes)}"
+            f"{name} must be SIZE or HEIGHT,WIDTH, such as 513 or 769,1537. "
+            f"Received: {','.join(map(str, sizes))}"
         ) from None
+    if min(height, width) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"{name} must be at least {MIN_IMAGE_SIZE} pixels a side. "
+            f"Received: {(height, width)}"
+        )
     return height, width
 
 

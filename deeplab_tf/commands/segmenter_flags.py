@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -61,7 +63,7 @@ def segmenter_of(values: flags.FlagValues) -> Segmenter:
         values.workdir,
         values.saved_model,
         values.output_stride,
-        scales=[float(scale) for scale in values.scales],
+        scales=parse_scales(values.scales),
         flip=values.flip,
         window=values.window,
         overlap=values.overlap,
@@ -96,3 +98,29 @@ def _what_to_lower(values: flags.FlagValues) -> str:
     if values.output_stride == 8:
         ways.append("--output_stride=16")
     return f"Try {', or '.join(ways)}." if ways else "It needs another machine."
+
+
+def parse_scales(scales: Sequence[str]) -> list[float]:
+    """["0.5", "1"] -> [0.5, 1.0].
+
+    Raises:
+      ValueError: one is no number.
+    """
+    try:
+        return [float(scale) for scale in scales]
+    except ValueError:
+        raise ValueError(
+            "Expected --scales as numbers between commas, such as 0.75,1,1.25. "
+            f"Received: {','.join(scales)}"
+        ) from None
+
+
+def pixels_of(megapixels: float) -> int:
+    """Returns the pixels of --max_megapixels.
+
+    Raises:
+      ValueError: it is no number of pixels.
+    """
+    if not math.isfinite(megapixels):
+        raise ValueError(f"Expected --max_megapixels=16, say. Received: {megapixels}")
+    return int(megapixels * 1e6)

@@ -22,6 +22,7 @@ from deeplab_tf.networks.models import MIN_IMAGE_SIZE, inference_model
 from deeplab_tf.workdir import load_workdir
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+MAX_SCALE = 16  # which takes 256 times the memory
 
 
 class Segmenter:
@@ -56,7 +57,7 @@ class Segmenter:
       classes_of: the same, -> classes uint8 [B, h, w].
 
     Raises:
-      ValueError: no scale, or one that is not positive; windows that cannot be, or
+      ValueError: no scale, or one that is not in (0, 16]; windows that cannot be, or
         together with a CRF, which needs the whole image; scales, flip, windows or a
         CRF of a network that has no probabilities.
     """
@@ -72,8 +73,11 @@ class Segmenter:
         crf: CRFParameters | None = None,
         labels: Labels | None = None,
     ):
-        if not scales or not all(0 < scale < float("inf") for scale in scales):
-            raise ValueError(f"scales must be positive. Received: {tuple(scales)}")
+        if not scales or not all(0 < scale <= MAX_SCALE for scale in scales):
+            raise ValueError(
+                f"scales must be positive, and at most {MAX_SCALE}. "
+                f"Received: {tuple(scales)}"
+            )
         self.network = as_network(model)
         self.labels = self.network.labels if labels is None else labels
         self.scales = tuple(map(float, scales))

@@ -11,14 +11,20 @@ import dataclasses
 import io
 import os
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
 from tensorflow import keras
 
 from deeplab_tf.files import atomic_write
+from deeplab_tf.networks.array_files import leaf_of, read_h5, read_npz
 
-_BATCH_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+# What HDF5, h5py, zipfile and NumPy make of a damaged file.
+_DAMAGE = (
+    *(OSError, RuntimeError, LookupError, TypeError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, MemoryError, OverflowError),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +58,7 @@ class WeightReport:
 def named_weights(model) -> dict:
     """Returns {"<layer>/<leaf>": variable} of a flat model."""
     return {
-        f"{layer.name}/{_leaf(variable.name)}": variable
+        f"{layer.name}/{leaf_of(variable.name)}": variable
         for layer in model.layers
         for variable in layer.weights
     }
@@ -72,19 +78,18 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not a file of weights by name, or a damaged one.
+      ValueError: not a file of weights by name, a damaged one, or one that asks for
+        other files or for more memory than its size justifies.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No weights at {path}. Give the path of a file.")
     try:
         if zipfile.is_zipfile(path):
-            return _read_npz(path)
+            return read_npz(path)
         if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                return _read_keras_file(file, path)
-    # What HDF5 and h5py make of a damaged file.
-    except (OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+            return read_h5(path)
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} cannot be read: it is cut short or damaged ({error}). "
             "Download it again."
@@ -157,6 +162,7 @@ def read_imagenet_weights(backbone, weights: str) -> tuple[dict, str]:
       (arrays by the names of our layers, path of the file).
 
     Raises:
+      OSError: it cannot be downloaded.
       ValueError: "imagenet" for a backbone Keras has no file of, or not such a file.
     """
     path = weights
@@ -166,12 +172,30 @@ def read_imagenet_weights(backbone, weights: str) -> tuple[dict, str]:
                 "keras.applications has no ImageNet weights of this backbone. Use "
                 "weights=None, the path of a file, or another backbone."
             )
-        path = keras.utils.get_file(
-            origin=backbone.imagenet_url,
-            file_hash=backbone.imagenet_md5,
-            cache_subdir="models",
-        )
+        path = _download(backbone.imagenet_url, backbone.imagenet_md5)
     return backbone.adapt(read_weights(path)), os.fspath(path)
+
+
+def _download(url: str, md5: str) -> str:
+    """Downloads a file to Keras' cache, where it is not there.
+
+    Raises:
+      OSError: it cannot be had; says how to do without a network.
+    """
+    name = url.rpartition("/")[2]
+    try:
+        return keras.utils.get_file(
+            name, origin=url, file_hash=md5, cache_subdir="models"
+        )
+    except Exception as error:  # Keras raises plain ones
+        reason = str(error).splitlines()[0][:300] if str(error) else repr(error)
+    home = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
+    raise OSError(
+        f"ImageNet weights cannot be downloaded: {reason}. Without a network, put "
+        f"{name} from elsewhere into {os.path.join(home, 'models')}, or give the path "
+        "of a file of keras.applications (train.py: --init=FILE), or none, to begin "
+        'with random weights (--init="").'
+    )
 
 
 def fold_convolution_biases(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -188,59 +212,6 @@ def fold_convolution_biases(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
             folded[mean] = folded[mean] - bias
             del folded[name]
     return folded
-
-
-def _leaf(variable_name: str) -> str:
-    """conv/kernel:0 -> kernel; Keras 2's depthwise_kernel is Keras 3's kernel."""
-    leaf = variable_name.rpartition("/")[2].partition(":")[0]
-    return leaf.replace("depthwise_kernel", "kernel")
-
-
-def _read_npz(path: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except ValueError as error:
-        raise ValueError(f"{path} is not a weight file: {error}") from error
-
-
-def _read_keras_file(file, path: str) -> dict[str, np.ndarray]:
-    if "model_weights" in file:
-        file = file["model_weights"]
-    arrays = {}
-    if "layer_names" in file.attrs:
-        _read_legacy_layers(file, arrays)
-    elif "layers" in file:
-        _read_keras3_layers(file["layers"], arrays)
-    if not arrays:
-        raise ValueError(
-            f"{path} holds no weights under layer names. Expected a file of "
-            "keras.applications, or of model.save_weights in a recent Keras 3."
-        )
-    return arrays
-
-
-def _read_legacy_layers(file, arrays):
-    for layer in _decoded(file.attrs["layer_names"]):
-        for name in _decoded(file[layer].attrs["weight_names"]):
-            arrays[f"{layer}/{_leaf(name)}"] = file[layer][name][()]
-
-
-def _read_keras3_layers(layers, arrays):
-    """Keras 3 numbers a layer's variables; their names follow from the shapes."""
-    for group in layers.values():
-        variables = group.get("vars")
-        if not variables or "name" not in variables.attrs:
-            continue
-        values = [variables[str(index)][()] for index in range(len(variables))]
-        is_batch_norm = len(values) == 4 and values[0].ndim == 1
-        leaves = _BATCH_NORM_LEAVES if is_batch_norm else ("kernel", "bias")
-        for leaf, value in zip(leaves, values):
-            arrays[f"{variables.attrs['name']}/{leaf}"] = value
-
-
-def _decoded(names) -> list[str]:
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 def abbreviate(names, most: int = 6) -> str:
