@@ -6,6 +6,7 @@ import ast
 import base64
 import hashlib
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -252,6 +253,158 @@ def test_prefix_goes_when_every_name_has_it(read):
     tensor = Tensor(np.float32([1]))
     assert list(read({"module.a": tensor, "module.b": tensor})) == ["a", "b"]
     assert list(read({"module.a": tensor, "b": tensor})) == ["module.a", "b"]
+
+
+NAMES = [f"layer{index}.weight" for index in range(20)]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "net.module."]
+)
+@pytest.mark.parametrize("beside", [(), ("criterion.weight",)])
+def test_prefixes_of_wrappers_go(read, prefix, beside):
+    tensor = Tensor(np.float32([1]))
+    names = [*(prefix + name for name in NAMES), *beside]
+    assert list(read(dict.fromkeys(names, tensor))) == [*NAMES, *beside]
+
+
+def test_a_prefix_stays_where_two_would_get_one_name(read):
+    tensor = Tensor(np.float32([1]))
+    names = [*(f"model.{name}" for name in NAMES), NAMES[0]]
+    assert list(read(dict.fromkeys(names, tensor))) == names
+
+
+def test_an_averaged_model_is_read(read):
+    """torch.optim.swa_utils.AveragedModel: a count beside module."""
+    count = Storage(np.int64([7]), "LongStorage")
+    value = OrderedDict(n_averaged=Tensor(count, shape=()))
+    value.update({f"module.{name}": Tensor(np.float32([1])) for name in NAMES})
+    assert list(read(value)) == NAMES
+
+
+def numpy_scalar(value):
+    """As NumPy pickles a number in protocol 2."""
+    dtype = Call("numpy.dtype", "f8", False, True)
+    raw = Call("_codecs.encode", np.float64(value).tobytes().decode("latin1"), "latin1")
+    return Call("numpy.core.multiarray.scalar", dtype, raw)
+
+
+def new_object(name, state) -> Raw:
+    """NEWOBJ and BUILD, as Python pickles an object of a class of one's own."""
+    module, _, name = name.rpartition(".")
+    head = f"c{module}\n{name}\n".encode()
+    return Raw(head + b")\x81" + instructions(state) + b"b")
+
+
+# What projects leave beside the weights.
+BESIDE = {
+    "argparse": new_object("argparse.Namespace", {"lr": 0.02, "amp": False}),
+    "numpy": numpy_scalar(0.5),
+    "numpy 2": Call("numpy._core.multiarray.scalar", Call("numpy.dtype", "i8"), "x"),
+    "path": Call("pathlib.PosixPath", "runs", "x"),
+    "set": Raw(b"\x8f(" + instructions(3) + b"\x90"),
+    "frozenset": Raw(b"(" + instructions(3) + b"\x91"),
+    "defaultdict": Raw(
+        b"ccollections\ndefaultdict\n(c__builtin__\nint\ntR(K\x01K\x02u"
+    ),
+    "own list": Raw(b"cmine\nList\n)\x81(K\x01K\x02e"),
+    "own class": new_object("__main__.Config", {"size": numpy_scalar(3.0)}),
+    "keys": Raw(b"}cenum\nColor\nK\x01\x85RK\x02s"),
+    "protocol 4": Raw(b"\x8c\x08datetime\x8c\x04date\x93)}\x92"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_the_weights_is_skipped(read, name):
+    """torchvision's script saves model, optimizer, lr_scheduler, epoch and args."""
+    value = {
+        "args": BESIDE[name],
+        "model": OrderedDict(w=Tensor(np.float32([3]))),
+        "model_ema": OrderedDict(w=Tensor(np.float32([4]))),
+        "optimizer": {"state": {0: BESIDE[name]}, "param_groups": [BESIDE[name]]},
+        "epoch": 29,
+    }
+    assert_equal(read(value), {"w": np.float32([3])})
+    with pytest.raises(ValueError, match="Nothing was executed|type dict under x"):
+        read(OrderedDict(w=Tensor(np.float32([1])), x=BESIDE[name]))
+
+
+@pytest.mark.parametrize("name", payloads("", ""))
+def test_a_payload_beside_the_weights_is_skipped_and_not_run(read, tmp_path, name):
+    trace = tmp_path / "trace"
+    command, expression = f'echo > "{trace}"', f"open({str(trace)!r}, 'w').close()"
+    payload = Raw(payloads(command, expression)[name])
+    value = {"args": payload, "model": OrderedDict(w=Tensor(np.float32([3])))}
+    assert_equal(read(value), {"w": np.float32([3])})
+    assert not trace.exists()
+
+
+# --- .safetensors --------------------------------------------------------------------
+
+
+def write_safetensors(path, tensors: dict, **changes):
+    """Writes {name: (dtype there, array)} as the format has it, or with lies."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (dtype, array) in tensors.items():
+        offsets = [len(data), len(data) + array.nbytes]
+        entry = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
+        header[name] = {**entry, **changes}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def test_safetensors(tmp_path):
+    arrays = {
+        "model.a": ("F32", np.float32([[1, 2.5], [-3, 4]])),
+        "model.b": ("F16", np.float16([0.5])),
+        "model.c": ("I64", np.int64(7).reshape(())),
+        "model.d": ("BF16", np.uint16([0x3F80, 0xC000])),
+        "model.e": ("BOOL", np.array([True, False])),
+        "model.f": ("F32", np.zeros([0, 3], np.float32)),
+    }
+    path = write_safetensors(tmp_path / "x.safetensors", arrays)
+    expected = {name[len("model.") :]: array for name, (_, array) in arrays.items()}
+    expected["d"] = np.float32([1, -2])
+    assert_equal(torch_files.read_torch_weights(path), expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"shape": [9]}, {"shape": [-4]}, {"shape": [2**62, 4]}, {"shape": "22"}),
+        *({"shape": [1] * 40 + [4]}, {"data_offsets": [0, 99]}, {"dtype": "F8"}),
+        *({"data_offsets": [8, 0]}, {"data_offsets": [0]}, {"data_offsets": None}),
+    ],
+    ids=str,
+)
+def test_safetensors_that_lie_are_refused(tmp_path, changes):
+    arrays = {"a": ("F32", np.float32([[1, 2], [3, 4]]))}
+    path = write_safetensors(tmp_path / "x.safetensors", arrays, **changes)
+    with pytest.raises(ValueError, match="no .safetensors file, cut short or damaged"):
+        torch_files.read_torch_weights(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            b"",
+            b"x" * 7,
+            struct.pack("<Q", 2**63) + b"{}",
+            struct.pack("<Q", 2) + b"[]",
+        ),
+        struct.pack("<Q", 15) + b'{"a":1, "a":2} ',
+        struct.pack("<Q", 100_000) + b"[" * 100_000,
+        struct.pack("<Q", 7) + b'{"a":1}',
+    ],
+    ids=range(7),
+)
+def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="no .safetensors file, cut short or damaged"):
+        torch_files.read_torch_weights(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -630,3 +630,20 @@ def test_names_of_a_known_number_are_assumed_aloud(count, name):
     config = TrainConfig(num_classes=count, class_names=labels.class_names)
     told = importing.describe_classes(config, given=False)
     assert f" {name}" in told and "ASSUMED" in told
+
+
+def test_an_auxiliary_head_of_other_classes_is_left_out():
+    """Who exchanges torchvision's classifier alone leaves the one of COCO."""
+    arrays = {
+        "logits/kernel": np.zeros([1, 1, 8, 4]),
+        "logits_auxiliary/kernel": np.zeros([1, 1, 8, 21]),
+        "logits_auxiliary/bias": np.zeros([21]),
+        "auxiliary_conv/kernel": np.zeros([3, 3, 8, 8]),
+    }
+    network = sources.Network({}, arrays, ())
+    kept, dropped = importing._without_other_head(network)
+    assert list(kept.arrays) == ["logits/kernel"]
+    assert sorted(dropped) == sorted(set(arrays) - {"logits/kernel"})
+    same = {**arrays, "logits/kernel": np.zeros([1, 1, 8, 21])}
+    network = sources.Network({}, same, ())
+    assert importing._without_other_head(network) == (network, ())

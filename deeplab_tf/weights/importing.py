@@ -5,7 +5,8 @@ r"""Trained networks of other projects, turned into a workdir.
     python predict.py --workdir=runs/torchvision --input=photos --output=predictions
 
 SOURCE is one of
-  torchvision       deeplabv3_resnet50 or deeplabv3_resnet101, a .pth file
+  torchvision       deeplabv3_resnet50 or deeplabv3_resnet101, a .pth or .safetensors
+                    file, also a checkpoint of its training script
   kazuto1011        DeepLabV2 on ResNet-101 (deeplab-pytorch), a .pth file
   bonlime           DeepLabV3+ on Xception or MobileNetV2 (keras-deeplab-v3-plus), .h5
   research_deeplab  a TensorFlow 1 checkpoint of tensorflow/models, research/deeplab; of
@@ -97,7 +98,7 @@ def load_source(
             f"source must be one of {sorted(SOURCES)}. Received: {source!r}"
         )
     path, row = os.fspath(path), SOURCES[source]
-    network = row.translate(row.read(path))
+    network, other_head = _without_other_head(row.translate(row.read(path)))
     if _num_classes(network) is None and not partial:
         raise ValueError(
             f"{path} holds a {network.config['backbone']} that classifies images. To "
@@ -119,7 +120,7 @@ def load_source(
             f"{config.backbone} does not have: {abbreviate(report.unused)}. To leave "
             "them out: --partial"
         )
-    return model, config, report
+    return model, config, dataclasses.replace(report, unused=report.unused + other_head)
 
 
 def import_weights(
@@ -208,6 +209,25 @@ def describe_classes(config: TrainConfig, given: bool) -> str:
         f"name them: {listed}\nIf they are others, import it again with "
         "'--set=class_names=[\"road\",...]'"
     )
+
+
+def _without_other_head(
+    network: sources.Network,
+) -> tuple[sources.Network, tuple[str, ...]]:
+    """Leaves out an auxiliary head of another number of classes.
+
+    Who trains torchvision's network on data of their own often exchanges the classifier
+    alone; its other head then still has the classes of COCO, and no use.
+
+    Returns:
+      (the network, names of what was left out).
+    """
+    kernel = network.arrays.get("logits_auxiliary/kernel")
+    if kernel is None or kernel.shape[-1] == _num_classes(network):
+        return network, ()
+    dropped = tuple(name for name in network.arrays if "auxiliary" in name)
+    arrays = {k: v for k, v in network.arrays.items() if k not in dropped}
+    return dataclasses.replace(network, arrays=arrays), dropped
 
 
 def _num_classes(network: sources.Network) -> int | None:

@@ -16,11 +16,23 @@ import zipfile
 
 import numpy as np
 
+from deeplab_tf.weights.safetensors_files import ENDING, read_safetensors
 from deeplab_tf.weights.torch_containers import Contents, open_container
-from deeplab_tf.weights.torch_tensors import DTYPES, Tensor, described, shortened
+from deeplab_tf.weights.torch_tensors import (
+    DTYPES,
+    Skipped,
+    Tensor,
+    described,
+    refusal,
+    shortened,
+)
 
 # Eight decimal digits alone may be a date.
 _HASH_IN_NAME = re.compile(r"-(?!\d{8}\.)([0-9a-fA-F]{8,64})\.pth$")
+# Of DistributedDataParallel and averages, of compiled models, of Lightning's modules.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+_MOST_PREFIXES = 8
+_NUM_AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 
 # What a damaged file may lead to in zipfile, or in a function that it names.
@@ -34,11 +46,12 @@ def read_torch_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the state_dict of a .pth file: name -> array, in the file's order.
 
     A wrapper such as {"state_dict": ..., "epoch": ...} is opened, and what stands
-    beside the state_dict is left out. The prefix "module." of DistributedDataParallel
-    is taken off when all names have it.
+    beside the state_dict is left out. Prefixes of `PREFIXES` are taken off when nearly
+    all names have them.
 
     Args:
-      path: file of `torch.save`, of the zip format or the one before it.
+      path: file of `torch.save`, of the zip format or the one before it, or a
+        .safetensors file.
 
     Returns:
       Read-only arrays of the tensors' shapes and dtypes, bfloat16 as float32. Tensors
@@ -53,6 +66,8 @@ def read_torch_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No weights at {path}. Give the path of a file.")
     check_hash_in_name(path)
+    if path.endswith(ENDING):
+        return without_prefixes(read_safetensors(path))
     with open(path, "rb") as file:
         head = file.read(512)
     try:
@@ -109,16 +124,51 @@ def _state_dict(value) -> dict[str, Tensor]:
         raise ValueError(
             f"expected a state_dict, got {described(value)}. Save model.state_dict()."
         )
+    tensors = {}
     for name, tensor in value.items():
+        if isinstance(tensor, Skipped):
+            raise ValueError(refusal(shortened(tensor.text)))
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(
                 f"expected a state_dict of names and tensors, got {described(tensor)} "
                 f"under {shortened(name)}. Save model.state_dict(), alone or under "
                 f"one of the keys {', '.join(_WRAPPERS)}."
             )
-    if all(name.startswith("module.") for name in value):
-        return {name[len("module.") :]: tensor for name, tensor in value.items()}
-    return value
+        if name != _NUM_AVERAGED:
+            tensors[name] = tensor
+    return without_prefixes(tensors)
+
+
+def without_prefixes(tensors: dict) -> dict:
+    """Takes off what wrappers around a model write before the names of its tensors.
+
+    A few names may lack the prefix (the loss of a Lightning module has weights too):
+    they stay as they are.
+
+    Args:
+      tensors: by their names.
+
+    Returns:
+      The same tensors, by shorter names.
+    """
+    for _ in range(_MOST_PREFIXES):
+        for prefix in PREFIXES:
+            count = sum(name.startswith(prefix) for name in tensors)
+            shorter = [_without(prefix, name) for name in tensors]
+            if (
+                count
+                and count >= 0.9 * len(tensors)
+                and len(set(shorter)) == len(shorter)
+            ):
+                tensors = dict(zip(shorter, tensors.values()))
+                break
+        else:
+            return tensors
+    return tensors
+
+
+def _without(prefix: str, name: str) -> str:
+    return name[len(prefix) :] if name.startswith(prefix) else name
 
 
 def _arrays(tensors: dict[str, Tensor], contents: Contents) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
 A pickle may call any function of Python, so this module never calls `pickle`. The
 standard library's `pickletools` splits the stream into instructions; the few that
 `torch.save` writes for tensors are carried out here, and each name in the stream is
-looked up in the tables of `torch_tensors`. Any other name or instruction stops the
-reading.
+looked up in the tables of `torch_tensors`. Any other name stands for itself, a
+`Skipped`: what is made of it is one too. Any other instruction stops the reading.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from deeplab_tf.weights.torch_tensors import (
     KNOWN_NAMES,
     STORAGES,
     Name,
+    Skipped,
     Storage,
     checked_key,
     described,
+    refusal,
     shortened,
 )
 
@@ -65,10 +67,7 @@ class Unpickler:
             elif opcode.name in _STEPS:
                 _STEPS[opcode.name](self, argument)
             elif opcode.name not in _WITHOUT_EFFECT:
-                wanted = f"the instruction {opcode.name}"
-                if isinstance(argument, str):  # INST names a module and a function
-                    wanted += f" of {shortened(argument).replace(' ', '.')}"
-                raise ValueError(_refusal(wanted))
+                raise ValueError(refusal(f"the instruction {opcode.name}"))
         return self._stack.pop()
 
     def _make(self, kind):
@@ -95,11 +94,15 @@ class Unpickler:
         self._stack.append(tuple(self._above_mark()))
 
     def _extend(self, items):
+        if isinstance(self._stack[-1], Skipped):
+            return
         if not isinstance(self._stack[-1], list):
             raise ValueError(f"it appends to {described(self._stack[-1])}.")
         self._stack[-1].extend(items)
 
     def _set_items(self, items):
+        if isinstance(self._stack[-1], Skipped):
+            return
         if not isinstance(self._stack[-1], dict):
             raise ValueError(f"it sets items of {described(self._stack[-1])}.")
         for key, value in zip(items[::2], items[1::2]):
@@ -113,24 +116,44 @@ class Unpickler:
 
     def _name(self, parts):
         if not all(isinstance(part, str) for part in parts):
-            raise ValueError(_refusal("a name that is no text"))
+            raise ValueError(refusal("a name that is no text"))
         text = ".".join(parts)
-        if text not in KNOWN_NAMES:
-            raise ValueError(_refusal(shortened(text)))
-        self._stack.append(Name(text))
+        kind = Name if text in KNOWN_NAMES else Skipped
+        self._stack.append(kind(text))
 
     def _call(self, arguments):
         """REDUCE: a function of the table, on a tuple of arguments."""
         name = self._stack.pop()
+        if isinstance(name, Skipped):
+            self._stack.append(name)
+            return
         if not isinstance(name, Name) or name.text not in FUNCTIONS:
             called = name.text if isinstance(name, Name) else described(name)
-            raise ValueError(_refusal(f"a call of {called}"))
+            raise ValueError(refusal(f"a call of {called}"))
         self._stack.append(FUNCTIONS[name.text](*arguments))
 
     def _build(self, state):
         """BUILD: an OrderedDict's attributes, `_metadata` of a state_dict. Dropped."""
-        if not isinstance(self._stack[-1], dict):
-            raise ValueError(_refusal(f"the state of {described(self._stack[-1])}"))
+        if not isinstance(self._stack[-1], (dict, Skipped)):
+            raise ValueError(refusal(f"the state of {described(self._stack[-1])}"))
+
+    def _new(self, instruction, count):
+        """NEWOBJ, NEWOBJ_EX: an object of a class, which is under its arguments."""
+        del self._stack[-count:]
+        if not isinstance(self._stack[-1], Skipped):
+            raise ValueError(refusal(f"the instruction {instruction}"))
+
+    def _old_object(self, name):
+        """INST and OBJ of protocol 0: a class, and its arguments above a mark."""
+        above = self._above_mark()
+        made = Skipped(name.replace(" ", ".")) if name else above[0]
+        if not isinstance(made, Skipped):
+            raise ValueError(refusal(f"an object of {described(made)}"))
+        self._stack.append(made)
+
+    def _skipped_set(self):
+        self._above_mark()
+        self._stack.append(Skipped("builtins.frozenset"))
 
     def _persistent_load(self, identifier):
         """Takes ("storage", type, key, device, count), in legacy files with a view.
@@ -138,7 +161,7 @@ class Unpickler:
         The view is None or, in old files, (its key, first element, count).
         """
         if not isinstance(identifier, tuple) or len(identifier) not in (5, 6):
-            raise ValueError(_refusal("an object that is no storage"))
+            raise ValueError(refusal("an object that is no storage"))
         kind, storage_type, key, _, count = identifier[:5]
         if (
             kind != "storage"
@@ -148,7 +171,7 @@ class Unpickler:
             or type(count) is not int
             or not 0 <= count < 2**63
         ):
-            raise ValueError(_refusal("an object that is no storage"))
+            raise ValueError(refusal("an object that is no storage"))
         storage = Storage(key, STORAGES[storage_type.text], 0, count)
         if self.storages.setdefault(key, storage) != storage:
             raise ValueError(f"storage {shortened(key)} has two types or sizes.")
@@ -160,13 +183,20 @@ class Unpickler:
 _VALUES = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
     *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES8", "BYTEARRAY8", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _WITHOUT_EFFECT = {"PROTO", "FRAME", "STOP"}
 _STEPS = {
     "EMPTY_LIST": lambda self, _: self._make(list),
     "EMPTY_DICT": lambda self, _: self._make(dict),
+    "EMPTY_SET": lambda self, _: self._stack.append(Skipped("builtins.set")),
+    "ADDITEMS": lambda self, _: self._above_mark(),
+    "FROZENSET": lambda self, _: self._skipped_set(),
+    "INST": lambda self, names: self._old_object(names),
+    "OBJ": lambda self, _: self._old_object(None),
+    "NEWOBJ": lambda self, _: self._new("NEWOBJ", 1),
+    "NEWOBJ_EX": lambda self, _: self._new("NEWOBJ_EX", 2),
     "MARK": lambda self, _: self._mark(),
     "TUPLE": lambda self, _: self._tuple_above_mark(),
     "TUPLE1": lambda self, _: self._tuple(1),
@@ -187,11 +217,3 @@ _STEPS = {
     "BUILD": lambda self, _: self._build(self._stack.pop()),
     "BINPERSID": lambda self, _: self._persistent_load(self._stack.pop()),
 }
-
-
-def _refusal(wanted: str) -> str:
-    return (
-        f"its pickle asks for {wanted}, which no state_dict needs. Nothing was "
-        "executed. If you trust the file, load it with PyTorch and save "
-        "model.state_dict() alone."
-    )

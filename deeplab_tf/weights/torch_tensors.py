@@ -94,6 +94,17 @@ class Name:
     text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """Stands for an object of a type or function that is not known here.
+
+    It is neither looked up nor called, and what it is made of is dropped: checkpoints
+    hold arguments of a command line, numbers of NumPy and so on beside the weights.
+    """
+
+    text: str
+
+
 def item_size(dtype: str) -> int:
     """Bytes of one element."""
     return np.dtype(DTYPES[dtype]).itemsize
@@ -163,7 +174,7 @@ def _rebuild_parameter(data, requires_grad, hooks, state=None) -> Tensor:
 
 def checked_key(key):
     """Refuses nested tuples as keys of a dictionary: hashing them can take for ever."""
-    if key is not None and not isinstance(key, (str, bytes, int, float)):
+    if key is not None and not isinstance(key, (str, bytes, int, float, Skipped)):
         raise ValueError(f"it has {described(key)} as the key of a dictionary.")
     return key
 
@@ -215,6 +226,8 @@ KNOWN_NAMES = {*FUNCTIONS, *STORAGES, *_NAMED_DTYPES}
 def described(value) -> str:
     """The type of a value in words; never its content, which may be endless."""
     names = {Tensor: "a tensor", Storage: "a storage", Name: "a function or type"}
+    if isinstance(value, Skipped):
+        return f"an object of {shortened(value.text)}"
     if isinstance(value, (dict, list, tuple)) and not value:
         return f"an empty {type(value).__name__}"
     return names.get(type(value), f"a value of type {type(value).__name__}")
@@ -224,3 +237,12 @@ def shortened(value, most: int = 80) -> str:
     """A text of the file for a message, at most so long; other values `described`."""
     text = value if isinstance(value, str) else described(value)
     return text if len(text) <= most else text[:most] + "..."
+
+
+def refusal(wanted: str) -> str:
+    """The sentence on what a pickle asks for in place of a tensor."""
+    return (
+        f"its pickle asks for {wanted}, which no state_dict needs. Nothing was "
+        "executed. If you trust the file, load it with PyTorch and save "
+        "model.state_dict() alone."
+    )
