@@ -452,6 +452,7 @@ def predict_flags(monkeypatch, tmp_path):
 
     def set_flags(**given):
         names = "workdir saved_model input output serve list recursive submission"
+        names += " gpu_memory_limit"
         values = {
             **dict.fromkeys(names.split()),
             **{"save": ["classes"], "alpha": 0.5, "port": 0, "max_megapixels": None},
