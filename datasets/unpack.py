@@ -36,6 +36,8 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
         the folder or comes twice.
       OSError: a file cannot be written.
     """
+    import tensorflow as tf
+
     from deeplab_tf.data.reading.bad_records import bad_records_named
     from deeplab_tf.data.records.frames import read_shards
 
@@ -44,41 +46,23 @@ def unpack(data_dir: str, split: str, output_dir: str, limit: int | None = None)
     # All 256 entries: Pillow cuts ids down to the bits that a shorter palette needs.
     palette += IGNORE_COLOR * (256 - info.num_classes)
     records = read_shards(shard_paths(data_dir, split))
+    keys = {IMAGE: None, LABEL: None, FILENAME: ""}
+    features = {
+        key: tf.io.FixedLenFeature([], tf.string, default)
+        for key, default in keys.items()
+    }
     names: set[str] = set()
     with bad_records_named(data_dir, [split]):
         for record in records.take(-1 if limit is None else limit):
             place = f"Record {len(names)} of split {split} in {data_dir}"
-            feature = _features(record.numpy(), place)
-            name = feature.get(FILENAME, b"").decode("utf-8", "surrogateescape")
+            parsed = tf.io.parse_single_example(record, features)
+            feature = {key: value.numpy() for key, value in parsed.items()}
+            name = feature[FILENAME].decode("utf-8", "surrogateescape")
             name = name or f"{len(names):06d}"
             _check_name(name, names, place)
             names.add(name)
             _write_pair(name, feature, output_dir, palette, place)
     return len(names)
-
-
-def _features(record: bytes, place: str) -> dict[str, bytes]:
-    """Returns the features of a record that are bytes.
-
-    Raises:
-      ValueError: it is no example, or lacks image or label.
-    """
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    try:
-        example = tf.train.Example.FromString(record)
-    except DecodeError as error:
-        raise ValueError(f"{place} is no tf.train.Example.") from error
-    feature = {
-        key: value.bytes_list.value[0]
-        for key, value in example.features.feature.items()
-        if value.bytes_list.value
-    }
-    missing = [key for key in (IMAGE, LABEL) if key not in feature]
-    if missing:
-        raise ValueError(f"{place} has no {', '.join(missing)}.")
-    return feature
 
 
 def _check_name(name: str, names: Collection[str], place: str) -> None:
