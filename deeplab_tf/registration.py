@@ -13,6 +13,7 @@ import wrapt
 
 # The modules with classes that .keras files hold.
 _MODULES = (
+    "networks.batch_normalization",
     "networks.layers",
     "evaluation.metrics",
     "training.losses",

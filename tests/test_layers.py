@@ -14,10 +14,8 @@ from deeplab_tf.networks.layers import (
     NORMALIZATIONS,
     AtrousConv2D,
     AtrousDepthwiseConv2D,
-    FusedBatchNormalization,
     ImageNormalization,
     ResizeLike,
-    is_keras3,
     mean_color,
     native_atrous_convolution_works,
 )
@@ -107,34 +105,6 @@ def test_fallback_is_taken_where_the_native_gradient_is_missing():
     graph = tf.function(layer).get_concrete_function(image).graph
     operations = {operation.type for operation in graph.get_operations()}
     assert ("SpaceToBatchND" in operations) != native_atrous_convolution_works()
-
-
-@pytest.mark.skipif(not is_keras3(), reason="Keras 2 has it built in")
-def test_fused_batch_norm_equals_keras():
-    image = np.random.default_rng(0).normal(3, 2, (4, 6, 5, 3)).astype("float32")
-    ours = FusedBatchNormalization(momentum=0.5, epsilon=0.01)
-    kerases = keras.layers.BatchNormalization(momentum=0.5, epsilon=0.01)
-    weights = [np.random.default_rng(i).uniform(0.5, 2, 3) for i in range(4)]
-    results = []
-    for layer in (ours, kerases):
-        layer.build(image.shape)
-        layer.set_weights(weights)
-        before = layer(image, training=False)
-        variable = tf.constant(image)
-        with tf.GradientTape() as tape:
-            tape.watch(variable)
-            output = layer(variable, training=True)
-            loss = tf.reduce_sum(tf.sin(output))
-        gradients = tape.gradient(loss, [variable, *layer.trainable_weights])
-        results.append([before, output, *gradients, layer.get_weights()[2]])
-    for actual, expected in zip(*results):
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
-    pixels = image[..., 0].size  # Bessel's correction
-    expected = 0.5 * weights[3] + 0.5 * image.var((0, 1, 2)) * pixels / (pixels - 1)
-    np.testing.assert_allclose(ours.get_weights()[3], expected, rtol=1e-4)
-    ours.trainable = False  # frozen: inference mode, also in training
-    frozen = ours(image, training=True)
-    np.testing.assert_allclose(frozen, ours(image, training=False), atol=1e-6)
 
 
 def test_resize_puts_features_back_to_their_pixels():

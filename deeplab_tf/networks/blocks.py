@@ -12,13 +12,8 @@ import dataclasses
 
 from tensorflow import keras
 
-from deeplab_tf.networks.layers import (
-    AtrousConv2D,
-    AtrousDepthwiseConv2D,
-    FusedBatchNormalization,
-    ResizeLike,
-    is_keras3,
-)
+from deeplab_tf.networks.batch_normalization import FusedBatchNormalization
+from deeplab_tf.networks.layers import AtrousConv2D, AtrousDepthwiseConv2D, ResizeLike
 
 STRIDED_PADDINGS = ("symmetric", "same", "caffe")
 RESIZES = ("aligned", "half_pixel")
@@ -147,8 +142,7 @@ def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.9
     defaults = current_defaults()
     if defaults.batch_norm_momentum is not None:
         momentum = defaults.batch_norm_momentum
-    layer = FusedBatchNormalization if is_keras3() else keras.layers.BatchNormalization
-    return layer(
+    return FusedBatchNormalization(
         epsilon=epsilon,
         momentum=momentum,
         synchronized=defaults.synchronized_batch_norm,

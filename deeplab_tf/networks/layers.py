@@ -20,6 +20,14 @@ def is_keras3() -> bool:
     return getattr(keras, "__version__", "2").startswith("3")
 
 
+def several_replicas():
+    """The replica context where there are several replicas, else None."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return None
+    return replica
+
+
 @functools.cache
 def native_atrous_convolution_works(dtype: tf.DType = tf.float32) -> bool:
     """Says whether `Conv2D` with dilations has a gradient on the device at hand.
@@ -112,38 +120,6 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         kernel = tf.convert_to_tensor(self.kernel if variable is None else variable)
         outputs = _atrous_depthwise(inputs, tf.cast(kernel, inputs.dtype), rate)
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
-
-
-@keras.utils.register_keras_serializable("deeplab_tf")
-class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras 3's BatchNormalization as one `FusedBatchNormV3`, as Keras 2 has it.
-
-    Keras 3 normalises by elementwise operations: a training step of MobileNetV2 on a
-    CPU takes 1.37 times as long, and half precision is computed in float32. Moving
-    variances are Bessel-corrected, as in Keras 2. Synchronized statistics and float64
-    go Keras' own way.
-    """
-
-    def call(self, inputs, training=None, mask=None):
-        if self.synchronized or inputs.dtype == tf.float64:
-            return super().call(inputs, training=training, mask=mask)
-        scale, offset, mean, variance = (
-            tf.convert_to_tensor(value)
-            for value in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
-        if not (training and self.trainable):
-            return tf.compat.v1.nn.fused_batch_norm(
-                inputs, scale, offset, mean, variance, self.epsilon, is_training=False
-            )[0]
-        outputs, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, scale, offset, epsilon=self.epsilon, is_training=True
-        )
-        for moving, old, batch in (
-            (self.moving_mean, mean, batch_mean),
-            (self.moving_variance, variance, batch_variance),
-        ):
-            moving.assign(old * self.momentum + batch * (1.0 - self.momentum))
-        return outputs
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")

@@ -16,6 +16,7 @@ from tensorflow import keras
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.class_weights import median_frequency_weights
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.networks.layers import several_replicas
 
 # --- Cross-entropy -------------------------------------------------------------------
 
@@ -162,23 +163,15 @@ def _compared(y_true, y_pred, ignore_label: int, label_stride: int = 1):
     return tf.where(valid, label, 0), logits, valid
 
 
-def _replicas():
-    """The replica context where there are several replicas, else None."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
-        return None
-    return replica
-
-
 def _mean_over_replicas(value):
-    replica = _replicas()
+    replica = several_replicas()
     if replica is None:
         return value
     return replica.all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
 
 def _concat_over_replicas(values):
-    replica = _replicas()
+    replica = several_replicas()
     return values if replica is None else replica.all_gather(values, axis=0)
 
 
