@@ -68,6 +68,10 @@ class TrainConfig:
       batch_norm_momentum: decay of the moving statistics; None is each layer's own.
       frozen_batch_norm: BatchNorm stays in inference mode: the papers' second stage.
       precision: float32, bfloat16 or float16 (mixed, variables stay float32).
+      jit_compile: whether XLA compiles the training step; "auto" is yes on one
+        GPU, see `compiling.is_jit_compiled`.
+      recompute: whether features are computed again for the gradient instead of kept:
+        less memory, about a third more time; see `networks.recomputation`.
       seed: of weights, data order and augmentation.
     """
 
@@ -130,6 +134,8 @@ class TrainConfig:
     batch_norm_momentum: float | None = None
     frozen_batch_norm: bool = False
     precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    recompute: bool = False
     seed: int = 0
 
     def to_json(self) -> str:
@@ -172,6 +178,10 @@ NETWORK_FIELDS = (
     "input_scales multi_scale_features cascade_blocks strided_padding resize "
     "normalization"
 ).split()
+
+# Fields that say how a run is computed or shown, and change nothing of what it learns:
+# a run goes on with others.
+EXECUTION_FIELDS = ("colormap", "jit_compile", "recompute")
 
 
 def parse_changes(changes: Sequence[str]) -> dict:

@@ -45,7 +45,7 @@ _RANGES = {
     "decoupled_weight_decay": (0, math.inf),
 }
 # Field that takes a text beside other things -> which ones.
-_TEXTS = {"class_weights": ("balanced",)}
+_TEXTS = {"class_weights": ("balanced",), "jit_compile": ("auto",)}
 
 
 def check_value(field: dataclasses.Field, value) -> None:

@@ -23,6 +23,7 @@ from tests.support.networks import image_batch, randomize
 ROOT = Path(__file__).resolve().parent.parent
 # Where a .keras file of before the rooms says that a class is.
 OLD_MODULES = {
+    "deeplab_tf.networks.batch_normalization": "deeplab_tf.layers",
     "deeplab_tf.networks.layers": "deeplab_tf.layers",
     "deeplab_tf.training.losses": "deeplab_tf.losses",
     "deeplab_tf.evaluation.metrics": "deeplab_tf.metrics",

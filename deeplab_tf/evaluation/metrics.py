@@ -180,8 +180,13 @@ class MeanIoU(keras.metrics.Metric):
         valid = tf.not_equal(label, self.ignore_label)
         # Ignored pixels fall into a last bin, which is cut off: no dynamic shapes.
         pairs = tf.where(valid, label * self.num_classes + classes, self.num_classes**2)
-        counts = tf.math.bincount(
-            pairs, minlength=self.num_classes**2 + 1, maxlength=self.num_classes**2 + 1
+        # The operation itself: `tf.math.bincount` asks for the largest value first, and
+        # XLA must know the number of bins when it compiles.
+        counts = tf.raw_ops.DenseBincount(
+            input=pairs,
+            size=self.num_classes**2 + 1,
+            weights=tf.zeros([0], tf.int32),
+            binary_output=False,
         )[:-1]
         counts = tf.reshape(counts, [self.num_classes, self.num_classes])
         self.confusion.assign_add(tf.cast(counts, tf.float64))

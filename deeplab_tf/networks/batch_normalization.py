@@ -6,6 +6,9 @@ Keras 3 everywhere. Here statistics, output and gradient each come from a fused 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+
 import tensorflow as tf
 from tensorflow import keras
 from tensorflow.python.framework.config import is_op_determinism_enabled
@@ -15,6 +18,21 @@ from deeplab_tf.networks.layers import several_replicas
 REDUCTION_AXES = (0, 1, 2)
 # TensorFlow raises what fused kernels are given to it; the gradient must agree.
 MIN_EPSILON = 1.001e-5
+
+_statistics_are_fixed = contextvars.ContextVar("statistics_are_fixed", default=False)
+
+
+@contextlib.contextmanager
+def fixed_statistics(fixed: bool = True):
+    """Inside the block training leaves moving statistics alone.
+
+    For a pass that repeats another one, which has moved them.
+    """
+    token = _statistics_are_fixed.set(fixed)
+    try:
+        yield
+    finally:
+        _statistics_are_fixed.reset(token)
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")
@@ -51,6 +69,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
                 inputs, scale, offset, (count, mean, variance), epsilon, replica
             )
             variance *= _bessel(count)
+        if _statistics_are_fixed.get():
+            return outputs
         for moving, old, batch in (
             (self.moving_mean, moving_mean, mean),
             (self.moving_variance, moving_variance, variance),

@@ -13,7 +13,12 @@ import dataclasses
 from tensorflow import keras
 
 from deeplab_tf.networks.batch_normalization import FusedBatchNormalization
-from deeplab_tf.networks.layers import AtrousConv2D, AtrousDepthwiseConv2D, ResizeLike
+from deeplab_tf.networks.layers import (
+    AtrousConv2D,
+    AtrousDepthwiseConv2D,
+    ResizeLike,
+    StatelessDropout,
+)
 
 STRIDED_PADDINGS = ("symmetric", "same", "caffe")
 RESIZES = ("aligned", "half_pixel")
@@ -214,7 +219,11 @@ def apply_again(image, outputs, other_images) -> list:
     for other in other_images:
         tensors = {id(image): other}
         for layer, inputs, output in steps:
-            if isinstance(inputs, (list, tuple)):
+            if isinstance(layer, StatelessDropout):
+                # Its seed is made of the image that was given: a resized one has
+                # other last digits on other devices.
+                tensors[output] = layer([tensors[id(inputs[0])], image])
+            elif isinstance(inputs, (list, tuple)):
                 tensors[output] = layer([tensors[id(tensor)] for tensor in inputs])
             else:
                 tensors[output] = layer(tensors[id(inputs)])

@@ -33,13 +33,14 @@ ASPP_L = (6, 12, 18, 24)
 # --- DeepLabV1 -----------------------------------------------------------------------
 
 
-def large_fov(x, *, rate: int, suffix: str = "", average_pooling: bool = False):
+def large_fov(x, image, *, rate: int, suffix: str = "", average_pooling: bool = False):
     """The dense layers of VGG-16 as convolutions, LargeFOV (DeepLabV1, section 3.2).
 
     pool5 without stride, fc6 3x3 of 1024 filters at `rate`, fc7 1x1.
 
     Args:
       x: conv5_3 [B, h, w, 512].
+      image: input of the network, of which dropout makes its seed.
       rate: dilation of fc6, 12 at output stride 8.
       suffix: of the layers' names, where there are several.
       average_pooling: whether a 3x3 average follows pool5, as in the prototxt of V1.
@@ -62,7 +63,7 @@ def large_fov(x, *, rate: int, suffix: str = "", average_pooling: bool = False):
             activation="relu",
             name=f"{name}{suffix}",
         )
-        x = StatelessDropout(0.5, name=f"{name}{suffix}_dropout")(x)
+        x = StatelessDropout(0.5, name=f"{name}{suffix}_dropout")([x, image])
     return x
 
 
@@ -95,7 +96,7 @@ def multi_scale_features(x, features: dict, output_stride: int):
                 name=f"{name}_conv{index}",
             )
             dropout = StatelessDropout(0.5, name=f"{name}_dropout{index}")
-            branch = dropout(branch)
+            branch = dropout([branch, features["image"]])
         branches.append(branch)
     return keras.layers.Concatenate(name="multi_scale_concat")(branches)
 
@@ -105,6 +106,7 @@ def multi_scale_features(x, features: dict, output_stride: int):
 
 def aspp_sum(
     x,
+    image,
     num_classes: int,
     output_stride: int,
     *,
@@ -115,6 +117,7 @@ def aspp_sum(
 
     Args:
       x: features [B, h, w, channels].
+      image: input of the network, see `large_fov`.
       num_classes: of the logits.
       output_stride: of the features.
       rates: dilation of each branch; None is `ASPP_L`, scaled from output stride 8.
@@ -128,7 +131,7 @@ def aspp_sum(
     branches = []
     for index, rate in enumerate(rates, start=1):
         if dense:
-            branch = large_fov(x, rate=rate, suffix=f"_{index}")
+            branch = large_fov(x, image, rate=rate, suffix=f"_{index}")
             branches.append(logits(branch, num_classes, name=f"logits_{index}"))
         else:
             name = f"logits_{index}"
@@ -170,6 +173,7 @@ def maximum(scores: Sequence):
 
 def aspp(
     x,
+    image,
     output_stride: int,
     *,
     rates: Sequence[int] | None = None,
@@ -185,6 +189,7 @@ def aspp(
 
     Args:
       x: features [B, h, w, channels].
+      image: input of the network, see `large_fov`.
       output_stride: theirs.
       rates: dilation of each 3x3 branch; None is `atrous_rates_for(output_stride)`. An
         empty one leaves the 1x1 and the image-level branch, as in the authors' networks
@@ -211,7 +216,7 @@ def aspp(
         x = branches[0]
     x = conv_bn_relu(x, filters, 1, name="aspp_projection")
     if dropout_rate:
-        x = StatelessDropout(dropout_rate, name="aspp_dropout")(x)
+        x = StatelessDropout(dropout_rate, name="aspp_dropout")([x, image])
     return x
 
 
@@ -228,7 +233,12 @@ def image_level_pooling(x, filters: int):
 
     DeepLabV3, section 3.3.
     """
-    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True, name="aspp_pool")(x)
+    pooled = keras.layers.GlobalAveragePooling2D(
+        keepdims=True,
+        # In float16 the sum of a 65x65 map of 100s is infinite.
+        dtype=keras.mixed_precision.global_policy().variable_dtype,
+        name="aspp_pool",
+    )(x)
     pooled = conv_bn_relu(pooled, filters, 1, name="aspp_pool")
     return ResizeLike(name="aspp_pool_resize")([pooled, x])
 
@@ -275,18 +285,19 @@ def pretrained_name(name: str) -> str:
     )
 
 
-def auxiliary_head(x, num_classes: int):
+def auxiliary_head(x, image, num_classes: int):
     """FCN head of torchvision's DeepLabV3: 3x3 to a quarter, dropout 0.1, 1x1.
 
     Args:
       x: features in front of the last stage [B, h, w, channels].
+      image: input of the network, see `large_fov`.
       num_classes: of the logits.
 
     Returns:
       Logits [B, h, w, num_classes].
     """
     x = conv_bn_relu(x, x.shape[-1] // 4, 3, name="auxiliary")
-    x = StatelessDropout(0.1, name="auxiliary_dropout")(x)
+    x = StatelessDropout(0.1, name="auxiliary_dropout")([x, image])
     return logits(x, num_classes, name="logits_auxiliary")
 
 

@@ -126,9 +126,11 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 class StatelessDropout(keras.layers.Layer):
     """Dropout that is a function of its inputs and has no random state.
 
-    The seed is made of the features' sum, which no two batches share. So a run that is
-    resumed from a checkpoint drops what it would have dropped; the state of Keras'
-    Dropout is not in its checkpoints.
+    Call it on `[features, image]`. The seed is made of the bits of the image that the
+    network was given, which no two batches share. So a run that is resumed from a
+    checkpoint drops what it would have dropped (the state of Keras' Dropout is not in
+    its checkpoints), and so does another device, precision or compiler: features differ
+    there in their last digits, the image does not.
 
     Args:
       rate: share of the features to drop, in [0, 1).
@@ -141,16 +143,32 @@ class StatelessDropout(keras.layers.Layer):
         self.rate = rate
 
     def call(self, inputs, training=None):
-        if not training:
-            return inputs
-        total = tf.reduce_sum(tf.cast(inputs, tf.float32))
-        seed = tf.stack(
-            [tf.bitcast(total, tf.int32), zlib.crc32(self.name.encode()) % 2**31]
+        # Models that were saved earlier give the features alone.
+        features, image = (
+            inputs if isinstance(inputs, (list, tuple)) else (inputs, inputs)
         )
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+        if not training:
+            return features
+        bits = tf.bitcast(tf.cast(image, tf.float32), tf.int32)
+        # Sums of integers are the same in any order; int64, as GPUs do not add int32.
+        total = tf.reduce_sum(tf.cast(bits, tf.int64))
+        layer = zlib.crc32(self.name.encode()) + tf.size(features, tf.int64)
+        # Integers by an algorithm's name: by default each device has its own, and XLA
+        # makes other floats of the same integers.
+        draws = tf.random.stateless_uniform(
+            tf.shape(features),
+            seed=tf.stack([total, layer]),
+            minval=None,
+            maxval=None,
+            dtype=tf.uint32,
+            alg="philox",
+        )
+        kept = tf.cast(draws, tf.float32) >= self.rate * 2.0**32
+        return tf.where(kept, features / (1.0 - self.rate), tf.zeros_like(features))
 
     def compute_output_shape(self, input_shape):
-        return input_shape
+        one = isinstance(input_shape[0], (list, tuple, tf.TensorShape))
+        return input_shape[0] if one else input_shape
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate}

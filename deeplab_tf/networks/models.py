@@ -59,7 +59,7 @@ def DeepLabV1(
     _require(backbone == "vgg16", "DeepLabV1 is made of vgg16", backbone)
     features = backbone_features(backbone, image, output_stride)
     (rate,) = heads.scale_rates(heads.LARGE_FOV, 8, output_stride)
-    x = heads.large_fov(features["out"], rate=rate, average_pooling=True)
+    x = heads.large_fov(features["out"], image, rate=rate, average_pooling=True)
     if multi_scale_features:
         x = heads.multi_scale_features(x, features, output_stride)
     x = heads.logits(x, num_classes)
@@ -93,6 +93,7 @@ def DeepLabV2(
     features = backbone_features(backbone, image, output_stride, NO_MULTI_GRID)
     x = heads.aspp_sum(
         features["out"],
+        image,
         num_classes,
         output_stride,
         rates=atrous_rates,
@@ -170,6 +171,7 @@ def DeepLabV3(
     features = backbone_features(backbone, image, output_stride, multi_grid)
     x = heads.aspp(
         features["out"],
+        image,
         output_stride,
         rates=atrous_rates,
         image_pooling=image_pooling,
@@ -199,12 +201,12 @@ def DeepLabV3Torchvision(
     """
     image = _image_input(input_shape, num_classes)
     features = backbone_features(backbone, image, output_stride, NO_MULTI_GRID)
-    x = heads.aspp(features["out"], output_stride, dropout_rate=0.5)
+    x = heads.aspp(features["out"], image, output_stride, dropout_rate=0.5)
     x = conv_bn_relu(x, 256, 3, name="aspp_3x3")
     x = heads.logits(x, num_classes)
     auxiliary = {}
     if auxiliary_outputs:
-        scores = heads.auxiliary_head(features["auxiliary"], num_classes)
+        scores = heads.auxiliary_head(features["auxiliary"], image, num_classes)
         auxiliary["auxiliary"] = scores, min(output_stride, 16)
     return _segmentation_model(
         image, x, output_stride, name, backbone, weights, auxiliary
@@ -237,6 +239,7 @@ def DeepLabV3Plus(
         separable = find_backbone(backbone).separable
     x = heads.aspp(
         features["out"],
+        image,
         output_stride,
         rates=atrous_rates,
         image_pooling=image_pooling,

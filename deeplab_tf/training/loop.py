@@ -20,6 +20,7 @@ from deeplab_tf.devices.expected_time import convolution_rate, warn_of_cpu
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.multiply_adds import multiply_adds
 from deeplab_tf.networks.precision import precision_policy
+from deeplab_tf.networks.recomputation import recompute_in_training
 from deeplab_tf.recipes import RECIPES
 from deeplab_tf.training import compiling, strategies, watching
 from deeplab_tf.training.averaging import AveragedEvaluation, averaged_weights
@@ -124,6 +125,8 @@ def make_model(config: TrainConfig, strategy: tf.distribute.Strategy) -> keras.M
     with strategy.scope(), precision_policy(config.precision):
         replicas = strategy.num_replicas_in_sync
         model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
+        if config.recompute:
+            recompute_in_training(model)
         compiling.compile_model(model, config)
     warnings = compiling.batch_norm_warnings(model, config)
     warnings += cpu_warnings(model, config, strategies.device_names(strategy))

@@ -115,9 +115,8 @@ class SegmentationLoss(keras.losses.Loss):
         ranked = tf.stop_gradient(tf.where(valid, pixel_losses, -1.0))
         everywhere = _concat_over_replicas(tf.reshape(ranked, [-1]))
         num_valid = tf.reduce_sum(tf.cast(everywhere >= 0, tf.float32))
-        k = tf.maximum(tf.cast(tf.round(self._fraction() * num_valid), tf.int32), 1)
-        smallest = tf.math.top_k(everywhere, k).values[-1]
-        return tf.cast(ranked >= smallest, ranked.dtype)
+        k = tf.maximum(tf.cast(tf.round(self._fraction() * num_valid), tf.int64), 1)
+        return tf.cast(ranked >= _kth_largest(everywhere, k), ranked.dtype)
 
     def _fraction(self):
         if self._step is None or not self.hard_mining_steps:
@@ -161,6 +160,34 @@ def _compared(y_true, y_pred, ignore_label: int, label_stride: int = 1):
         logits = logits[:, ::label_stride, ::label_stride]
     valid = tf.not_equal(label, ignore_label)
     return tf.where(valid, label, 0), logits, valid
+
+
+def _kth_largest(values, k):
+    """The k-th largest of values, where at least k are >= 0; else 0.0.
+
+    Found bit by bit from the highest: floats >= 0 are ordered as their bits are. It
+    needs no sorting, and no size that depends on k, which XLA would have to know.
+
+    Args:
+      values: float32 or float64 [n].
+      k: int64 scalar, at least 1.
+    """
+    bits = values.dtype.size * 8 - 1  # the first is the sign
+    integer = tf.int64 if bits > 32 else tf.int32
+
+    def try_bit(index, found):
+        candidate = found + tf.bitwise.left_shift(tf.ones([], integer), index)
+        count = tf.math.count_nonzero(values >= tf.bitcast(candidate, values.dtype))
+        return index - 1, tf.where(count >= k, candidate, found)
+
+    _, found = tf.while_loop(
+        lambda index, found: index >= 0,
+        try_bit,
+        (tf.constant(bits - 1, integer), tf.zeros([], integer)),
+    )
+    kth = tf.bitcast(found, values.dtype)
+    # Some devices take denormal numbers for 0.
+    return tf.where(kth < np.finfo(values.dtype.as_numpy_dtype).tiny, 0.0, kth)
 
 
 def _mean_over_replicas(value):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.config import (
+    EXECUTION_FIELDS,
     TrainConfig,
     config_path,
     describe_difference,
@@ -49,9 +50,9 @@ def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> N
             )
         write_config(config, workdir)
         return
-    # Colours train nothing: records may have got others since.
     claimed = read_config(workdir)
-    config = dataclasses.replace(config, colormap=claimed.colormap)
+    kept = {name: getattr(claimed, name) for name in EXECUTION_FIELDS}
+    config = dataclasses.replace(config, **kept)
     difference = describe_difference(claimed, config)
     if difference:
         raise ValueError(

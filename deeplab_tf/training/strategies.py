@@ -81,14 +81,14 @@ def make_strategy(
         # Named, because on CPUs alone MirroredStrategy would take only the first.
         kind = "CPU" if logical_cpus > 1 else "GPU"
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
-        devices = devices or ["CPU:0"]
-        return tf.distribute.MirroredStrategy(
-            devices, cross_device_ops=_cross_device_ops(cross_device, devices)
-        )
-    if name == "multi_worker":
+        reduction = _cross_device_ops(cross_device, devices or ["CPU:0"])
+        if len(devices) > 1:
+            return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+        # MirroredStrategy of one device computes the same, and XLA cannot compile it.
+    elif name == "multi_worker":
         call_roll(workers, worker_timeout_seconds)
         return _join(workers)
-    if name == "tpu":
+    elif name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu)
         return tf.distribute.TPUStrategy(resolver)
     return tf.distribute.get_strategy()

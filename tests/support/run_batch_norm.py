@@ -51,12 +51,10 @@ def one_step(policy, image, sizes, strategy):
         return strategy.run(run, args=(layer, images))
 
     values = step(replica_images)
-    results = [
-        join([np.asarray(tf.cast(v, tf.float64)) for v in strategy.experimental_local_results(value)])
-        for value, join in zip(
-            values, (np.concatenate, np.concatenate, sum, sum)
-        )
-    ]
+    results = []
+    for value, join in zip(values, (np.concatenate, np.concatenate, sum, sum)):
+        parts = strategy.experimental_local_results(value)
+        results.append(join([np.asarray(tf.cast(part, tf.float64)) for part in parts]))
     results += [np.asarray(weight, "float64") for weight in layer.get_weights()[2:]]
     return dict(zip(VALUES, results))
 
