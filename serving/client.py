@@ -48,11 +48,16 @@ SIGNATURE, INPUT, OUTPUT = "serving_default", "image_bytes", "classes_png_bytes"
 # And for what they tell of themselves.
 METADATA, KEYS, VALUES = "metadata", "keys", "values"
 METADATA_KEYS = ("class_names", "colormap", "ignore_label", "max_pixels", "model")
-SUFFIXES = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png")
 IGNORE_COLOR = (224, 224, 192)  # as deeplab_tf paints void
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0  # seconds between tries
 _RETRIED_HTTP = (429, 503)
+_LONGEST_TIMEOUT = 10**6  # seconds; what sockets take ends somewhere above
 _MAX_MESSAGE_BYTES = 2**25  # the classes of 16 megapixels, if nothing could be packed
+_MAX_ANSWER_BYTES = 2**26  # the same in base64
+_MAX_PIXELS = 2**27  # of a class map that is decoded
+_MAX_WORDS = 2000  # of what a server says
+_MOST_FAILURES = 10  # that are listed
 _EXIF_ORIENTATION = 274
 
 
@@ -111,7 +116,7 @@ class Client:
         retries: int = 3,
         upright: bool = False,
     ):
-        if timeout <= 0 or retries < 0:
+        if not 0 < timeout < _LONGEST_TIMEOUT or retries < 0:
             raise ValueError(
                 "Expected a timeout above 0 and 0 or more retries. "
                 f"Received: {timeout} and {retries}"
@@ -140,16 +145,24 @@ class Client:
         Raises:
           ServingError: no answer, or a refusal; the image is named.
         """
-        import numpy as np
-        from PIL import Image
-
-        return np.asarray(Image.open(io.BytesIO(self.segment_png(image))))
+        png = self.segment_png(image)
+        try:
+            return _decoded(png)
+        except ServingError as error:
+            name = None if isinstance(image, (bytes, bytearray)) else os.fspath(image)
+            raise ServingError(error.words, error.code, name) from error
 
     def segment_png(self, image: str | os.PathLike | bytes) -> bytes:
         """As `segment`, as the single-channel PNG that the server answers with."""
-        name = None if isinstance(image, bytes) else os.fspath(image)
+        if not isinstance(image, (str, os.PathLike, bytes, bytearray)):
+            raise ServingError(
+                "Expected the path of a JPEG or PNG file, or its content as bytes. "
+                f"Received: {type(image).__name__}. Encode an array first, such as by "
+                "PIL.Image.fromarray(array).save(file, 'PNG')."
+            )
+        name = None if isinstance(image, (bytes, bytearray)) else os.fspath(image)
         try:
-            data = image if name is None else _read(name)
+            data = bytes(image) if name is None else _read(name)
             data = turned_upright(data) if self._upright else data
             (png,) = self._predict(SIGNATURE, INPUT, [data], OUTPUT)
         except ServingError as error:
@@ -183,7 +196,10 @@ class Client:
         """
         keys = [key.encode() for key in METADATA_KEYS]
         values = self._predict(METADATA, KEYS, keys, VALUES)
-        return dict(zip(METADATA_KEYS, map(json.loads, values)))
+        try:
+            return dict(zip(METADATA_KEYS, map(json.loads, values)))
+        except (ValueError, RecursionError) as error:
+            raise ServingError("The model's metadata are no JSON.") from error
 
     def status(self) -> list[dict]:
         """Asks for the state of the model's versions.
@@ -308,7 +324,7 @@ class _Rest:
             raise error
         try:
             return read(json.loads(text))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except _NO_ANSWER as error:
             raise self._error("does not answer as TF Serving does") from error
 
     def _exchange(self, method, path, body, seconds, expired):
@@ -318,20 +334,34 @@ class _Rest:
         )
         connection = kind(self.address.hostname, self.port, timeout=seconds)
         deadline = time.monotonic() + seconds
-        with contextlib.closing(connection):
-            connection.connect()
-            # A socket's timeout is for a single read; a server may dribble.
-            with _cut(connection.sock, deadline - time.monotonic(), expired):
-                data = None if body is None else json.dumps(body).encode()
-                headers = {"Content-Type": "application/json", "Connection": "close"}
-                connection.request(method, path, data, headers)
-                response = connection.getresponse()
-                return response.status, response.headers, response.read()
+        with contextlib.closing(connection), contextlib.ExitStack() as stack:
+
+            def connect(address, *_):
+                connected = _connected(*address, deadline)
+                # A socket's timeout is for a single read; a server may dribble, also
+                # while it agrees on a key.
+                left = deadline - time.monotonic()
+                stack.enter_context(_cut(connected, left, expired))
+                return connected
+
+            # Python's own would give each address of a name the whole time.
+            connection._create_connection = connect
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            text = response.read(_MAX_ANSWER_BYTES + 1)
+            if len(text) > _MAX_ANSWER_BYTES:
+                raise self._error(f"answers with more than {_MAX_ANSWER_BYTES} bytes")
+            if response.length:  # which says how much is still to come
+                raise http.client.IncompleteRead(text, response.length)
+            return response.status, response.headers, text
 
     def _error(self, words: str) -> ServingError:
         return ServingError(f"{self.where} {words}.")
 
 
+_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _PERMANENT = (socket.gaierror, ssl.SSLError, http.client.InvalidURL)
 
 
@@ -416,14 +446,60 @@ class _Grpc:
 _TRANSPORTS = {"http": _Rest, "https": _Rest, "grpc": _Grpc}
 
 
+def _connected(host: str, port: int, deadline: float) -> socket.socket:
+    """Connects to the first address of a host that answers, until the deadline.
+
+    Raises:
+      OSError: none does; TimeoutError where the time is over.
+    """
+    failure = None
+    for family, kind, protocol, _, address in _addresses(host, port, deadline):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        candidate = socket.socket(family, kind, protocol)
+        try:
+            candidate.settimeout(left)
+            candidate.connect(address)
+            return candidate
+        except OSError as error:
+            candidate.close()
+            failure = error
+    raise failure or TimeoutError("timed out")
+
+
+def _addresses(host: str, port: int, deadline: float) -> list:
+    """socket.getaddrinfo, which knows no timeout, until the deadline."""
+    found = []
+
+    def look_up():
+        try:
+            found.append(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.append(error)
+
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(max(0, deadline - time.monotonic()))
+    if not found:
+        raise TimeoutError("timed out")
+    if isinstance(found[0], UnicodeError):
+        raise socket.gaierror(f"{host[:80]} is no name of a host")
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
 @contextlib.contextmanager
 def _cut(connected: socket.socket, seconds: float, expired: threading.Event):
     """Ends a connection when its time is over, whatever it waits for."""
+    # The same connection by another handle: TLS takes the first one over.
+    same = connected.dup()
 
     def end():
         expired.set()
         with contextlib.suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)
+            same.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(max(0, seconds), end)
     timer.daemon = True
@@ -432,6 +508,7 @@ def _cut(connected: socket.socket, seconds: float, expired: threading.Event):
         yield
     finally:
         timer.cancel()
+        same.close()
 
 
 def _quoted(name) -> str:
@@ -455,9 +532,35 @@ def _refusal(status: int, text: bytes) -> str:
 
 def _sentence(words: str) -> str:
     """What a graph says, without the names of its operations."""
-    found = re.search(r"assertion failed: \[(.*?)\]\s*(?:\[\[|$)", words, re.S)
-    words = found.group(1) if found else words.partition("\n")[0]
-    return re.sub(r"\{\{[^}]*\}\}\s*", "", words).strip()
+    words = words[:_MAX_WORDS]
+    _, found, asserted = words.partition("assertion failed: [")
+    if found:
+        end = re.search(r"\][ \t\n]{0,9}(?:\[\[|$)", asserted)
+        words = asserted[: end.start()] if end else asserted
+    else:
+        words = words.partition("\n")[0]
+    return re.sub(r"\{\{[^{}]*\}\}\s*", "", words).strip()
+
+
+def _decoded(png: bytes):
+    """Returns a class map, uint8 [height, width].
+
+    Raises:
+      ServingError: it is none.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            if image.mode not in ("L", "P") or image.width * image.height > _MAX_PIXELS:
+                raise ValueError("another kind of image")
+            return np.asarray(image)
+    except Exception as error:  # of nearly any class, for a damaged file
+        raise ServingError(_NO_CLASSES) from error
+
+
+_NO_CLASSES = "The server did not answer with a PNG of 8-bit class ids."
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -540,13 +643,33 @@ def with_palette(png: bytes, colormap: Sequence, ignore_label: int) -> bytes:
       ServingError: it is another PNG, or none.
     """
     palette = bytearray(3 * 256)
-    for index, color in [*enumerate(colormap), (ignore_label, IGNORE_COLOR)]:
-        if index < 256:
-            palette[3 * index : 3 * index + 3] = bytes(color)
+    for index, color in [*enumerate(colormap[:256]), (ignore_label, IGNORE_COLOR)]:
+        palette[3 * index : 3 * index + 3] = bytes(color)
     if png[12:16] != b"IHDR" or png[24:26] != b"\x08\x00":
-        raise ServingError("The server did not answer with a PNG of 8-bit class ids.")
+        raise ServingError(_NO_CLASSES)
     header = png[16:24] + b"\x08\x03" + png[26:29]
     return png[:8] + _chunk(b"IHDR", header) + _chunk(b"PLTE", palette) + png[33:]
+
+
+def checked_colors(known: dict) -> tuple[list, int]:
+    """Returns colormap and ignore label of what `Client.metadata` gave.
+
+    Raises:
+      ServingError: they are not what an export has.
+    """
+    colormap, ignore_label = known["colormap"], known["ignore_label"]
+    numbers = [ignore_label]
+    if isinstance(colormap, list) and 0 < len(colormap) <= 256:
+        for color in colormap:
+            numbers += color if isinstance(color, list) and len(color) == 3 else [None]
+    if len(numbers) == 1 or not all(
+        type(number) is int and 0 <= number <= 255 for number in numbers
+    ):
+        raise ServingError(
+            "The model's colours are not those of an export: expected up to 256 "
+            "[red, green, blue] in 0..255, and an ignore label."
+        )
+    return colormap, ignore_label
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
@@ -554,17 +677,27 @@ def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
 
 
-def find_images(pattern: str) -> list[str]:
+def find_images(pattern: str, recursive: bool = False) -> list[str]:
     """Paths of a file, of a folder's JPEGs and PNGs, or of a pattern.
+
+    Args:
+      pattern: a file, a folder or a pattern.
+      recursive: also of folders inside the folder, but not through links.
 
     Raises:
       ValueError: there are none.
     """
     if os.path.isdir(pattern):
-        names = sorted(os.listdir(pattern))
-        paths = [os.path.join(pattern, n) for n in names if _is_image(n)]
+        inside = os.walk(pattern) if recursive else [next(os.walk(pattern))]
+        paths = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in inside
+            for name in names
+            if _is_image(name)
+        )
     else:
-        paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
+        found = glob.glob(pattern, recursive=recursive)
+        paths = [pattern] if os.path.isfile(pattern) else sorted(found)
     if not paths:
         raise ValueError(
             f"{pattern} matches no images. Give a file, a folder of JPEGs and PNGs, or "
@@ -574,25 +707,30 @@ def find_images(pattern: str) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+    """By its ending; ._x.jpg is what macOS knows of x.jpg."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
 
 
-def output_paths(paths: Sequence[str], folder: str) -> list[str]:
+def output_paths(
+    paths: Sequence[str], folder: str, keep_folders: bool = False
+) -> list[str]:
     """NAME.png of NAME.jpg; where two would be the same, NAME.jpg.png of each.
 
+    Where those are the same too, or folders are to be kept, NAME has the folders below
+    the one that all images lie in.
+
     Raises:
-      ValueError: an output would replace an image.
+      ValueError: an output would replace an image, or an image is named twice.
     """
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    # Some file systems take A.png and a.png for one.
-    counts = collections.Counter(stem.lower() for stem in stems)
-    names = [
-        stem if counts[stem.lower()] == 1 else os.path.basename(path)
-        for stem, path in zip(stems, paths)
-    ]
-    outputs = [os.path.join(folder, f"{name}.png") for name in names]
-    if len({output.lower() for output in outputs}) < len(outputs):
+    names = _without_endings([os.path.basename(path) for path in paths])
+    if keep_folders or _has_doubles(names):
+        common = os.path.commonpath(
+            [os.path.dirname(os.path.abspath(path)) for path in paths]
+        )
+        names = _without_endings([os.path.relpath(path, common) for path in paths])
+    if _has_doubles(names):
         raise ValueError("Two images have the same name. Ask for them one by one.")
+    outputs = [os.path.join(folder, f"{name}.png") for name in names]
     inputs = {os.path.realpath(path) for path in paths}
     for output in outputs:
         if os.path.realpath(output) in inputs:
@@ -600,9 +738,25 @@ def output_paths(paths: Sequence[str], folder: str) -> list[str]:
     return outputs
 
 
+def _without_endings(names: Sequence[str]) -> list[str]:
+    """x of x.jpg, unless there is an x.png too."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    # Some file systems take A.png and a.png for one.
+    counts = collections.Counter(stem.lower() for stem in stems)
+    counts.update(name.lower() for name in names)
+    return [
+        stem if counts[stem.lower()] == 1 else name for stem, name in zip(stems, names)
+    ]
+
+
+def _has_doubles(names: Sequence[str]) -> bool:
+    return len({name.lower() for name in names}) < len(names)
+
+
 def _write(path: str, data: bytes) -> None:
     """The file is there whole or not at all."""
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -613,7 +767,13 @@ def _write(path: str, data: bytes) -> None:
         raise
 
 
-def run(client: Client, pattern: str, folder: str, concurrency: int) -> list[str]:
+def run(
+    client: Client,
+    pattern: str,
+    folder: str,
+    concurrency: int,
+    recursive: bool = False,
+) -> list[str]:
     """Writes the classes of images.
 
     Returns:
@@ -624,19 +784,20 @@ def run(client: Client, pattern: str, folder: str, concurrency: int) -> list[str
       ValueError: no images, or outputs that would replace something.
       OSError: an output cannot be written.
     """
-    paths = find_images(pattern)
-    outputs = dict(zip(paths, output_paths(paths, folder)))
-    known = client.metadata()
+    paths = find_images(pattern, recursive)
+    outputs = dict(zip(paths, output_paths(paths, folder, recursive)))
+    colors = checked_colors(client.metadata())
     os.makedirs(folder, exist_ok=True)
     failures = []
     for path, png in _map_ordered(client.segment_png, paths, concurrency):
-        if isinstance(png, ServingError):
-            failures.append(str(png))
+        try:
+            if isinstance(png, ServingError):
+                raise png
+            content = with_palette(png, *colors)
+        except ServingError as error:
+            failures.append(str(ServingError(error.words, error.code, path)))
         else:
-            _write(
-                outputs[path],
-                with_palette(png, known["colormap"], known["ignore_label"]),
-            )
+            _write(outputs[path], content)
     print(f"{len(paths) - len(failures)} of {len(paths)} images: {folder}")
     return failures
 
@@ -651,6 +812,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--concurrency", type=int, default=4, help="requests at once")
     parser.add_argument("--timeout", type=float, default=30, help="seconds an image")
     parser.add_argument("--retries", type=int, default=3)
+    parser.add_argument(
+        "--recursive", action="store_true", help="also folders inside the folder"
+    )
     parser.add_argument("--upright", action="store_true", help="heed EXIF orientation")
     flags = parser.parse_args(argv)
     version = flags.version
@@ -660,11 +824,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Client(
             flags.url, flags.model, version, flags.timeout, flags.retries, flags.upright
         ) as client:
-            failures = run(client, flags.input, flags.output, flags.concurrency)
+            failures = run(
+                *(client, flags.input, flags.output, flags.concurrency),
+                flags.recursive,
+            )
     except (ServingError, ValueError, OSError, ImportError) as error:
         sys.exit(f"client.py: {error}")
     if failures:
-        sys.exit("\n".join(failures))
+        more = len(failures) - _MOST_FAILURES
+        rest = [f"... and {more} more."] if more > 0 else []
+        sys.exit("\n".join([*failures[:_MOST_FAILURES], *rest]))
 
 
 if __name__ == "__main__":

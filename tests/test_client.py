@@ -8,11 +8,14 @@ import http.server
 import io
 import itertools
 import json
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from concurrent import futures
 from pathlib import Path
 
@@ -260,11 +263,55 @@ def test_outputs_replace_nothing(tmp_path):
     assert output_paths(["a/x.jpg", "a/y.jpg"], "o") == ["o/x.png", "o/y.png"]
     assert output_paths(["a/X.jpg", "b/x.png"], "o") == ["o/X.jpg.png", "o/x.png.png"]
     with pytest.raises(ValueError, match="same name"):
-        output_paths(["a/x.jpg", "b/x.jpg"], "o")
+        output_paths(["a/x.jpg", "a/x.jpg"], "o")
     with pytest.raises(ValueError, match="is an image of --input"):
         output_paths([f"{tmp_path}/x.png"], f"{tmp_path}/../{tmp_path.name}")
     with pytest.raises(ValueError, match="matches no images"):
         find_images(f"{tmp_path}/*.jpg")
+
+
+def test_equal_names_keep_their_folders():
+    assert output_paths(["a/x.jpg", "b/x.jpg"], "o") == ["o/a/x.png", "o/b/x.png"]
+    paths = ["p/a/x.jpg", "p/b/x.jpg", "p/b/x.png"]
+    names = ["o/a/x.png", "o/b/x.jpg.png", "o/b/x.png.png"]
+    assert output_paths(paths, "o") == names
+    assert output_paths(["p/a/x.jpg", "p/y.jpg"], "o", keep_folders=True) == [
+        "o/a/x.png",
+        "o/y.png",
+    ]
+
+
+def test_folders_inside_folders_and_endings(tmp_path):
+    names = ["a.jpg", "b.JFIF", "c.jpe", "._a.jpg", "d.gif", "in/side/e.png"]
+    (tmp_path / "in" / "side").mkdir(parents=True)
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    flat = [f"{tmp_path}/{name}" for name in names[:3]]
+    assert find_images(str(tmp_path)) == flat
+    found = [*flat, f"{tmp_path}/in/side/e.png"]
+    assert find_images(str(tmp_path), recursive=True) == found
+    assert find_images(f"{tmp_path}/**/*.png", recursive=True) == found[-1:]
+
+
+def test_recursion_writes_into_folders(server, photos, tmp_path, capsys):
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    for place in ("drawn.png", "b/drawn.png"):
+        shutil.copy(photos / "drawn.png", tmp_path / "in" / place)
+    flags = [f"--url={server.rest}", f"--input={tmp_path / 'in'}", "--recursive"]
+    client_module.main([*flags, f"--output={tmp_path / 'out'}"])
+    assert "2 of 2 images" in capsys.readouterr().out
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in written)
+    assert written == ["b/drawn.png", "drawn.png"]
+
+
+@pytest.mark.parametrize("image", [np.zeros([40, 40, 3], np.uint8), None, 3, ["x"]])
+def test_what_is_neither_path_nor_bytes_is_told(client, image):
+    words = "Expected the path of a JPEG or PNG file, or its content as bytes"
+    with pytest.raises(ServingError, match=f"{words}.*{type(image).__name__}"):
+        client.segment(image)
+    ((_, error),) = client.segment_many([image])
+    assert isinstance(error, ServingError)
 
 
 # ---- Bad servers --------------------------------------------------------------------
@@ -456,6 +503,185 @@ def test_a_refusal_without_json_says_its_status(scripted):
     server = scripted((502, {}, b"<html>Bad Gateway</html>"))
     with pytest.raises(ServingError, match=r"^HTTP 502 Bad Gateway\.$"):
         Client(server.url).segment(b"image")
+
+
+def answer_of(png: bytes):
+    return {"outputs": {"classes_png_bytes": [{"b64": base64.b64encode(png).decode()}]}}
+
+
+def png_of(mode, size=(2, 2)) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "PNG")
+    return file.getvalue()
+
+
+def huge_png() -> bytes:
+    """A header of 10^10 pixels."""
+    content = bytearray(png_of("L"))
+    content[16:24] = struct.pack(">II", 10**5, 10**5)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    return bytes(content)
+
+
+WRONG_PNGS = {
+    "none": b"no picture",
+    "empty": b"",
+    "cut": png_of("L", (99, 99))[:60],
+    "color": png_of("RGB"),
+    "huge": huge_png(),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PNGS)
+def test_a_wrong_png_is_one_failure_of_many(scripted, tmp_path, name, capsys):
+    wrong = (200, {}, answer_of(WRONG_PNGS[name]))
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path in paths:
+        path.write_bytes(b"image")
+    server = scripted((200, {}, GOOD), wrong, (200, {}, GOOD))
+    answers = list(Client(server.url).segment_many(paths, concurrency=1))
+    assert [type(answer) for _, answer in answers] == [
+        *(np.ndarray, ServingError, np.ndarray)
+    ]
+    assert str(answers[1][1]).startswith(f"{paths[1]}: The server did not answer with")
+
+
+def metadata_of(**changes):
+    values = {
+        "class_names": ["a"],
+        "colormap": [[0, 0, 0]],
+        "ignore_label": 255,
+        "max_pixels": 1,
+        "model": {},
+        **changes,
+    }
+    return (200, {}, {"outputs": [json.dumps(value) for value in values.values()]})
+
+
+def test_wrong_class_maps_do_not_end_a_batch(scripted, tmp_path, capsys):
+    """12 of 14 answers are no class map: ten are named, the others written."""
+    (tmp_path / "in").mkdir()
+    for index in range(14):
+        (tmp_path / "in" / f"{index:02}.png").write_bytes(b"image")
+    wrong = [(200, {}, answer_of(png_of("RGB")))] * 12
+    good = (200, {}, answer_of(png_of("L")))
+    server = scripted(metadata_of(), good, *wrong, good)
+    flags = [f"--url={server.url}", f"--input={tmp_path / 'in'}", "--concurrency=1"]
+    with pytest.raises(SystemExit) as end:
+        client_module.main([*flags, f"--output={tmp_path / 'out'}"])
+    lines = str(end.value).splitlines()
+    assert len(lines) == 11 and lines[-1] == "... and 2 more."
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "00.png",
+        "13.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"colormap": [10**9]},
+        {"colormap": [[10**9, 0, 0]]},
+        {"colormap": [[0, 0, 0]] * 257},
+        {"colormap": []},
+        {"colormap": {"a": 1}},
+        {"colormap": [[0, 0, True]]},
+        {"ignore_label": -1},
+        {"ignore_label": 10**9},
+    ],
+    ids=range(8),
+)
+def test_colors_that_no_export_has_are_refused(scripted, tmp_path, changes):
+    (tmp_path / "0.png").write_bytes(b"image")
+    server = scripted(metadata_of(**changes), (200, {}, GOOD))
+    with pytest.raises(ServingError, match="colours are not those of an export"):
+        client_module.run(Client(server.url), str(tmp_path), str(tmp_path / "out"), 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_metadata_that_are_no_json_are_told(scripted):
+    for text in ("{", "[" * 100_000):
+        server = scripted((200, {}, {"outputs": [text] * 5}))
+        with pytest.raises(ServingError, match="metadata are no JSON"):
+            Client(server.url).metadata()
+
+
+def test_an_answer_without_bound_is_cut(scripted, monkeypatch):
+    monkeypatch.setattr(client_module, "_MAX_ANSWER_BYTES", 2**20)
+
+    def endless(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                handler.wfile.write(bytes(2**20))
+            pytest.fail("all of it was read")
+
+    server = scripted(endless)
+    with pytest.raises(ServingError, match="answers with more than 1048576 bytes"):
+        Client(server.url).segment(b"image")
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "assertion failed: [" * 100_000,
+        "assertion failed: [" + "] " * 1_000_000,
+        "{{" * 1_000_000,
+        "assertion failed: [a]" + " " * 1_000_000,
+    ],
+    ids=range(4),
+)
+def test_a_long_refusal_takes_no_time(scripted, text):
+    server = scripted((400, {}, {"error": text}))
+    start = time.monotonic()
+    with pytest.raises(ServingError) as caught:
+        Client(server.url).segment(b"image")
+    assert time.monotonic() - start < 2 and len(str(caught.value)) <= 2000
+
+
+def test_the_deadline_holds_while_keys_are_agreed_on():
+    """A server that dribbles the beginning of TLS."""
+
+    def dribble_keys(listening):
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"\x16\x03\x03\x10\x00")  # a handshake of 4 kB
+            for _ in range(100):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=dribble_keys, args=[listening], daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(ServingError, match="127.0.0.1"):
+            Client(url, timeout=0.5, retries=0).segment(b"image")
+        assert time.monotonic() - start < 2
+
+
+def test_the_deadline_holds_over_all_addresses_of_a_name(monkeypatch):
+    """Two addresses that never answer; and a name that is never found."""
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket())
+        busy.bind(("127.0.0.1", 0))
+        busy.listen(0)
+        for _ in range(3):  # more than the queue holds: further ones wait
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(busy.getsockname())
+        found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", busy.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [found] * 4)
+        start = time.monotonic()
+        with pytest.raises(ServingError, match="did not answer within"):
+            Client("http://many", timeout=0.5).segment(b"image")
+        assert time.monotonic() - start < 1.5
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(5))
+        start = time.monotonic()
+        with pytest.raises(ServingError, match="did not answer within"):
+            Client("http://never", timeout=0.5).segment(b"image")
+        assert time.monotonic() - start < 1.5
 
 
 def test_concurrency_is_bounded_and_used(scripted, tmp_path):
