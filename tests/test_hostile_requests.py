@@ -422,6 +422,38 @@ def half_open(server, count):
     return connections
 
 
+def ones(*shape):
+    return np.ones(shape, np.uint8).tolist()
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 40, 3), (1, 40, 40, 1), (1, 40, 40, 4), (40, 40), (1, 3, 40, 40)]
+)
+@pytest.mark.parametrize("signature", ["serve_images", "serve_probabilities"])
+def test_another_shape_than_the_signatures_is_told(server, signature, shape):
+    """One channel was answered as if it were three."""
+    request = {"signature_name": signature, "inputs": {"images": ones(*shape)}}
+    body = json.dumps(request).encode()
+    status, answer = exchange(server, "POST", PREDICT, body)
+    shown = ", ".join(map(str, shape))
+    assert status == 400
+    assert "Expected RGB images [B, height, width, 3]" in answer["error"]
+    assert f"Received: shape {shown}]" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "signature, inputs, words",
+    [
+        ("serving_default", {"image_bytes": {"b64": "eA=="}}, "files as a list [B]."),
+        ("metadata", {"keys": [["model"]]}, "keys as a list [N]. Received: shape 1, 1"),
+    ],
+)
+def test_another_shape_of_a_list_is_told(server, signature, inputs, words):
+    body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
+    status, answer = exchange(server, "POST", PREDICT, body)
+    assert status == 400 and words in answer["error"], answer
+
+
 def test_a_thousand_hostile_requests(server, files, photos):
     client = Client(server.rest)
     good = client.segment(photos / "drawn.png")

@@ -25,7 +25,7 @@ from PIL import Image
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.pictures.images import read_image
-from deeplab_tf.prediction import page
+from deeplab_tf.prediction import page, page_server
 
 LABELS = Labels(
     class_names=("background", "<b>cat</b>", "dog & horse", "a <script>"),
@@ -352,6 +352,125 @@ def test_a_client_that_sends_too_much_reads_why_not(
         assert answer.status == status
         assert sentence in json.loads(answer.read())["error"]
         connection.close()
+
+
+# --- Connections that are kept busy, or left -----------------------------------------
+
+
+@contextlib.contextmanager
+def bounded(segmenter, **bounds):
+    """(address, server) of a page with other bounds than a user's."""
+    server = page_server.make_server(page.make_app(segmenter, "run"), 0, **bounds)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield ("127.0.0.1", server.port)
+    finally:
+        server.shutdown()
+        thread.join(20)
+
+
+def head_of(address, length, path="/segment") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{address[1]}"]
+    return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
+
+
+def answer_of(connection) -> tuple[int, str]:
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, json.loads(answer.read())["error"]
+
+
+@pytest.mark.parametrize(
+    "length", ["abc", "-5", "", "1e3", "+5", "5 5", "5, 6", "0x5", "\xb2", "9" * 5000]
+)
+def test_a_length_that_is_no_number_is_told(segmenter, length):
+    with bounded(segmenter) as address, socket.create_connection(address, 20) as client:
+        client.sendall(head_of(address, length).decode().encode("latin-1") + b"abc")
+        status, sentence = answer_of(client)
+    assert (status, sentence[:30]) == (411, "An upload must say its length,")
+    assert not segmenter.images
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_an_upload_that_does_not_end_is_given_up(segmenter, slowly):
+    start = time.monotonic()
+    with bounded(segmenter, request_seconds=0.5) as address:
+        with socket.create_connection(address, 20) as client:
+            client.sendall(head_of(address, 10**6))
+            if slowly:
+                for _ in range(8):  # each byte alone comes in time
+                    client.sendall(b"x")
+                    time.sleep(0.1)
+            status, sentence = answer_of(client)
+    assert time.monotonic() - start < 5 and not segmenter.images
+    assert status == 408 and sentence.startswith("The upload did not arrive whole")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /segm", b"POST /segment HTTP/1.1\r\nA: b"]
+)
+def test_a_connection_that_asks_nothing_is_closed(segmenter, sent):
+    start = time.monotonic()
+    with bounded(segmenter, request_seconds=0.3) as address:
+        with socket.create_connection(address, 20) as client:
+            client.sendall(sent)
+            assert not client.recv(1)
+    assert time.monotonic() - start < 5
+
+
+def test_connections_without_end_leave_room_when_they_are_closed(segmenter):
+    with bounded(segmenter, max_connections=3) as address:
+        idle = [socket.create_connection(address, 20) for _ in range(3)]
+        time.sleep(0.2)  # until each has its thread
+        with socket.create_connection(address, 20) as client:
+            status, sentence = answer_of(client)
+        assert (status, sentence[:34]) == (503, "The server has too many connection")
+        for connection in idle:
+            connection.close()
+        deadline = time.monotonic() + 10
+        while True:
+            with socket.create_connection(address, 20) as client:
+                client.sendall(head_of(address, 3) + b"abc")
+                status, _ = answer_of(client)
+            if status != 503 or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        assert status == 415
+
+
+def test_nothing_is_computed_for_who_has_left(segmenter):
+    """The first holds the network; two more wait, and one of them leaves."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        labels, sizes = segmenter.labels, []
+
+        def predict(self, image):
+            self.sizes.append(image.shape[1])
+            begun.set()
+            go_on.wait(20)
+            return np.zeros(image.shape[:2], np.uint8)
+
+    slow = Slow()
+    with bounded(slow) as address:
+        clients = []
+        for width in (40, 41, 42):
+            client = socket.create_connection(address, 20)
+            data = encoded(np.zeros([40, width, 3], np.uint8))
+            client.sendall(head_of(address, len(data)) + data)
+            clients.append(client)
+            begun.wait(20)
+            time.sleep(0.1)
+        clients[1].close()
+        time.sleep(0.1)
+        go_on.set()
+        for client in (clients[0], clients[2]):
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            assert answer.status == 200
+            client.close()
+    assert sorted(slow.sizes) == [40, 42]
 
 
 def test_serve_opens_the_browser_at_a_server_for_this_machine_alone(

@@ -100,6 +100,7 @@ def _serving_default(served: Served):
         return {"classes_png_bytes": png, "height": height, "width": width}
 
     def serving_default(image_bytes):
+        image_bytes = _of_shape(image_bytes, [None], "JPEG or PNG files as a list [B].")
         outputs = {
             "classes_png_bytes": tf.TensorSpec([], tf.string),
             "height": tf.TensorSpec([], tf.int32),
@@ -138,6 +139,7 @@ def _metadata(served: Served):
     texts = dict(zip(METADATA_KEYS, map(json.dumps, values)))
 
     def metadata(keys):
+        keys = _of_shape(keys, [None], "keys as a list [N].")
         return {"values": _look_up(keys, texts)}
 
     return metadata
@@ -200,12 +202,37 @@ def _look_up(keys: tf.Tensor, texts: Mapping[str, str]) -> tf.Tensor:
 
 def _any_batch(run, images: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """Runs uint8 images of one size, none of them too."""
+    words = "RGB images [B, height, width, 3], B of 1 where it is one."
+    images = _of_shape(images, [None, None, None, 3], words)
     batch, height, width, _ = tf.unstack(tf.shape(images))
     # oneDNN's convolution fails on a batch of none: compute one image, drop it.
     extra = tf.cast(tf.equal(batch, 0), tf.int32)
     with tf.control_dependencies(_size_checks(height, width, max_pixels)):
         images = tf.pad(images, [[0, extra], [0, 0], [0, 0], [0, 0]])
     return run(tf.cast(images, tf.float32))[:batch]
+
+
+def _of_shape(tensor: tf.Tensor, shape: list[int | None], words: str) -> tf.Tensor:
+    """Stops the graph where a tensor has another shape than its signature says.
+
+    TF Serving does not look at it: of one channel it made three, and other shapes ended
+    in what operations say of them.
+
+    Args:
+      tensor: as it was sent.
+      shape: static; None is any.
+      words: what is expected.
+    """
+    # Its own static shape would make the comparison a constant.
+    sent = tf.compat.v1.placeholder_with_default(tensor, None)
+    sides = tf.shape(sent)
+    fits = tf.equal(tf.size(sides), len(shape))
+    if shape[-1]:
+        fits &= tf.reduce_all(tf.equal(sides[-1:], shape[-1]))
+    received = tf.strings.reduce_join(tf.strings.as_string(sides), separator=", ")
+    checks = _required(fits, f"Expected {words}", "Received: shape", received)
+    with tf.control_dependencies(checks):
+        return tf.ensure_shape(tf.identity(sent), shape)
 
 
 def _checked_bytes(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:

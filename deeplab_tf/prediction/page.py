@@ -13,7 +13,7 @@ import base64
 import importlib.util
 import io
 import os
-import socket
+import re
 import threading
 import time
 import webbrowser
@@ -26,8 +26,8 @@ from PIL import Image, UnidentifiedImageError
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures.images import read_image
 from deeplab_tf.pictures.visualize import class_counts, palette_picture
+from deeplab_tf.prediction.page_server import HOST, has_left, make_server
 
-HOST = "127.0.0.1"
 MAX_PIXELS = 16_000_000
 MAX_SIDE = 16384  # of a picture that browsers can paint
 _JPEG_QUALITY = 92
@@ -83,39 +83,6 @@ def serve(
         # In a thread: a browser in the terminal would keep the server from starting.
         threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
     server.serve_forever()
-
-
-def make_server(app, port: int):
-    """Binds a Flask application to a port of 127.0.0.1.
-
-    Returns:
-      A werkzeug server with `port`, `serve_forever()` and `shutdown()`; it listens.
-
-    Raises:
-      OSError: the port cannot be had.
-    """
-    from werkzeug import serving
-
-    class Handler(serving.WSGIRequestHandler):
-        def log_request(self, *args):
-            """Requests are not worth a line each; errors still are."""
-
-    # Bound here, since werkzeug would end the program where the port is taken.
-    try:
-        listening = socket.create_server((HOST, port))
-    except OSError as error:
-        raise OSError(
-            f"Port {port} of {HOST} cannot be had: {error.strerror}. Give another one."
-        ) from error
-    with listening:
-        return serving.make_server(
-            HOST,
-            port,
-            app,
-            threaded=True,
-            request_handler=Handler,
-            fd=listening.fileno(),
-        )
 
 
 def make_app(
@@ -180,6 +147,8 @@ def make_app(
         watch = _Stopwatch()
         with one_at_a_time:
             watch.lap("waiting")
+            if has_left(flask.request.environ):
+                flask.abort(408, "Nobody waits for the answer any more.")
             try:
                 image = _decoded(image_bytes, max_pixels)
                 watch.lap("decode")
@@ -283,10 +252,21 @@ def _base64(data: bytes) -> str:
 
 def _uploaded_bytes(request) -> bytes:
     import flask
+    from werkzeug.exceptions import ClientDisconnected
 
-    if request.content_length is None:
-        # Werkzeug would cut what has no length at the limit, and not say so.
-        flask.abort(411, "An upload must say its length.")
+    try:
+        return _read_upload(request)
+    except (OSError, ClientDisconnected):
+        flask.abort(408, "The upload did not arrive whole, or not in time.")
+
+
+def _read_upload(request) -> bytes:
+    import flask
+
+    # Werkzeug would cut what has no length at the limit, and not say so; other words
+    # than a number are no length to it either.
+    if not re.fullmatch("[0-9]{1,18}", request.headers.get("Content-Length", "")):
+        flask.abort(411, "An upload must say its length, as a number of bytes.")
     if request.mimetype != "multipart/form-data":
         return request.get_data()
     if "image" not in request.files:
