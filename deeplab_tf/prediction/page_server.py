@@ -1,8 +1,8 @@
-"""A Flask application in, a server for this machine alone out, with bounds and timeouts.
+"""A Flask application in, a server for this machine alone out, with its bounds.
 
-Each connection has a thread. There are so many of them and no more, a request must have
-arrived in a given time, and whoever has left is noticed, so that neither memory nor work
-is for nobody.
+Each connection has a thread. There are so many of them and no more, a request must
+have arrived in a given time, and whoever has left is noticed, so that neither memory
+nor work is for nobody.
 """
 
 from __future__ import annotations
