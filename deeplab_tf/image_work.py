@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Union
 
@@ -49,15 +50,18 @@ class _Parts:
     """Counts the parts of a file, up to what its size justifies."""
 
     def __init__(self, kind: str, data: Content):
-        self._left = _MAX_PARTS + len(data) // _BYTES_A_PART
+        self.left = _MAX_PARTS + len(data) // _BYTES_A_PART
         self._kind = kind
 
     def add(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError(
-                f"a {self._kind} of far more parts than its size needs; {_ADVICE}"
-            )
+        self.left -= 1
+        if self.left < 0:
+            self.refuse()
+
+    def refuse(self) -> None:
+        raise ValueError(
+            f"a {self._kind} of far more parts than its size needs; {_ADVICE}"
+        )
 
 
 # --- JPEG ----------------------------------------------------------------------------
@@ -117,9 +121,33 @@ def _check_png(data: Content) -> None:
         size = int.from_bytes(head[:4], "big")
         if head[4:] == b"eXIf":
             _check_tags(data[place + 8 : place + 8 + size])
+        if head[4:] in (b"tEXt", b"zTXt", b"iTXt"):
+            _check_tags(_profile(head[4:], data[place + 8 : place + 8 + size]))
         if head[4:] == b"IEND":
             return
         place += 12 + size
+
+
+_PROFILE = b"Raw profile type exif\0"  # as ImageMagick writes it
+_MAX_PROFILE = 2**21
+
+
+def _profile(kind: bytes, text: bytes) -> bytes:
+    """Returns the EXIF that a chunk of text holds in hexadecimal digits, or b""."""
+    if not text.startswith(_PROFILE):
+        return b""
+    text = text[len(_PROFILE) :]
+    is_packed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
+    if kind == b"iTXt":  # flag, method, language, translated keyword, text
+        text = b"\0" + text[2:].split(b"\0", 2)[-1]
+    try:
+        if is_packed:
+            text = zlib.decompressobj().decompress(text[1:], _MAX_PROFILE)
+        digits = b"".join(text.split(b"\n")[3:]).decode("ascii")
+        exif = bytes.fromhex(digits)
+    except (ValueError, zlib.error):
+        return b""
+    return exif[len(_EXIF) :] if exif.startswith(_EXIF) else exif
 
 
 def _check_webp(data: Content) -> None:
@@ -161,6 +189,8 @@ def _gif_colors(data: Content, place: int) -> int:
 # --- TIFF, and EXIF, which is one ----------------------------------------------------
 
 _TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4}
+# Strips and tiles; EXIF's own directory, that of GPS and that of interoperability.
+_PLACES_OF_PIXELS, _SUB_DIRECTORIES = (273, 324), (0x8769, 0x8825, 0xA005)
 _TAG_BYTES.update({12: 8, 13: 4, 16: 8, 17: 8, 18: 8})
 _TIFF = tuple(
     order + version.to_bytes(2, end)
@@ -175,22 +205,30 @@ def _check_tags(data: Content) -> None:
     is_big = data[:4] in (_TIFF[1], _TIFF[3])
     pointer, counter, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
     parts = _Parts("TIFF", data)
-    place = _number(data, 8 if is_big else 4, order, pointer)
-    while place and (count := _number(data, place, order, counter)):
+    places = [_number(data, 8 if is_big else 4, order, pointer)]
+    while places:
+        place = places.pop()
+        count = _number(data, place, order, counter)
+        if not place or not count:
+            continue
         place += struct.calcsize(order + counter)
         size, needed = struct.calcsize(order + entry), 0
         parts.add()
         if place + count * size > len(data):
-            return  # cut short
+            continue  # cut short
         for at in range(place, place + count * size, size):
-            _, kind, values = struct.unpack_from(order + entry, data, at)
+            tag, kind, values = struct.unpack_from(order + entry, data, at)
+            if tag in _PLACES_OF_PIXELS and values > parts.left:
+                parts.refuse()
+            if tag in _SUB_DIRECTORIES:
+                places.append(_number(data, at + size // 2 + 2, order, pointer))
             # A damaged tag may claim anything, and is harmless alone.
             needed += min(values * _TAG_BYTES.get(kind, 0), len(data))
         if needed > _MAX_TAG_COPIES * len(data) + _MAX_PADDING:
             raise ValueError(
                 f"an image with tags of far more bytes than there are; {_ADVICE}"
             )
-        place = _number(data, place + count * size, order, pointer)
+        places.append(_number(data, place + count * size, order, pointer))
 
 
 def _number(data: Content, place: int, order: str, kind: str) -> int:
