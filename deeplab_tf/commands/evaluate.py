@@ -61,6 +61,7 @@ from deeplab_tf.inference.saved_models import find_version
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
+from deeplab_tf.strangers_words import printable
 from deeplab_tf.workdir import EVALUATION_FOLDER, workdir_weights
 
 FLAGS = flags.FLAGS
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> None:
         with out_of_memory_advised(FLAGS):
             evaluate_as(FLAGS)
     except (OSError, ValueError, ImportError, InUse, OutOfMemory) as error:
-        sys.exit(f"{name_of('evaluate')}: {as_typed(str(error))}")
+        sys.exit(f"{name_of('evaluate')}: {as_typed(printable(str(error)))}")
 
 
 def evaluate_as(values: flags.FlagValues) -> None:
@@ -264,7 +265,7 @@ def same_size_batches(examples: Iterable, batch_size: int) -> Iterator[list[tupl
     for image, label, filename in examples:
         size = label.shape
         batch = waiting.setdefault(size, [])
-        name = filename[0].decode("utf-8", "replace")
+        name = printable(filename[0].decode("utf-8", "replace"))
         batch.append((image[0], label[0], name))
         if len(batch) == batch_size:
             yield waiting.pop(size)

@@ -48,6 +48,7 @@ from deeplab_tf.labels import Labels
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures.images import read_image
 from deeplab_tf.prediction.input_files import find_inputs, is_video
+from deeplab_tf.strangers_words import printable
 from deeplab_tf.version import __version__
 from deeplab_tf.workdir import load_workdir
 
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> None:
         with out_of_memory_named(lambda: OUT_OF_MEMORY_ADVICE):
             path, agreement = export_as(FLAGS)
     except (OSError, ValueError, RuntimeError, ImportError, OutOfMemory) as error:
-        sys.exit(f"{name_of('export')}: {as_typed(str(error))}")
+        sys.exit(f"{name_of('export')}: {as_typed(printable(str(error)))}")
     print(
         f"Reloaded and compared with the Keras model on {agreement.images} images: "
         f"{agreement.classes:.3%} of the pixels have the same class, logits differ by "

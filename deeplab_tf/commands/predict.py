@@ -50,6 +50,7 @@ from deeplab_tf.prediction.input_files import (
 )
 from deeplab_tf.prediction.outputs import LARGE_WINDOW, Output, predict_files
 from deeplab_tf.prediction.submissions import SUBMISSIONS
+from deeplab_tf.strangers_words import printable
 
 FLAGS = flags.FLAGS
 
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> None:
             else:
                 failures = predict_as(FLAGS)
     except (OSError, ValueError, ImportError, InUse, OutOfMemory) as error:
-        sys.exit(f"{name_of('predict')}: {as_typed(str(error))}")
+        sys.exit(f"{name_of('predict')}: {as_typed(printable(str(error)))}")
     if failures:
         sys.exit(list_failures(failures))
 

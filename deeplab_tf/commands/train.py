@@ -46,6 +46,7 @@ from deeplab_tf.devices.memory import OutOfMemory, out_of_memory_named
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.recipes import RECIPES, describe_recipes
+from deeplab_tf.strangers_words import printable
 from deeplab_tf.training import loop, strategies
 from deeplab_tf.training.checkpoints import last_step
 from deeplab_tf.training.compiling import check_packages
@@ -179,7 +180,7 @@ def errors_as_sentences(workdir: str) -> Iterator[None]:
             "again: the same command resumes."
         )
     except (OSError, ValueError, ArithmeticError, ImportError, OutOfMemory) as error:
-        sys.exit(f"{name}: {error}")
+        sys.exit(f"{name}: {printable(str(error))}")
 
 
 def make_strategy_of_flags() -> tf.distribute.Strategy:

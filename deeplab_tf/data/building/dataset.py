@@ -234,7 +234,7 @@ def build_dataset(
         with tf.io.gfile.GFile(os.path.join(folder, INFO_FILE), "w") as file:
             file.write(info.to_json())
     print(f"Wrote {output_dir}: {info.splits}")
-    print(class_table(info, reports))
+    print(printable(class_table(info, reports)))
     return info
 
 
