@@ -18,10 +18,10 @@ import tensorflow as tf
 from tensorflow import keras
 
 from benchmarks.timing import measure, ratio
+from deeplab_tf.networks.batch_normalization import FusedBatchNormalization
 from deeplab_tf.networks.layers import (
     AtrousConv2D,
     AtrousDepthwiseConv2D,
-    FusedBatchNormalization,
     is_keras3,
 )
 
