@@ -34,7 +34,7 @@ from absl import flags
 from deeplab_tf.data.building import command_line, dataset, files, image_files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import check_free, full_path, locked
-from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
+from deeplab_tf.data.folders import found_ids
 from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.data.folders.folder_splits import split_by_fraction
 from deeplab_tf.data.records.info import IGNORE_LABEL, INFO_FILE, DatasetInfo
@@ -121,14 +121,39 @@ def read_sample(
     return image_files.read_image(sample.image, exif_orientation), label
 
 
-def _highest_id(sample: pairs.Sample, reading: Reading) -> int:
-    """Returns a label's highest class id, or 0 where it has none or is unreadable."""
-    try:
-        stored = read_stored_ids(sample.label, reading.channel)
-        label = convert_label(stored, reading.ids, reading.offset)
-    except ValueError:
-        return 0  # build_dataset reads it again, and says what is wrong.
-    return int(label.max(initial=0, where=label != IGNORE_LABEL))
+def _read_classes(path: str, reading: Reading) -> np.ndarray:
+    """Returns a label's class ids, uint8 [height, width], 255 for none."""
+    stored = read_stored_ids(path, reading.channel)
+    return convert_label(stored, reading.ids, reading.offset)
+
+
+def _count_classes(
+    reading: Reading,
+    samples: Mapping[str, Sequence[pairs.Sample]],
+    num_processes: int | None,
+) -> int:
+    """Returns the highest class id of all labels plus 1.
+
+    Raises:
+      DatasetError: there is no class but 0, or an id below the highest is missing.
+    """
+    paths = [sample.label for split in samples.values() for sample in split]
+    read = functools.partial(_read_classes, reading=reading)
+    found = found_ids.count_ids(paths, read, num_processes)
+    ids = [i for i in found.ids if i != IGNORE_LABEL]
+    if not ids or ids == [0]:
+        raise DatasetError(
+            "Expected labels with two classes or more. Received: no readable label "
+            "with an id other than 0 and 255. Mend the labels, or give --num_classes."
+        )
+    if len(ids) <= ids[-1]:
+        raise DatasetError(
+            f"Expected the class ids 0 to {ids[-1]} in the labels. Received: "
+            f"{found_ids.as_ranges(ids)}. Where stored ids are class ids, and the "
+            f"others only do not occur: --num_classes={ids[-1] + 1}. Where all are "
+            "higher than the class ids: --label_offset"
+        )
+    return ids[-1] + 1
 
 
 def _class_names(
@@ -156,16 +181,7 @@ def _class_names(
             f"Expected {num_classes} class names. Received: {len(names)}"
         )
     if not names and num_classes is None:
-        find = functools.partial(_highest_id, reading=reading)
-        labels = [sample for split in samples.values() for sample in split]
-        workers = num_processes or available_cpus()
-        num_classes = 1 + max(map_in_order(find, labels, workers), default=0)
-        if num_classes < 2:
-            raise DatasetError(
-                "Expected labels with two classes or more. Received: no readable label "
-                "with an id other than 0 and 255. Mend the labels, or give "
-                "--num_classes."
-            )
+        num_classes = _count_classes(reading, samples, num_processes)
     names = names or tuple(f"class_{index}" for index in range(num_classes))
     if len(names) > IGNORE_LABEL:
         raise DatasetError(

@@ -282,6 +282,33 @@ def test_tensors_and_offsets(tfds, tmp_path):
     assert record["label"][0, :, 0].tolist() == expected
 
 
+@pytest.mark.parametrize("num_classes, expected", [(None, None), (129, 129)])
+def test_gaps_among_ids_stop_unless_the_number_is_said(
+    tfds, tmp_path, num_classes, expected
+):
+    features = {
+        "image": tfds.features.Tensor(shape=(6, 8, 3), dtype=np.uint8),
+        "mask": tfds.features.Tensor(shape=(6, 8), dtype=np.int32),
+    }
+
+    def example(split, index):
+        mask = np.arange(48, dtype=np.int32).reshape(6, 8) % 2 * 128
+        return {"image": np.zeros((6, 8, 3), np.uint8), "mask": mask}
+
+    drawn = make_builder(tfds, tmp_path / "tfds", features, example, {"train": 2})
+    options = {"num_classes": num_classes, "num_processes": 1}
+    keys = {"image_key": "image", "label_key": "mask"}
+    with as_builder(drawn):
+        if expected is None:
+            with pytest.raises(
+                DatasetError, match="Received: 0,128. .*--num_classes=129"
+            ):
+                build_tfds.build_tfds("drawn", tmp_path / "a", **keys, **options)
+        else:
+            info = build_tfds.build_tfds("drawn", tmp_path / "a", **keys, **options)
+            assert info.num_classes == expected
+
+
 # --- TFDS's mock data of registered data sets ----------------------------------------
 
 
