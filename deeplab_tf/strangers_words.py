@@ -19,8 +19,11 @@ def printable(text: str) -> str:
 
     Lines stay lines.
     """
-    # Names of files that are not UTF-8 hold halves of characters.
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    try:
+        # Names of files that are not UTF-8 hold halves of characters.
+        text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # JSON may hold any half.
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 

@@ -84,6 +84,7 @@ def test_names_that_are_not_below(name, tmp_path):
 def test_what_a_terminal_would_obey_is_shown():
     assert printable("a\x1b[2Jb\r\x07ü\n") == "a\\x1b[2Jb\\r\\x07ü\n"
     assert printable("\udcff\u202e") == "\\xff\\u202e"
+    assert printable("\ud800\x1b") == "\\ud800\\x1b"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@x", "\tx"])
