@@ -11,17 +11,9 @@ of this package within 5 s and 2 GB.
 
 from __future__ import annotations
 
-import argparse
-import collections
-import contextlib
-import json
 import os
 import random
 import struct
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,10 +21,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from benchmarks.mutation_runs import (
+    Trial,
+    change_bytes,
+    cut,
+    insert,
+    quietly,
+    repeat,
+    run_from_command_line,
+)
 from deeplab_tf.data.records.frames import FOOTER_BYTES, HEADER_BYTES, crc32c
 
 SHARD = "train-00000-of-00001.tfrecord"
-MAX_SECONDS, MAX_GIGABYTES = 5.0, 2.0
 
 # --- Mutations -----------------------------------------------------------------------
 
@@ -57,27 +57,6 @@ def split_frames(shard: bytes) -> list[bytes]:
         records.append(shard[start : start + size])
         place = start + size + FOOTER_BYTES
     return records
-
-
-def change_bytes(data: bytes, draw: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(draw.choice((1, 2, 8, 64))):
-        changed[draw.randrange(len(changed))] = draw.randrange(256)
-    return bytes(changed)
-
-
-def cut(data: bytes, draw: random.Random) -> bytes:
-    return data[: draw.randrange(len(data))]
-
-
-def insert(data: bytes, draw: random.Random) -> bytes:
-    place = draw.randrange(len(data))
-    return data[:place] + draw.randbytes(draw.choice((1, 7, 300))) + data[place:]
-
-
-def repeat(data: bytes, draw: random.Random) -> bytes:
-    start, end = sorted(draw.randrange(len(data)) for _ in range(2))
-    return data[:end] + data[start:end] + data[end:]
 
 
 def claim(data: bytes, draw: random.Random) -> bytes:
@@ -182,78 +161,20 @@ def read_everything(folder: Path) -> str:
     return "whole" if scan.is_whole else "bad"
 
 
-def _quietly(function: Callable, *arguments):
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        return function(*arguments)
+def make_trial(folder: Path) -> Trial:
+    """Returns what makes and reads one damaged shard; see `mutation_runs`."""
+    shard = write_whole(folder)
+    (folder / SHARD).write_bytes(shard)
+    quietly(read_everything, folder)  # what the first of all takes longer
 
+    def trial(inside: Path, draw: random.Random):
+        kind = draw.choice(list(MUTATIONS))
+        (inside / "info.json").write_bytes((folder / "info.json").read_bytes())
+        (inside / SHARD).write_bytes(MUTATIONS[kind](shard, draw))
+        return kind, lambda: quietly(read_everything, inside)
 
-def _child(first: int, last: int) -> None:
-    """Tells in a line of JSON of each file what came of it."""
-    with tempfile.TemporaryDirectory() as name:
-        shard = write_whole(Path(name))
-        (Path(name) / SHARD).write_bytes(shard)
-        _quietly(read_everything, Path(name))  # what the first of all takes longer
-        for seed in range(first, last):
-            print(json.dumps({"begun": seed}), flush=True)
-            draw = random.Random(seed)
-            kind = draw.choice(list(MUTATIONS))
-            folder = Path(name, str(seed))
-            folder.mkdir()
-            (folder / "info.json").write_bytes(Path(name, "info.json").read_bytes())
-            (folder / SHARD).write_bytes(MUTATIONS[kind](shard, draw))
-            start, failure = time.perf_counter(), ""
-            try:
-                result = _quietly(read_everything, folder)
-            except Exception as error:  # all that a user would see as a traceback
-                result, failure = "error", repr(error)[:300]
-            row = {"seed": seed, "kind": kind, "result": result, "failure": failure}
-            row["seconds"] = time.perf_counter() - start
-            row["gigabytes"] = _peak_gigabytes()
-            print(json.dumps(row), flush=True)
-
-
-def _peak_gigabytes() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
-
-
-def run(first: int, last: int) -> list[dict]:
-    """Returns a row for each seed; a child that dies counts as the result "died"."""
-    rows = []
-    while first < last:
-        command = [sys.executable, "-m", __spec__.name, f"--child={first},{last}"]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for line in child.stdout:
-            row = json.loads(line)
-            if "result" in row:
-                rows.append(row)
-            first = row.get("begun", first)
-        if child.wait():
-            rows.append({"seed": first, "result": "died", "failure": child.returncode})
-        first += 1
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=400, help="Number of files.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the first file.")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        _child(*map(int, options.child.split(",")))
-        return
-    rows = run(options.seed, options.seed + options.files)
-    print(dict(collections.Counter(row["result"] for row in rows)))
-    seconds = max(row.get("seconds", 0) for row in rows)
-    memory = max(row.get("gigabytes", 0) for row in rows)
-    print(f"Longest {seconds:.2f} s, peak of memory {memory:.2f} GB.")
-    bad = [row for row in rows if row["result"] in ("died", "error")]
-    for row in bad[:10]:
-        print(row)
-    if bad or seconds > MAX_SECONDS or memory > MAX_GIGABYTES:
-        sys.exit(1)
+    return trial
 
 
 if __name__ == "__main__":
-    main()
+    run_from_command_line(__spec__.name, __doc__, make_trial)

@@ -95,7 +95,10 @@ def _dequantized(array, quantization) -> np.ndarray:
         scales = quantization.ScaleAsNumpy()
         zeros = quantization.ZeroPointAsNumpy()
         shape = [1] * array.ndim
-        shape[quantization.QuantizedDimension()] = -1
+        axis = quantization.QuantizedDimension()
+        if {len(scales), len(zeros)} - {1, array.shape[axis]}:
+            raise ValueError("a tensor has scales of another number than its channels")
+        shape[axis] = -1
         array = (array.astype(np.int64) - zeros.reshape(shape)) * scales.reshape(shape)
     if array.ndim == 4:
         array = array.transpose(1, 2, 3, 0)
