@@ -6,7 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -103,7 +103,8 @@ def predict_files(
     _check_inputs_stay(paths, outputs)
     with sole_writer_in(output.folder, "predictions"):
         before, failures = read_shares(output.folder, segmenter.labels), []
-        rows = {k: row for k, row in before.items() if not _is_replaced(k, names)}
+        known = {name.lower() for name in names}
+        rows = {k: row for k, row in before.items() if not _is_replaced(k, known)}
         if before:
             print(
                 f"{output.folder} holds {len(before)} predictions of before: "
@@ -349,9 +350,8 @@ def read_shares(folder: str, labels: Labels) -> dict[str, list]:
     return {row[0]: row for row in rows}
 
 
-def _is_replaced(earlier: str, names: Sequence[str]) -> bool:
-    """Says whether an earlier input has one of the names of outputs."""
-    known = {name.lower() for name in names}
+def _is_replaced(earlier: str, known: Collection[str]) -> bool:
+    """Says whether an earlier input has one of the names of outputs, in lower case."""
     for path in (earlier, os.path.splitext(earlier)[0]):
         parts = path.lower().split(os.sep)
         if any(os.sep.join(parts[start:]) in known for start in range(len(parts))):
