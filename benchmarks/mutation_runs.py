@@ -72,13 +72,14 @@ def child(first: int, last: int, make_trial: Callable[[Path], Trial]) -> None:
             folder = Path(name, str(seed))
             folder.mkdir()
             kind, read = trial(folder, random.Random(seed))
-            start, failure = time.perf_counter(), ""
+            starts, failure = (time.perf_counter(), time.process_time()), ""
             try:
                 result = read()
             except Exception as error:  # all that a user would see as a traceback
                 result, failure = "error", repr(error)[:300]
             row = {"seed": seed, "kind": kind, "result": result, "failure": failure}
-            row["seconds"] = time.perf_counter() - start
+            row["seconds"] = time.perf_counter() - starts[0]
+            row["processor_seconds"] = time.process_time() - starts[1]
             row["gigabytes"] = _peak_gigabytes()
             print(json.dumps(row), flush=True)
 
@@ -130,11 +131,12 @@ def run_from_command_line(
     rows = run(module, options.seed, options.seed + options.files)
     print(dict(collections.Counter(row["result"] for row in rows)))
     slowest = max(rows, key=lambda row: row.get("seconds", 0))
-    seconds = slowest.get("seconds", 0)
+    # On a machine that does other things too a clock on the wall tells of these.
+    seconds = min(slowest.get("seconds", 0), slowest.get("processor_seconds", 0))
     memory = max(row.get("gigabytes", 0) for row in rows)
     print(
-        f"Longest {seconds:.2f} s (seed {slowest['seed']}, {slowest.get('kind')}), "
-        f"peak of memory {memory:.2f} GB."
+        f"Longest {slowest.get('seconds', 0):.2f} s, {seconds:.2f} s of a processor "
+        f"(seed {slowest['seed']}, {slowest.get('kind')}), peak of memory {memory:.2f} GB."
     )
     bad = [row for row in rows if row["result"] in ("died", "error")]
     for row in bad[:10]:
