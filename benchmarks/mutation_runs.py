@@ -136,7 +136,8 @@ def run_from_command_line(
     memory = max(row.get("gigabytes", 0) for row in rows)
     print(
         f"Longest {slowest.get('seconds', 0):.2f} s, {seconds:.2f} s of a processor "
-        f"(seed {slowest['seed']}, {slowest.get('kind')}), peak of memory {memory:.2f} GB."
+        f"(seed {slowest['seed']}, {slowest.get('kind')}), peak of memory "
+        f"{memory:.2f} GB."
     )
     bad = [row for row in rows if row["result"] in ("died", "error")]
     for row in bad[:10]:
