@@ -64,6 +64,18 @@ def test_black_and_white_with_grey_edges_are_two_classes(tmp_path):
     np.testing.assert_array_equal(label, expected)
 
 
+def test_grey_edges_of_colour_masks_are_no_classes(tmp_path):
+    save_masks(tmp_path, *smooth_masks())
+    for path in (tmp_path / "labels").iterdir():
+        Image.open(path).convert("RGB").save(path)
+    with pytest.raises(DatasetError, match="other greys.* --other_colors=ignore"):
+        build(tmp_path, label_colors="infer")
+    table = tmp_path / "colors"
+    table.write_text("0,0,0,background\n255,255,255,object\n")
+    info = build(tmp_path, label_colors=str(table), other_colors="ignore")
+    assert info.class_names == ("background", "object")
+
+
 @pytest.mark.parametrize("high", [2, 7, 128, 254])
 def test_gaps_among_ids_stop(tmp_path, high):
     save_masks(tmp_path, OBJECT * high)

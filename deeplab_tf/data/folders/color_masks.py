@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from deeplab_tf.data.building import files, worker_pool
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import to_rgb
+from deeplab_tf.data.folders import found_ids
 from deeplab_tf.data.folders.color_tables import (
     MAX_COLORS,
     ColorTable,
@@ -180,9 +181,11 @@ def infer_table(
       The table, and a listing of the colours with their shares of pixels.
 
     Raises:
-      DatasetError: fewer than 2 colours or more than 255; or no mask can be read.
+      DatasetError: fewer than 2 colours or more than 255; or no mask can be read; or
+        black and white with grey edges.
     """
     pixels, masks = _count_all(paths, num_processes)
+    _check_edges(pixels)
     total = sum(pixels.values())
     table, lines = [], []
     for packed in sorted(pixels):
@@ -193,6 +196,31 @@ def infer_table(
             f"{masks[packed]} of {len(paths)} masks"
         )
     return tuple(table), "\n".join(lines)
+
+
+def _check_edges(pixels: Mapping[int, int]) -> None:
+    """Refuses masks of black and white whose edges are grey.
+
+    Raises:
+      DatasetError: they are such.
+    """
+    greys = np.zeros(256, np.int64)
+    for packed, count in pixels.items():
+        red, green, blue = _unpack(packed)
+        if not red == green == blue:
+            return
+        greys[red] = count
+    two = found_ids.black_and_white(greys)
+    if two is None:
+        return
+    low, high, share = two
+    raise DatasetError(
+        f"Expected a colour for each class. Received: {format_color([low] * 3)} and "
+        f"{format_color([high] * 3)} in {share:.1%} of the pixels, and "
+        f"{len(pixels) - 2} other greys, as smoothed edges have. Give a file of the "
+        f"two lines {low},{low},{low},background and {high},{high},{high},object, and "
+        "leave out the edges: --label_colors=FILE --other_colors=ignore"
+    )
 
 
 def row_reader(table: ColorTable, other_colors: str) -> Callable[[str], np.ndarray]:

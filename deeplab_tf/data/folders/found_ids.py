@@ -165,14 +165,29 @@ def check_void(found: FoundIds, ignore_ids: Sequence[int]) -> None:
         )
 
 
+def black_and_white(pixels: np.ndarray) -> tuple[int, int, float] | None:
+    """Says whether masks are black and white with greys between them.
+
+    Args:
+      pixels: of each grey, [256].
+
+    Returns:
+      (the darker one, the brighter one, their share of the pixels), None if not.
+    """
+    low, high = sorted(np.argsort(-pixels, kind="stable")[:2].tolist())
+    share = pixels[[low, high]].sum() / max(pixels.sum(), 1)
+    if high - low < _APART or share < _SHARE or not pixels[low + 1 : high].any():
+        return None
+    return low, high, float(share)
+
+
 def _check_black_and_white(found: FoundIds) -> None:
     """Refuses masks of black and white with greys between them."""
-    low, high = sorted(np.argsort(-found.pixels, kind="stable")[:2].tolist())
-    share = found.pixels[[low, high]].sum() / found.pixels.sum()
-    greys = [i for i in found.ids if low < i < high]
-    others = [i for i in found.ids if i not in (low, high)]
-    if high - low < _APART or share < _SHARE or not greys:
+    two = black_and_white(found.pixels)
+    if two is None:
         return
+    low, high, share = two
+    others = [i for i in found.ids if i not in (low, high)]
     raise DatasetError(
         f"Expected class ids in the masks. Received: black and white, it seems: {low} "
         f"and {high} have {share:.1%} of the pixels, {len(others)} other ids "
