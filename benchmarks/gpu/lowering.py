@@ -181,21 +181,26 @@ def flat_function(function: Callable, arguments) -> Callable:
     return flat
 
 
-def lower(function: Callable, arguments: Sequence[Argument]) -> tuple[bytes, list]:
+def lower(
+    function: Callable,
+    arguments: Sequence[Argument],
+    stage: str = "stablehlo_serialized",
+) -> tuple[bytes | str, list]:
     """Lowers a flat function for the platform GPU.
 
     Args:
       function: see `flat_function`.
       arguments: flat.
+      stage: "stablehlo_serialized", a portable artifact; or "hlo", text to read.
 
     Returns:
-      (A portable StableHLO artifact, (shape, dtype) of each result).
+      (The program, (shape, dtype) of each result).
     """
     specs = [tf.TensorSpec(argument.shape, argument.dtype) for argument in arguments]
     compiled = tf.function(function, jit_compile=True)
     results = compiled.get_concrete_function(*specs).structured_outputs
     program = compiled.experimental_get_compiler_ir(*specs)(
-        stage="stablehlo_serialized", platform_name="GPU"
+        stage=stage, platform_name="GPU"
     )
     return program, [(tuple(value.shape), value.dtype.name) for value in results]
 
