@@ -72,6 +72,8 @@ class TrainConfig:
         GPU, see `compiling.is_jit_compiled`.
       recompute: whether features are computed again for the gradient instead of kept:
         less memory, about a third more time; see `networks.recomputation`.
+      deterministic: whether the same machine gives the same numbers, bit for bit, every
+        time: TensorFlow's op determinism, which takes slower kernels, and no XLA.
       seed: of weights, data order and augmentation.
     """
 
@@ -136,6 +138,7 @@ class TrainConfig:
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     recompute: bool = False
+    deterministic: bool = False
     seed: int = 0
 
     def to_json(self) -> str:
@@ -181,7 +184,7 @@ NETWORK_FIELDS = (
 
 # Fields that say how a run is computed or shown, and change nothing of what it learns:
 # a run goes on with others.
-EXECUTION_FIELDS = ("colormap", "jit_compile", "recompute")
+EXECUTION_FIELDS = ("colormap", "jit_compile", "recompute", "deterministic")
 
 
 def parse_changes(changes: Sequence[str]) -> dict:

@@ -1,4 +1,4 @@
-"""Training steps lower for a GPU on a machine without one, to programs that are sound."""
+"""Training steps lower for a GPU where there is none, to programs that are sound."""
 
 import re
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 
@@ -182,12 +183,14 @@ class MeanIoU(keras.metrics.Metric):
         pairs = tf.where(valid, label * self.num_classes + classes, self.num_classes**2)
         # The operation itself: `tf.math.bincount` asks for the largest value first, and
         # XLA must know the number of bins when it compiles.
-        counts = tf.raw_ops.DenseBincount(
-            input=pairs,
-            size=self.num_classes**2 + 1,
-            weights=tf.zeros([0], tf.int32),
-            binary_output=False,
-        )[:-1]
+        # A GPU's kernel raises where determinism is asked for.
+        with tf.device("CPU" if is_op_determinism_enabled() else None):
+            counts = tf.raw_ops.DenseBincount(
+                input=pairs,
+                size=self.num_classes**2 + 1,
+                weights=tf.zeros([0], tf.int32),
+                binary_output=False,
+            )[:-1]
         counts = tf.reshape(counts, [self.num_classes, self.num_classes])
         self.confusion.assign_add(tf.cast(counts, tf.float64))
 

@@ -124,14 +124,16 @@ def is_jit_compiled(config: TrainConfig) -> bool:
     """Whether XLA compiles the training step; call it in the strategy's scope.
 
     By itself on one GPU. On a CPU it made a step 9 times slower, and what several
-    replicas add up TensorFlow cannot compile: its `merge_call` must stand outside.
+    replicas add up TensorFlow cannot compile: its `merge_call` must stand outside. For
+    a GPU XLA has no deterministic gradient of max-pooling.
 
     Raises:
       ValueError: XLA is asked for on several replicas.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if config.jit_compile == "auto":
-        return replicas == 1 and bool(tf.config.list_logical_devices("GPU"))
+        has_gpu = bool(tf.config.list_logical_devices("GPU"))
+        return replicas == 1 and has_gpu and not config.deterministic
     if config.jit_compile and replicas > 1:
         raise ValueError(
             "XLA compiles a training step on one device alone: TensorFlow cannot "

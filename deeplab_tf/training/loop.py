@@ -122,6 +122,8 @@ def train(
 def make_model(config: TrainConfig, strategy: tf.distribute.Strategy) -> keras.Model:
     """Builds and compiles the model on every replica, with its random weights."""
     keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     with strategy.scope(), precision_policy(config.precision):
         replicas = strategy.num_replicas_in_sync
         model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
