@@ -195,12 +195,15 @@ def sole_writer(
 
 
 @contextlib.contextmanager
-def sole_writer_in(folder: str | os.PathLike, name: str) -> Iterator[None]:
+def sole_writer_in(
+    folder: str | os.PathLike, name: str, place: str | os.PathLike | None = None
+) -> Iterator[None]:
     """Makes a folder where needed, and this process the only one that writes `name`.
 
     Args:
       folder: made where it is not there; removed again if it is empty at the end.
       name: what is written there, a file or a folder.
+      place: what is written, for the sentence; folder/name unless given.
 
     Raises:
       InUse: another process writes it.
@@ -217,7 +220,7 @@ def sole_writer_in(folder: str | os.PathLike, name: str) -> Iterator[None]:
         ) from error
     try:
         lock_path = os.path.join(folder, f".{name}.lock")
-        with sole_writer(lock_path, os.path.join(folder, name)):
+        with sole_writer(lock_path, place or os.path.join(folder, name)):
             yield
     finally:
         if made:
@@ -245,9 +248,11 @@ def _take(lock_path: str, place: str) -> int:
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join(map(os.path.basename, sys.argv[:1])),
     }
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.truncate(descriptor, 0)
-    os.write(descriptor, json.dumps(holder).encode())
+    # A full disk is told by what is to be written, whose lock this is.
+    with contextlib.suppress(OSError):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps(holder).encode())
     return descriptor
 
 

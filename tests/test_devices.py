@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.commands import device_flags, train
+from deeplab_tf.commands import device_flags, run_faults
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.devices import memory, present, replicas, unseen
 from deeplab_tf.devices.expected_time import (
@@ -405,7 +405,7 @@ def test_what_to_lower_is_what_the_run_has():
     config = TrainConfig(
         recipe="deeplab_v3_voc2012_stage1", batch_size=16, steps=100, output_stride=8
     )
-    told = train.what_to_lower(config)
+    told = run_faults.what_to_lower(config)
     for way in (
         "--batch_size=8 --set=accumulation_steps=2 --steps=200",
         "--precision=bfloat16",
@@ -417,7 +417,7 @@ def test_what_to_lower_is_what_the_run_has():
         assert way in told
     least = TrainConfig(batch_size=2, precision="bfloat16", crop_size=(33, 33))
     for way in ("batch_size", "precision", "output_stride", "crop_size"):
-        assert f"--{way}" not in train.what_to_lower(least, replicas=2)
+        assert f"--{way}" not in run_faults.what_to_lower(least, replicas=2)
 
 
 # --- Several devices -----------------------------------------------------------------

@@ -18,6 +18,7 @@ from deeplab_tf.networks.layers import (
     ResizeLike,
     mean_color,
     native_atrous_convolution_works,
+    with_gradient_of_images,
 )
 
 RATES = [1, 2, 6, 12, 36]
@@ -167,3 +168,21 @@ def test_weight_decay_follows_the_papers_convention():
     decayed_kernel, bias = model.get_weights()
     np.testing.assert_allclose(decayed_kernel, kernel * (1 - 0.5 * 0.1), rtol=1e-5)
     np.testing.assert_array_equal(bias, np.ones(2))
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_a_depthwise_kernel_has_no_gradient_without_images(batch):
+    """TensorFlow's own is unwritten memory, of the size that was there before."""
+    image = tf.ones([batch, 9, 9, 64])
+    kernel = tf.ones([3, 3, 64, 1])
+    for _ in range(5):
+        tf.random.normal([3, 3, 64, 1], 1e30)  # what that memory may hold
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            same = with_gradient_of_images(kernel, image)
+            outputs = tf.nn.depthwise_conv2d(image, same, [1, 2, 2, 1], "SAME")
+            total = tf.reduce_sum(outputs)
+        gradient = tape.gradient(total, kernel)
+        # 9 pixels at stride 2: 5 windows, whose middle row always lies in the image.
+        np.testing.assert_array_equal(gradient[1, 1], np.full([64, 1], 25 * batch))
+        np.testing.assert_array_equal(gradient[0, 0], np.full([64, 1], 16 * batch))

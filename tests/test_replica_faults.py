@@ -1,4 +1,4 @@
-"""NaN in one of two replicas, or in both."""
+"""NaN in one of two replicas, and a last batch that leaves one without images."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def results():
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.run_replica_faults"],
-        env={**os.environ, "PYTHONPATH": "."},
+        # TensorFlow's oneDNN gives a convolution of no images the shape of its input,
+        # and the replica without images fails aloud; GPUs and other CPUs do not.
+        env={**os.environ, "PYTHONPATH": ".", "TF_ENABLE_ONEDNN_OPTS": "0"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -40,3 +43,17 @@ def test_the_replica_whose_gradients_went_bad_is_named(results, index, words):
         in (message)
     )
     assert "--cross_device=one_device" in message
+
+
+def test_a_batch_that_leaves_a_replica_empty_counts_as_on_one_device(results):
+    """Five images in batches of two on two replicas, in a user's own `fit`."""
+    one, two = results["one"], results["two"]
+    for name in ("mean_iou", "weights"):
+        np.testing.assert_allclose(two[name], one[name], atol=2e-4, err_msg=name)
+    assert np.isfinite(two["losses"]).all()
+
+
+def test_it_leaves_statistics_of_each_replica_finite(results):
+    """BatchNorm that is not synchronized gives other numbers, but numbers."""
+    apart = results["apart"]
+    assert all(np.isfinite(apart[name]).all() for name in apart)

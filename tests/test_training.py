@@ -398,6 +398,7 @@ def test_damaged_weights_are_refused(tiny, tmp_path):
 
 def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
     resuming.claim_workdir(tiny, str(tmp_path))
+    (tmp_path / LAST_WEIGHTS).touch()
     other = dataclasses.replace(tiny, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0.002 -> 0.5.*--workdir"):
         resuming.claim_workdir(other, str(tmp_path))
@@ -407,6 +408,7 @@ def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
 
 def test_a_run_whose_records_have_got_other_colours_is_resumed(tiny, tmp_path):
     resuming.claim_workdir(tiny, str(tmp_path))
+    (tmp_path / LAST_WEIGHTS).touch()
     colormap = tuple((index, 0, 0) for index in range(tiny.num_classes))
     assert colormap != tiny.colormap
     other = dataclasses.replace(tiny, colormap=colormap)

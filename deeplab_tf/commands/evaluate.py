@@ -35,6 +35,7 @@ from deeplab_tf.commands.segmenter_flags import (
     out_of_memory_advised,
     segmenter_of,
 )
+from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
@@ -374,4 +375,5 @@ def write_all(
 
 def run() -> None:
     """Runs the command with the flags of the command line."""
-    run_with_flags(define_flags, main)
+    with steady_output():
+        run_with_flags(define_flags, main)

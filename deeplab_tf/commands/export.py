@@ -31,6 +31,7 @@ from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_wi
 from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
 from deeplab_tf.commands.run_config import parse_size
 from deeplab_tf.commands.segmenter_flags import parse_scales, pixels_of
+from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
@@ -320,4 +321,5 @@ def read_images(pattern: str, count: int = CALIBRATION_IMAGES) -> list[np.ndarra
 
 def run() -> None:
     """Runs the command with the flags of the command line."""
-    run_with_flags(define_flags, main)
+    with steady_output():
+        run_with_flags(define_flags, main)

@@ -37,6 +37,7 @@ from deeplab_tf.commands.segmenter_flags import (
     pixels_of,
     segmenter_of,
 )
+from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.devices.memory import OutOfMemory
 from deeplab_tf.files import InUse
 from deeplab_tf.pictures import videos
@@ -163,4 +164,5 @@ def _max_pixels(values: flags.FlagValues, default: int) -> int:
 
 def run() -> None:
     """Runs the command with the flags of the command line."""
-    run_with_flags(define_flags, main)
+    with steady_output():
+        run_with_flags(define_flags, main)

@@ -9,7 +9,8 @@ Your own images and masks:
     python -m datasets.build_folder --input_dir=my_data --output_dir=runs/data/mine
     python train.py --recipe=finetune_resnet50 --data_dir=runs/data/mine
 
-The same command run again resumes, after a kill too; Ctrl-C and SIGTERM save first.
+The same command run again resumes, after a kill too; Ctrl-C, SIGTERM and a closed
+terminal save first.
 --recipe=help lists the recipes (deeplab_tf/recipes.py); flags change single values of
 one. To watch a run: tensorboard --logdir=runs
 """
@@ -22,7 +23,6 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
 
 if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
     # Keras 3 cannot run these strategies; Keras 2 must be chosen before TensorFlow is
@@ -33,26 +33,28 @@ if re.search(r"--?strategy[= ](multi_worker|tpu)\b", " ".join(sys.argv)):
 import tensorflow as tf
 from absl import flags, logging
 
-from deeplab_tf.command_names import call_of, name_of, refuse_arguments, run_with_flags
+from deeplab_tf.command_names import call_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
 from deeplab_tf.commands.run_config import make_config
 from deeplab_tf.commands.run_data import RunData, select_run_data
+from deeplab_tf.commands.run_faults import (
+    errors_as_sentences,
+    name_bad_records,
+    name_memory,
+)
+from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import TrainConfig, config_path, parse_changes, read_config
-from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
-from deeplab_tf.data.reading.selection import SKIP_ADVICE
 from deeplab_tf.datasets import build_shapes
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
-from deeplab_tf.devices.memory import OutOfMemory, out_of_memory_named
+from deeplab_tf.files import sole_writer_in
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.recipes import RECIPES, describe_recipes
-from deeplab_tf.strangers_words import printable
 from deeplab_tf.training import loop, strategies
 from deeplab_tf.training.checkpoints import last_step
 from deeplab_tf.training.compiling import check_packages
 from deeplab_tf.training.log import write_report
 from deeplab_tf.training.resuming import (
-    NonFiniteLoss,
     RunStopped,
     checkpoint_folder,
     claim_workdir,
@@ -162,27 +164,6 @@ def main(argv: list[str]) -> None:
         print(ending)
 
 
-@contextlib.contextmanager
-def errors_as_sentences(workdir: str) -> Iterator[None]:
-    """Ends the process with what an error says, where the user can mend its cause.
-
-    Raises:
-      SystemExit: of such an error.
-    """
-    name = name_of("train")
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        if "No space left" not in error.message:
-            raise
-        sys.exit(
-            f"{name}: No space left on the disk of {workdir}. Make room, then run "
-            "again: the same command resumes."
-        )
-    except (OSError, ValueError, ArithmeticError, ImportError, OutOfMemory) as error:
-        sys.exit(f"{name}: {printable(str(error))}")
-
-
 def make_strategy_of_flags() -> tf.distribute.Strategy:
     """Makes the strategy; waits for the other workers, where there are some."""
     workers = Workers()
@@ -218,13 +199,18 @@ def run_workers(
     """Trains in one process or as one of several workers, see `loop.train`.
 
     Raises:
+      InUse: another process trains in the workdir.
       WorkerGone: another worker no longer answers; and what `loop.train` raises.
     """
     checkpoints = checkpoint_folder(workdir)
     is_chief = strategies.workers_of(strategy).is_chief
-    with strategies.gone_workers_named(strategy, lambda: last_step(checkpoints)):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            strategies.gone_workers_named(strategy, lambda: last_step(checkpoints))
+        )
         with strategies.chief_first(strategy):  # who may have scenes to draw
             config, data = make_run(recipe, changes)
+            stack.enter_context(sole_trainer(workdir, is_chief))
             claim_workdir(config, workdir, is_chief)
         with strategies.output_folder(strategy, workdir) as output:
             replicas = strategy.num_replicas_in_sync
@@ -232,50 +218,18 @@ def run_workers(
                 return loop.train(config, data, workdir, strategy, output)
 
 
-def name_bad_records(config: TrainConfig, workdir: str):
-    """Returns a context that says of an error of training which records caused it."""
-    return bad_records_named(
-        config.data_dir,
-        [config.train_split, config.eval_split],
-        advice=SKIP_ADVICE,
-        kept=f"{workdir} keeps what it holds: when the records are mended the same "
-        "command resumes.",
-        # Labels out of range make the loss NaN on GPUs.
-        errors=(*DATA_ERRORS, NonFiniteLoss),
-    )
+def sole_trainer(workdir: str, is_chief: bool):
+    """Returns a context in which no other process trains in a workdir.
 
+    Two of them would take each other's checkpoints away. Of several workers the chief
+    alone writes, and holds it.
 
-def name_memory(config: TrainConfig, replicas: int):
-    """Returns a context that says of too little memory what of a run to lower."""
-    return out_of_memory_named(lambda: what_to_lower(config, replicas))
-
-
-def what_to_lower(config: TrainConfig, replicas: int = 1) -> str:
-    """Sentences on what of a run takes memory, as flags; and on its recipe's need.
-
-    Args:
-      config: of the run, complete.
-      replicas: that share a batch.
+    Raises:
+      InUse: another process does; says which, and since when.
     """
-    ways = []
-    half = config.batch_size // 2
-    if half and config.batch_size % 2 == 0 and half % replicas == 0:
-        ways.append(
-            f"--batch_size={half} --set=accumulation_steps="
-            f"{2 * config.accumulation_steps} --steps={2 * config.steps}"
-        )
-    if config.precision == "float32":
-        ways.append("--precision=bfloat16")
-    if not getattr(config, "recompute", True):
-        ways.append("--set=recompute=true")
-    if config.output_stride == 8:
-        ways.append("--output_stride=16")
-    height, width = (max(33, side * 3 // 4 // 32 * 32 + 1) for side in config.crop_size)
-    if (height, width) < config.crop_size:
-        ways.append(f"--crop_size={height},{width}")
-    recipe = RECIPES.get(config.recipe)
-    needs = f" Recipe {config.recipe} needs: {recipe.needs}." if recipe else ""
-    return f"Give another --workdir and one or more of: {'; '.join(ways)}.{needs}"
+    if not is_chief:
+        return contextlib.nullcontext()
+    return sole_writer_in(workdir, "train", place=workdir)
 
 
 # --- What is to be trained, and on what ----------------------------------------------
@@ -332,4 +286,5 @@ def describe_end(score: float | None, workdir: str) -> str:
 
 def run() -> None:
     """Runs the command with the flags of the command line."""
-    run_with_flags(define_flags, main)
+    with steady_output():
+        run_with_flags(define_flags, main)

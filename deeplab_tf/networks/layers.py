@@ -109,17 +109,49 @@ def _atrous_depthwise(inputs, kernel, rate: int):
 
 @keras.utils.register_keras_serializable("deeplab_tf")
 class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """DepthwiseConv2D (padding "same") that avoids space-to-batch when dilated."""
+    """DepthwiseConv2D that avoids space-to-batch when dilated (padding "same")."""
 
     def call(self, inputs):
         rate = max(self.dilation_rate)
-        if rate == 1 or not native_atrous_convolution_works(inputs.dtype):
+        is_native = rate > 1 and native_atrous_convolution_works(inputs.dtype)
+        is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        if not is_native and not is_shared:
             return super().call(inputs)
         # Keras 3 calls the variable `kernel`, Keras 2 `depthwise_kernel`.
         variable = getattr(self, "depthwise_kernel", None)
         kernel = tf.convert_to_tensor(self.kernel if variable is None else variable)
-        outputs = _atrous_depthwise(inputs, tf.cast(kernel, inputs.dtype), rate)
+        kernel = tf.cast(kernel, inputs.dtype)
+        if is_shared:
+            kernel = with_gradient_of_images(kernel, inputs)
+        if is_native:
+            outputs = _atrous_depthwise(inputs, kernel, rate)
+        else:
+            outputs = tf.nn.depthwise_conv2d(
+                inputs,
+                kernel,
+                strides=[1, *self.strides, 1],
+                padding=self.padding.upper(),
+                dilations=self.dilation_rate,
+            )
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+
+
+def with_gradient_of_images(kernel, inputs):
+    """The kernel; its gradient is zero where the inputs hold no image.
+
+    The last batch may leave a replica without images, and TensorFlow's gradient of a
+    depthwise kernel is then memory that nobody has written, NaN as often as not.
+    """
+
+    @tf.custom_gradient
+    def same(kernel):
+        def gradient(upstream):
+            has_images = tf.shape(inputs)[0] > 0
+            return tf.where(has_images, upstream, tf.zeros_like(upstream))
+
+        return tf.identity(kernel), gradient
+
+    return same(kernel)
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -25,18 +26,34 @@ from deeplab_tf.config import (
 from deeplab_tf.devices.replicas import explain_not_finite, steps_since_bad
 from deeplab_tf.networks.weight_files import save_weights
 from deeplab_tf.training.averaging import averaged_weights
-from deeplab_tf.training.checkpoints import CheckpointFolder
+from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.training.log import plain_names
 from deeplab_tf.training.optimizers import build_optimizer
-from deeplab_tf.workdir import BEST_WEIGHTS, CHECKPOINT_FOLDER, LAST_WEIGHTS
+from deeplab_tf.workdir import (
+    BEST_WEIGHTS,
+    CHECKPOINT_FOLDER,
+    LAST_WEIGHTS,
+    LOG_FILE,
+)
 
 
 def checkpoint_folder(workdir: str | os.PathLike) -> str:
     return os.path.join(workdir, CHECKPOINT_FOLDER)
 
 
+def has_begun(workdir: str | os.PathLike) -> bool:
+    """Whether a workdir holds more of a run than its configuration."""
+    files = (LAST_WEIGHTS, BEST_WEIGHTS, LOG_FILE)
+    return bool(list_checkpoints(checkpoint_folder(workdir))) or any(
+        os.path.exists(os.path.join(workdir, name)) for name in files
+    )
+
+
 def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> None:
     """Writes config.json, or checks that it is the one of this run.
+
+    A run that ended before it left anything else has no claim: its configuration is
+    replaced.
 
     Raises:
       ValueError: the workdir belongs to another configuration.
@@ -48,6 +65,9 @@ def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> N
                 f"{workdir} is not that of the chief: there is no config.json in it. "
                 "Give a --workdir that all workers share."
             )
+        write_config(config, workdir)
+        return
+    if is_chief and not has_begun(workdir):
         write_config(config, workdir)
         return
     claimed = read_config(workdir)
@@ -190,29 +210,57 @@ class ResumableRun(keras.callbacks.Callback):
         )
 
 
+# Ask a run to stop. A terminal that is closed sends SIGHUP, which Windows has not.
+STOP_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+]
+SAME_SIGNAL_SECONDS = 1.0
+
+
 @contextlib.contextmanager
 def stop_on_signals(run: ResumableRun) -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM save and stop a run; the second time they kill it."""
+    """Lets Ctrl-C, SIGTERM and SIGHUP save and stop a run; the second time they kill.
+
+    What comes within a second of the first is the same wish: schedulers send a signal
+    to a process and to its group. A signal that is ignored (nohup) stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only there can signals be handled
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    heeded = [n for n in STOP_SIGNALS if before[n] is not signal.SIG_IGN]
+    first = None
 
     def handle(number, frame):
-        line_break = "\n" if sys.stdout.isatty() else ""  # after the progress
-        name = signal.Signals(number).name
-        print(f"{line_break}{name}: stopping after this step ...")
-        run.request_stop(name)
-        signal.signal(number, before[number])
+        nonlocal first
+        now = time.monotonic()
+        if first is not None and now - first < SAME_SIGNAL_SECONDS:
+            return
+        if first is not None:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+            return
+        first = now
+        run.request_stop(signal.Signals(number).name)
+        _say_at_once(f"{signal.Signals(number).name}: stopping after this step ...")
 
     try:
-        for number in signals:
+        for number in heeded:
             signal.signal(number, handle)
         yield
     finally:
-        for number in signals:
+        for number in heeded:
             signal.signal(number, before[number])
+
+
+def _say_at_once(line: str) -> None:
+    """Prints in a signal handler, which may have interrupted another print."""
+    line_break = "\n" if sys.stdout.isatty() else ""  # after the progress
+    # Not through Python's buffer: that raises where it is in the middle of a write.
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.stdout.fileno(), f"{line_break}{line}\n".encode())
 
 
 def validation_score(logs: dict | None) -> float | None:

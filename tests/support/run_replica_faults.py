@@ -1,4 +1,4 @@
-"""What happens to two logical CPUs: NaN in one or both.
+"""What happens to two logical CPUs: NaN in one or both, and an empty one at the end.
 
 Run by test_replica_faults, prints JSON. TensorFlow splits the CPU once a process.
 """
@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf import TrainConfig
+from deeplab_tf import MeanIoU, SegmentationLoss, TrainConfig
+from deeplab_tf.networks.backbones import BACKBONES
+from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.training import compiling, strategies
 from deeplab_tf.training.resuming import NonFiniteLoss, ResumableRun
-from tests.support.networks import image_batch
+from tests.support.networks import TINY_BACKBONE, image_batch, randomize
 
 SIZE = 33
 CLASSES = 4
@@ -61,10 +63,38 @@ def message_of(model, run, bad):
     return "no error"
 
 
+def fit_of_a_user(strategy, synchronized):
+    """README's `fit` and `evaluate` on batches of two, two and one."""
+    config = TrainConfig(backbone="tiny", num_classes=CLASSES)
+    with strategy.scope():
+        model = build_model(config, synchronized=synchronized)
+        model.compile(
+            keras.optimizers.SGD(0.001),
+            loss=SegmentationLoss(ignore_label=255),
+            metrics=[MeanIoU(CLASSES)],
+        )
+    randomize(model)
+    image, label = image_batch(SIZE, SIZE, batch=5), labels(5)
+    data = tf.data.Dataset.from_tensor_slices((image, label)).batch(2)
+    history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
+    scores = model.evaluate(data, verbose=0, return_dict=True)
+    weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
+    return {
+        "losses": [*map(float, history["loss"]), float(scores["loss"])],
+        "mean_iou": [*map(float, history["mean_iou"]), float(scores["mean_iou"])],
+        "weights": weights.astype(float).tolist(),
+    }
+
+
 def main():
+    BACKBONES["tiny"] = TINY_BACKBONE
     two = strategies.make_strategy("mirrored", 2, cross_device="one_device")
+    one = tf.distribute.OneDeviceStrategy("CPU:0")
     results = {
         "messages": messages_of_nan(two, "float32"),
+        "one": fit_of_a_user(one, synchronized=False),
+        "two": fit_of_a_user(two, synchronized=True),
+        "apart": fit_of_a_user(two, synchronized=False),
     }
     print(json.dumps(results))
 
