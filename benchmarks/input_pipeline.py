@@ -61,6 +61,7 @@ from deeplab_tf.data.reading import augment, pipeline
 from deeplab_tf.data.reading.policies import Crop
 from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records import frames, tfrecord
+from deeplab_tf.data.records.info import DatasetInfo
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Records; default: drawn ones of three kinds.")
@@ -140,6 +141,9 @@ def draw_records(name: str, folder: Path) -> None:
         writers[index % len(writers)].write(example)
     for writer in writers:
         writer.close()
+    names = tuple(f"class{index}" for index in range(CLASSES))
+    info = DatasetInfo(name, names, splits={"train": count})
+    (half_written / "info.json").write_text(info.to_json())
     half_written.rename(folder)
 
 

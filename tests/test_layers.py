@@ -96,7 +96,7 @@ def test_gradients_without_onednn():
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{2 * len(RATES) + 2} passed" in done.stdout
+    assert f"{2 * len(RATES) + 4} passed" in done.stdout
 
 
 def test_fallback_is_taken_where_the_native_gradient_is_missing():

@@ -46,14 +46,14 @@ def test_the_replica_whose_gradients_went_bad_is_named(results, index, words):
 
 
 def test_a_batch_that_leaves_a_replica_empty_counts_as_on_one_device(results):
-    """Five images in batches of two on two replicas, in a user's own `fit`."""
+    """Five images in batches of two on two replicas, in a user's own `fit`.
+
+    Keras weights the loss that it shows by a replica's images, after each replica has
+    been given the share that makes their mean right: the last image counts twice there,
+    but not in the gradient.
+    """
     one, two = results["one"], results["two"]
     for name in ("mean_iou", "weights"):
-        np.testing.assert_allclose(two[name], one[name], atol=2e-4, err_msg=name)
-    assert np.isfinite(two["losses"]).all()
-
-
-def test_it_leaves_statistics_of_each_replica_finite(results):
-    """BatchNorm that is not synchronized gives other numbers, but numbers."""
-    apart = results["apart"]
-    assert all(np.isfinite(apart[name]).all() for name in apart)
+        np.testing.assert_allclose(two[name], one[name], atol=1e-5, err_msg=name)
+    shown = (5 * np.array(one["losses"]) + one["last_losses"]) / 5
+    np.testing.assert_allclose(two["losses"], shown, atol=1e-5)
