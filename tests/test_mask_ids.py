@@ -123,6 +123,24 @@ def test_a_class_that_would_be_void_altogether_stops(tmp_path, rules, monkeypatc
     assert info.pixel_counts == {"train": [16, 0]}
 
 
+def test_a_map_that_names_255_is_no_doubt(tmp_path):
+    save_masks(tmp_path, OBJECT, OBJECT * 255)
+    (tmp_path / "names").write_text("background\nobject\n")
+    (tmp_path / "map").write_text("background,x\nobject,y\n255,y\n")
+    info = build(
+        tmp_path,
+        class_names=str(tmp_path / "names"),
+        class_map=str(tmp_path / "map"),
+    )
+    assert info.pixel_counts == {"train": [32, 16]}
+
+
+def test_no_classes_are_no_number(tmp_path):
+    save_masks(tmp_path, OBJECT)
+    with pytest.raises(DatasetError, match="Expected 1 to 255 classes.*Received: 0"):
+        build(tmp_path, num_classes=0)
+
+
 def test_many_classes_are_not_taken_for_black_and_white(tmp_path):
     ids = np.zeros([30, 30], int)
     ids[:2] = 120

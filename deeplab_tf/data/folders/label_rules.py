@@ -153,16 +153,18 @@ def _classes_of_ids(
     if rules.class_map and not rules.class_names:
         # The map names all classes.
         return class_map.classes_of_ids((), (), ignore_ids)
-    num_classes = rules.num_classes or len(label_ids) or len(listed.names)
-    if not label_ids:
-        read_ids = functools.partial(read_stored_ids, label_bits=rules.label_bits)
+    num_classes = rules.num_classes
+    if num_classes is None:
+        num_classes = len(label_ids) or len(listed.names) or None
+    void_is_said = IGNORE_LABEL in rules.ignore_label or bool(rules.class_map)
+    read_ids = functools.partial(read_stored_ids, label_bits=rules.label_bits)
+    if num_classes is None:
         found = found_ids.count_ids(label_paths, read_ids, num_processes)
-        # What is said of 255 counts; 255 is not doubted where it is named.
-        if num_classes and IGNORE_LABEL not in rules.ignore_label:
-            found_ids.check_void(found, ignore_ids)
-        elif not num_classes:
-            found_ids.check_ids(found, ignore_ids, IGNORE_LABEL in rules.ignore_label)
-            num_classes = 1 + max(i for i in found.ids if i not in ignore_ids)
+        found_ids.check_ids(found, ignore_ids, void_is_said)
+        num_classes = 1 + max(i for i in found.ids if i not in ignore_ids)
+    elif not label_ids and not void_is_said:
+        found = found_ids.count_ids(label_paths, read_ids, num_processes)
+        found_ids.check_void(found, ignore_ids)
     names = _class_names(rules, listed.names, num_classes)
     return class_map.classes_of_ids(names, label_ids, ignore_ids)
 
