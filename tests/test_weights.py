@@ -18,6 +18,7 @@ from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
 from deeplab_tf.commands import evaluate, export, train
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.files import sole_writer_in
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.models import build_model
@@ -647,3 +648,17 @@ def test_an_auxiliary_head_of_other_classes_is_left_out():
     same = {**arrays, "logits/kernel": np.zeros([1, 1, 8, 21])}
     network = sources.Network({}, same, ())
     assert importing._without_other_head(network) == (network, ())
+
+
+def test_an_import_clears_what_a_killed_one_left_and_is_the_only_one(tmp_path, capsys):
+    path = write_legacy_h5(tmp_path / "mine.h5", bonlime_mobilenet(num_classes=2))
+    output = tmp_path / "runs" / "mine"
+    (tmp_path / "runs" / ".weights-mine").mkdir(parents=True)
+    (tmp_path / "runs" / ".weights-mine" / "best.npz").write_bytes(b"half")
+    arguments = ["bonlime", str(path), f"--output={output}"]
+    with sole_writer_in(tmp_path / "runs", "mine"):
+        with pytest.raises(SystemExit, match="mine is being written by process"):
+            importing.main(arguments)
+    importing.main(arguments)
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["mine"]
+    assert sorted(each.name for each in output.iterdir()) == ["best.npz", "config.json"]

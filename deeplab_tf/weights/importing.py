@@ -25,7 +25,6 @@ import dataclasses
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -33,6 +32,7 @@ import numpy as np
 from deeplab_tf.command_names import as_typed, call_of, name_of
 from deeplab_tf.config import TrainConfig, parse_changes, read_config, write_config
 from deeplab_tf.config_checks import check_fields
+from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.labels import Labels, colormap_for, labels_for
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import (
@@ -142,21 +142,22 @@ def import_weights(
 
     Raises:
       FileExistsError: output_dir is there and not empty.
+      InUse: another process writes it.
     """
     output_dir = os.path.abspath(output_dir)
     if os.path.exists(output_dir) and not _is_empty_folder(output_dir):
         raise FileExistsError(f"{output_dir} exists. Give another --output.")
-    model, config, report = load_source(source, path, partial=partial, **changes)
-    parent = os.path.dirname(output_dir)
-    os.makedirs(parent, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=".weights-", dir=parent)
-    try:
-        os.chmod(temporary, 0o755)  # as mkdir makes them
-        write_config(config, temporary)
-        save_weights(model, os.path.join(temporary, BEST_WEIGHTS))
-        os.replace(temporary, output_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    parent, name = os.path.split(output_dir)
+    with sole_writer_in(parent, name):
+        model, config, report = load_source(source, path, partial=partial, **changes)
+        temporary = os.path.join(parent, f".weights-{name}")
+        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+        try:
+            write_config(config, temporary)
+            save_weights(model, os.path.join(temporary, BEST_WEIGHTS))
+            os.replace(temporary, output_dir)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return report
 
 
@@ -304,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             partial=options.partial,
             **changes,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, InUse) as error:
         sys.exit(f"{name_of('weights')}: {error}")
     print(report)
     print(describe_classes(read_config(options.output), "class_names" in changes))
