@@ -246,7 +246,7 @@ def test_the_crf_sees_image_and_probabilities(model):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"scales": ()}, "scales must be positive. Received: \\(\\)"),
+        ({"scales": ()}, "at most 16. Received: \\(\\)"),
         ({"scales": (1, -1)}, "scales must be positive"),
         ({"scales": (float("nan"),)}, "scales must be positive"),
         ({"window": 31}, "window must be at least 32 pixels. Received: 31"),
@@ -298,7 +298,9 @@ def test_a_file_instead_of_an_image_is_refused(image):
         Segmenter(pixelwise).predict_batch(image)
 
 
-@pytest.mark.parametrize("image", [None, {"a": 1}, object(), [[1, 2], "x"]])
+@pytest.mark.parametrize(
+    "image", [None, {"a": 1}, object(), [[1, 2], "x"], tf.sparse.from_dense([[1]])]
+)
 def test_what_is_no_array_is_refused(image):
     with pytest.raises(ValueError, match="Expected RGB images"):
         Segmenter(pixelwise).predict(image)
@@ -324,6 +326,7 @@ NO_IMAGES = {
     "negative": (lambda image: np.rint(image).astype(int) - 1, "-1 to 254, int64"),
     "bool": (lambda image: image > 100, "Received: bool"),
     "complex": (lambda image: image + 1j, "Received: complex"),
+    "long": (lambda image: image.astype(np.longdouble), "Received: (float|longdouble)"),
     "text": (lambda image: image.astype(str), "Received: str"),
 }
 

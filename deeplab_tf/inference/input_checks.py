@@ -68,7 +68,7 @@ def _as_array(images, taken: str):
             f"{str(images)[:80]!r}. Read it first: image = "
             "deeplab_tf.pictures.images.read_image(path)"
         )
-    if hasattr(images, "shape") and hasattr(images, "dtype"):
+    if all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__")):
         return images
     try:
         array = np.asarray(images)
@@ -94,9 +94,9 @@ def _likely(shape: tuple[int, ...], batched: bool) -> str:
         return ", a batch. Give image[0], or the batch to predict_batch"
     if batched and len(shape) == 3 and shape[-1] == 3:
         return ", one image. Give image[None], or the image to predict"
-    if shape[-1:] == (4,):
+    if len(shape) == 3 + first and shape[-1] == 4:
         return ", RGB and transparency. Give image[..., :3]"
-    if shape[-1:] == (1,):
+    if len(shape) == 3 + first and shape[-1] == 1:
         return ", of one channel. Give np.repeat(image, 3, -1)"
     if len(shape) == 2 + first:
         return ", without channels. A grey image is np.stack([image] * 3, -1)"
@@ -118,7 +118,8 @@ def _check_values(image) -> None:
       ValueError: as above.
     """
     dtype = np.dtype(getattr(image.dtype, "as_numpy_dtype", image.dtype))
-    if dtype.kind not in "uif" and dtype.name != "bfloat16":
+    is_number = dtype.kind in "uif" and dtype.itemsize <= 8  # which TensorFlow takes
+    if not is_number and dtype.name != "bfloat16":
         raise ValueError(
             f"Expected RGB in 0..255, uint8 or float. Received: {dtype.name}"
         )
