@@ -53,8 +53,8 @@ class _Parts:
         self.left = _MAX_PARTS + len(data) // _BYTES_A_PART
         self._kind = kind
 
-    def add(self) -> None:
-        self.left -= 1
+    def add(self, count: int = 1) -> None:
+        self.left -= count
         if self.left < 0:
             self.refuse()
 
@@ -205,17 +205,18 @@ def _check_tags(data: Content) -> None:
     is_big = data[:4] in (_TIFF[1], _TIFF[3])
     pointer, counter, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
     parts = _Parts("TIFF", data)
-    places = [_number(data, 8 if is_big else 4, order, pointer)]
+    places, seen = [_number(data, 8 if is_big else 4, order, pointer)], {0}
     while places:
         place = places.pop()
         count = _number(data, place, order, counter)
-        if not place or not count:
+        if place in seen or not count:
             continue
+        seen.add(place)
         place += struct.calcsize(order + counter)
         size, needed = struct.calcsize(order + entry), 0
-        parts.add()
         if place + count * size > len(data):
             continue  # cut short
+        parts.add(count)
         for at in range(place, place + count * size, size):
             tag, kind, values = struct.unpack_from(order + entry, data, at)
             if tag in _PLACES_OF_PIXELS and values > parts.left:
