@@ -48,6 +48,9 @@ def test_recipes_say_what_they_begin_from_and_reach(name):
     text = " ".join(describe_recipes().split())
     for words in (name, recipe.what, recipe.paper, recipe.needs, recipe.measured):
         assert words and words in text
+    told = text.partition(f"{name} {recipe.what}")[2].partition("paper:")[2]
+    told = told.partition("paper:")[0]
+    assert ("quicker: --precision=bfloat16" in told) == recipe.needs_gpu
 
 
 def test_duplicated_classes_are_classes_of_the_data_set():
