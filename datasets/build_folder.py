@@ -139,7 +139,7 @@ def _define_pair_flags() -> None:
         "list",
         [],
         "CSV files with the columns image, label and split, instead of folders. Paths "
-        "in them start from input_dir, or from the CSV file's folder.",
+        "in them start from input_dir, or from the CSV file's folder, and lie in it.",
     )
     flags.DEFINE_float(
         "val_fraction", 0.1, "Share of the pairs for val, where nothing names splits."
