@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deeplab_tf.commands import train
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.training.compiling import check_packages
+from deeplab_tf.training.compiling import check_packages, is_jit_compiled
 
 ADDONS_LANE = tf.__version__.startswith("2.15")
 
@@ -51,3 +51,19 @@ def test_tensorflow_addons_is_asked_for_at_the_start():
 def test_names_that_do_not_exist_are_errors_at_the_start(field):
     with pytest.raises(ValueError, match=f"^{field} must be one of .*'sdg'"):
         check_packages(TrainConfig(**{field: "sdg"}))
+
+
+@pytest.mark.parametrize(
+    "changes, compiled",
+    [({}, True), ({"resize": "half_pixel"}, False), ({"deterministic": True}, False)],
+)
+def test_xla_compiles_by_itself_what_it_computes_rightly(
+    changes, compiled, monkeypatch
+):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert is_jit_compiled(TrainConfig(**changes)) == compiled
+
+
+def test_xla_that_would_resize_wrongly_is_refused():
+    with pytest.raises(ValueError, match="wrongly.*Leave jit_compile at auto or false"):
+        is_jit_compiled(TrainConfig(jit_compile=True, resize="half_pixel"))

@@ -125,15 +125,23 @@ def is_jit_compiled(config: TrainConfig) -> bool:
 
     By itself on one GPU. On a CPU it made a step 9 times slower, and what several
     replicas add up TensorFlow cannot compile: its `merge_call` must stand outside. For
-    a GPU XLA has no deterministic gradient of max-pooling.
+    a GPU XLA has no deterministic gradient of max-pooling. And it resizes by half
+    pixels wrongly between some sizes: 5 to 65 and 17 to 65, not 33 to 513.
 
     Raises:
-      ValueError: XLA is asked for on several replicas.
+      ValueError: XLA is asked for on several replicas, or with half pixels.
     """
+    is_right = config.resize != "half_pixel"
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if config.jit_compile == "auto":
         has_gpu = bool(tf.config.list_logical_devices("GPU"))
-        return replicas == 1 and has_gpu and not config.deterministic
+        return replicas == 1 and has_gpu and is_right and not config.deterministic
+    if config.jit_compile and not is_right:
+        raise ValueError(
+            "XLA resizes by half pixels wrongly between some sizes. Leave jit_compile "
+            "at auto or false, or set resize=aligned where the weights allow it. "
+            "Received: jit_compile=true with resize=half_pixel"
+        )
     if config.jit_compile and replicas > 1:
         raise ValueError(
             "XLA compiles a training step on one device alone: TensorFlow cannot "
