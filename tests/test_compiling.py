@@ -55,7 +55,13 @@ def test_names_that_do_not_exist_are_errors_at_the_start(field):
 
 @pytest.mark.parametrize(
     "changes, compiled",
-    [({}, True), ({"resize": "half_pixel"}, False), ({"deterministic": True}, False)],
+    [
+        ({}, True),
+        ({"resize": "half_pixel"}, False),
+        ({"deterministic": True}, False),
+        ({"model": "deeplab_v2"}, False),
+        ({"model": "deeplab_v2", "input_scales": (1.0,)}, True),
+    ],
 )
 def test_xla_compiles_by_itself_what_it_computes_rightly(
     changes, compiled, monkeypatch
