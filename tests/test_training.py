@@ -26,6 +26,7 @@ from deeplab_tf.config import (
 )
 from deeplab_tf.data.reading import selection
 from deeplab_tf.data.records.info import read_info
+from deeplab_tf.evaluation.scores import write_summary
 from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
@@ -267,7 +268,7 @@ def test_evaluation_counts_every_pixel_of_a_trained_workdir(tiny, tmp_path):
     np.testing.assert_array_equal(confusion.sum(1), info.pixel_counts["val"])
     assert (confusion.sum(0) > 0).sum() > 1  # the random network sees several classes
     results = evaluation.results()
-    evaluate.write_summary(results, tmp_path / "val.json")
+    write_summary(results, tmp_path / "val.json")
     assert evaluate.read_summary(tmp_path / "val.json") == results
     row = evaluate.table(results).splitlines()[1]
     first = results["per_class"][tiny.class_names[0]]
