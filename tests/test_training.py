@@ -73,15 +73,13 @@ def data(tiny_run):
     return tiny_run[1]
 
 
-def run_replicas(logical_cpus):
+def run_replicas(logical_cpus, policy="float64", learning_rate=0.01, steps=5):
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "tests.support.run_replicas",
-            str(logical_cpus),
-            "float64",
-            "0.01",
+            *map(str, (logical_cpus, policy, learning_rate, steps)),
         ],
         env={**os.environ, "PYTHONPATH": "."},
         cwd=ROOT,
@@ -98,6 +96,21 @@ def test_two_replicas_equal_one_device():
     np.testing.assert_allclose(two["history"], one["history"], atol=1e-5)
     np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-5)
     assert two["score"] == pytest.approx(one["score"], abs=1e-6)
+
+
+def test_two_replicas_have_the_moving_statistics_of_one_device():
+    """In float32, with weights that stay: steps would part by rounding alone.
+
+    Images of a channel differ much between replicas, and image pooling has one value
+    each; without Bessel's correction its variance was 4 / 3 off.
+    """
+    one, two = (run_replicas(count, "float32", 0.0, 20) for count in (1, 2))
+    assert any("aspp_pool" in name for name in one["statistics"])
+    assert two["statistics"].keys() == one["statistics"].keys()
+    for name, expected in one["statistics"].items():
+        np.testing.assert_allclose(
+            two["statistics"][name], expected, rtol=1e-5, atol=1e-5, err_msg=name
+        )
 
 
 @pytest.mark.parametrize(

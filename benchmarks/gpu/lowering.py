@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from benchmarks.gpu.arguments import Argument, differences, make_all, perturbed
 from benchmarks.gpu.programs import Program
-from deeplab_tf.networks.layers import StatelessDropout
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.precision import precision_policy
+from deeplab_tf.networks.recomputation import recompute_in_training
 from deeplab_tf.training.losses import make_loss
 
 SAMPLES = 256  # elements of a gradient that a check compares
@@ -29,7 +29,10 @@ def build(program: Program):
     """Builds the network of a program as `train` or `predict` builds it."""
     config = program.config
     with precision_policy(config.precision):
-        return build_model(config, auxiliary_outputs=program.training)
+        model = build_model(config, auxiliary_outputs=program.training)
+    if config.recompute:
+        recompute_in_training(model)
+    return model
 
 
 # --- Pure functions of lists of tensors ----------------------------------------------
@@ -126,14 +129,6 @@ def _samples(tensor):
     """Up to `SAMPLES` elements, evenly spread."""
     flat = tf.reshape(tensor, [-1])
     return flat[:: max(1, flat.shape[0] // SAMPLES)][:SAMPLES]
-
-
-def without_dropout(model):
-    """Stops dropout: its seed is the bits of a sum, which differ between devices."""
-    for layer in model.layers:
-        if isinstance(layer, StatelessDropout):
-            layer.rate = 0.0
-    return model
 
 
 # --- Their arguments, and lowering ---------------------------------------------------

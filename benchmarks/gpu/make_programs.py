@@ -55,7 +55,7 @@ def make_program(name: str, program: Program, folder: Path) -> None:
 
 def make_check(name: str, program: Program, folder: Path) -> None:
     """Writes a row of `checks`, with its numbers on this CPU."""
-    model = lowering.without_dropout(lowering.build(program))
+    model = lowering.build(program)
     function = lowering.check(model, program.config)
     arguments = lowering.arguments_of(model, program, True, velocities=False)
     numbers, sensitivities = lowering.references(function, arguments)

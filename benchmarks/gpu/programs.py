@@ -57,6 +57,9 @@ PROGRAMS = {
         _config(*_RESNET50), training=False, importance=1
     ),
     "v3_resnet50_os8_train_bfloat16": Program(_config(*_RESNET50, output_stride=8)),
+    "v3_resnet50_os8_recompute_train_bfloat16": Program(
+        _config(*_RESNET50, output_stride=8, recompute=True)
+    ),
     "v3plus_resnet50_train_bfloat16": Program(_config("deeplab_v3plus", "resnet50")),
     "v3plus_xception65_train_bfloat16": Program(
         _config("deeplab_v3plus", "xception65")
@@ -100,6 +103,7 @@ FURTHER_CHECKS = {
         "label_stride": 2,
         "hard_pixel_fraction": 0.5,
     },
+    "v3_recompute": {"recompute": True, "dropout_rate": 0.1},
     "v3_frozen_half_pixel": {"frozen_batch_norm": True, "resize": "half_pixel"},
 }
 

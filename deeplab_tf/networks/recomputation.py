@@ -6,6 +6,7 @@ cuts of a network nothing is kept but what crosses them.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.networks.batch_normalization import fixed_statistics
+from deeplab_tf.networks.layers import is_keras3
 
 # A stretch is worth computing again from this many convolutions on; the units of a
 # ResNet have three. Its end is where fewest tensors cross, looking this many layers
@@ -71,24 +73,49 @@ class _Stretch(NamedTuple):
 
 
 def _run(stretch: _Stretch, tensors: dict) -> None:
-    """Adds the outputs of a stretch to `tensors`."""
+    """Adds the outputs of a stretch to `tensors`, and moves its statistics once."""
+    weights = _weights(stretch)
+    moving = [weight for weight in weights if not weight.trainable]
     runs = []
 
-    def forward(*inputs):
-        # Moving statistics move in the first of the two runs.
-        with fixed_statistics(bool(runs)):
+    def forward(*arguments):
+        values = dict(zip(stretch.inputs, arguments))
+        given = arguments[len(stretch.inputs) :]
+        # Statistics move in the first of the two runs.
+        with fixed_statistics(bool(runs)), _given_weights(weights, given) as scope:
             runs.append(None)
-            values = dict(zip(stretch.inputs, inputs))
             for step in stretch.steps:
                 read = [values[name] for name in step.inputs]
                 values[step.output] = _call(
                     step.layer, read if step.is_list else read[0]
                 )
-            return [values[name] for name in stretch.outputs]
+            statistics = [scope.get_current_value(weight) for weight in moving]
+        return [*(values[name] for name in stretch.outputs), *statistics]
 
     inputs = [tensors[name] for name in stretch.inputs]
+    inputs += [tf.convert_to_tensor(weight) for weight in weights]
     results = tf.recompute_grad(forward)(*inputs)
     tensors.update(zip(stretch.outputs, results))
+    for weight, value in zip(moving, results[len(stretch.outputs) :]):
+        weight.assign(value)
+
+
+def _weights(stretch) -> list:
+    """The weights that a stretch is given as arguments.
+
+    Of Keras 3 all: in a `stateless_call` they are tensors, and `tf.recompute_grad` has
+    gradients for arguments and variables alone. Keras 2 has variables.
+    """
+    if not is_keras3():
+        return []
+    return [weight for step in stretch.steps for weight in step.layer.weights]
+
+
+def _given_weights(weights, values):
+    """A context in which layers read the values and keep what they assign."""
+    if not weights:
+        return contextlib.nullcontext()
+    return keras.StatelessScope(list(zip(weights, values)))
 
 
 def _call(layer, inputs):
@@ -102,13 +129,12 @@ def _steps(model) -> list[_Step]:
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        try:
-            inputs, output = layer.input, layer.output
-        except (AttributeError, ValueError) as error:
+        if len(layer._inbound_nodes) > 1:
             raise ValueError(
                 "recompute needs a network that calls each layer once; DeepLabV2 with "
                 f"several input_scales does not. Received: {layer.name}"
-            ) from error
+            )
+        inputs, output = layer.input, layer.output
         is_list = isinstance(inputs, (list, tuple))
         read = [id(tensor) for tensor in (inputs if is_list else [inputs])]
         steps.append(_Step(layer, read, is_list, id(output)))

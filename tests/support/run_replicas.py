@@ -1,4 +1,4 @@
-"""Trains five steps on N logical CPUs and prints the losses: run by test_training.
+"""Trains some steps on N logical CPUs and prints the losses: run by test_training.
 
 In float32 a rounding error of 1e-6 flips a few ReLUs, each worth 1 / sqrt(activations)
 of the gradient's norm: two correct runs part by 1e-3 within steps. In float64 nothing
@@ -17,17 +17,18 @@ from deeplab_tf import TrainConfig
 from deeplab_tf.data.reading.pipeline import fill_batch
 from deeplab_tf.networks.backbones import BACKBONES
 from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.training import compiling, strategies
 from tests.support.networks import TINY_BACKBONE
 
 
-def main(logical_cpus, policy, learning_rate):
+def main(logical_cpus, policy, learning_rate, steps):
     BACKBONES["tiny"] = TINY_BACKBONE
     strategy = strategies.make_strategy("mirrored", logical_cpus)
     config = TrainConfig(
         backbone="tiny",
         num_classes=4,
-        steps=5,
+        steps=steps,
         learning_rate=learning_rate,
         weight_decay=1e-3,
     )
@@ -55,7 +56,7 @@ def main(logical_cpus, policy, learning_rate):
     )
     history = []
     data = tf.data.Dataset.from_tensor_slices((image, label)).batch(4).repeat()
-    model.fit(data, epochs=5, steps_per_epoch=1, callbacks=[losses], verbose=0)
+    model.fit(data, epochs=steps, steps_per_epoch=1, callbacks=[losses], verbose=0)
     # Three images in batches of two: the last is filled up.
     rest = tf.data.Dataset.from_tensor_slices((image[:3], label[:3])).batch(2)
     fill = functools.partial(fill_batch, batch_size=2, ignore_label=255)
@@ -68,10 +69,15 @@ def main(logical_cpus, policy, learning_rate):
                 "history": np.asarray(history, float).tolist(),
                 "score": float(score),
                 "weights": np.asarray(means, float).tolist(),
+                "statistics": {
+                    name: np.asarray(weight, float).tolist()
+                    for name, weight in named_weights(model).items()
+                    if "moving" in name
+                },
             }
         )
     )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
