@@ -2,6 +2,7 @@
 # make test        the fast tests on TensorFlow 2.21 and Keras 3
 # make test-keras2 the same tests on tf-keras (TF_USE_LEGACY_KERAS=1)
 # make test-tf215  the same tests on TensorFlow 2.15 with tensorflow-addons
+# make test-slow   what takes minutes: XLA's numbers of every model, loss and option
 # make wheel       builds the wheel and the source archive into dist/, and checks them
 # make wheel-test  installs the wheel with all it needs into .venv-wheel, and trains there
 # make lint, make format, make bench
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-keras2 test-tf215 wheel wheel-test lint format bench
+.PHONY: demo test test-keras2 test-tf215 test-slow wheel wheel-test lint format bench
 
 # The first interpreter that runs and is recent enough; PYTHON=... chooses another.
 find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; $(2) <= sys.version_info[:2] <= $(3) and print('$(p)')" 2>/dev/null)))
@@ -27,7 +28,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 venv := .venv/installed
 venv215 := .venv-tf215/installed
 # A file's tests share what they make: they stay with one worker.
-pytest := -m pytest -q -n 2 --dist loadfile --durations=5
+pytest := -m pytest -q -n 2 --dist loadfile --durations=5 -m "not slow"
 RUN := runs/demo
 
 $(venv): requirements.txt requirements-dev.txt
@@ -59,6 +60,10 @@ test-keras2: $(venv)
 
 test-tf215: $(venv215)
 	.venv-tf215/bin/python $(pytest)
+
+# XLA's own optimizations would only take longer to compile what runs five steps.
+test-slow: $(venv)
+	XLA_FLAGS=--xla_backend_optimization_level=0 .venv/bin/python -m pytest -q -s -m slow
 
 wheel: $(venv)
 	rm -rf dist

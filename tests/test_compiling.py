@@ -57,19 +57,35 @@ def test_names_that_do_not_exist_are_errors_at_the_start(field):
     "changes, compiled",
     [
         ({}, True),
-        ({"resize": "half_pixel"}, False),
+        ({"resize": "half_pixel"}, True),
         ({"deterministic": True}, False),
-        ({"model": "deeplab_v2"}, False),
-        ({"model": "deeplab_v2", "input_scales": (1.0,)}, True),
+        ({"jit_compile": False}, False),
+        ({"jit_compile": True, "deterministic": True}, True),
     ],
 )
-def test_xla_compiles_by_itself_what_it_computes_rightly(
-    changes, compiled, monkeypatch
-):
+def test_xla_compiles_by_itself_on_a_gpu(changes, compiled, monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
     assert is_jit_compiled(TrainConfig(**changes)) == compiled
 
 
-def test_xla_that_would_resize_wrongly_is_refused():
+def test_xla_does_not_compile_by_itself_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    assert not is_jit_compiled(TrainConfig())
+    assert is_jit_compiled(TrainConfig(jit_compile=True))
+
+
+@pytest.mark.parametrize("changes", [{"resize": "half_pixel"}, {"model": "deeplab_v2"}])
+def test_xla_that_would_resize_wrongly_is_refused(changes, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
     with pytest.raises(ValueError, match="wrongly.*Leave jit_compile at auto or false"):
-        is_jit_compiled(TrainConfig(jit_compile=True, resize="half_pixel"))
+        is_jit_compiled(TrainConfig(jit_compile=True, **changes))
+
+
+def test_xla_on_several_replicas_is_refused(monkeypatch):
+    class Two:
+        num_replicas_in_sync = 2
+
+    monkeypatch.setattr(tf.distribute, "get_strategy", Two)
+    assert not is_jit_compiled(TrainConfig())
+    with pytest.raises(ValueError, match="one device alone.*true on 2 replicas"):
+        is_jit_compiled(TrainConfig(jit_compile=True))

@@ -125,36 +125,36 @@ def is_jit_compiled(config: TrainConfig) -> bool:
 
     By itself on one GPU. On a CPU it made a step 9 times slower, and what several
     replicas add up TensorFlow cannot compile: its `merge_call` must stand outside. For
-    a GPU XLA has no deterministic gradient of max-pooling. And it resizes by half
-    pixels wrongly between some sizes, a row or a column of pixels: 5 or 33 to 65, not
-    33 to 513. DeepLabV2 does that between its scales, of the recipe's crops rightly.
+    a GPU XLA has no deterministic gradient of max-pooling.
 
     Raises:
-      ValueError: XLA is asked for on several replicas, or with half pixels.
+      ValueError: XLA is asked for on several replicas, or on a CPU for a network that
+        resizes by half pixels.
     """
-    is_right = config.resize != "half_pixel"
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    has_gpu = bool(tf.config.list_logical_devices("GPU"))
     if config.jit_compile == "auto":
-        has_gpu = bool(tf.config.list_logical_devices("GPU"))
-        is_safe = is_right and not _fuses_scales(config) and not config.deterministic
-        return replicas == 1 and has_gpu and is_safe
-    if config.jit_compile and not is_right:
-        raise ValueError(
-            "XLA resizes by half pixels wrongly between some sizes. Leave jit_compile "
-            "at auto or false, or set resize=aligned where the weights allow it. "
-            "Received: jit_compile=true with resize=half_pixel"
-        )
+        return replicas == 1 and has_gpu and not config.deterministic
     if config.jit_compile and replicas > 1:
         raise ValueError(
             "XLA compiles a training step on one device alone: TensorFlow cannot "
             "compile what several replicas add up. Leave jit_compile at auto or false. "
             f"Received: jit_compile=true on {replicas} replicas"
         )
+    if config.jit_compile and not has_gpu and _resizes_by_half_pixels(config):
+        raise ValueError(
+            "On a CPU XLA resizes by half pixels wrongly between some sizes (of 5 to "
+            "65 pixels by up to the whole range). Leave jit_compile at auto or false, "
+            "or take resize=aligned, or one scale in input_scales, where the weights "
+            "allow it. Received: jit_compile=true"
+        )
     return config.jit_compile
 
 
-def _fuses_scales(config: TrainConfig) -> bool:
-    return config.model == "deeplab_v2" and config.input_scales != (1.0,)
+def _resizes_by_half_pixels(config: TrainConfig) -> bool:
+    """On an H200 the same program was right: docs/benchmarks.md, "On a GPU"."""
+    fuses_scales = config.model == "deeplab_v2" and config.input_scales != (1.0,)
+    return config.resize == "half_pixel" or fuses_scales
 
 
 def jit_compile_training(model: keras.Model) -> None:
