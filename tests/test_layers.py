@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.networks.blocks import convolution, layer_defaults
+from deeplab_tf.networks.heads import image_level_pooling
 from deeplab_tf.networks.layers import (
     NORMALIZATIONS,
     AtrousConv2D,
@@ -20,6 +21,7 @@ from deeplab_tf.networks.layers import (
     native_atrous_convolution_works,
     with_gradient_of_images,
 )
+from deeplab_tf.networks.precision import precision_policy
 
 RATES = [1, 2, 6, 12, 36]
 
@@ -186,3 +188,14 @@ def test_a_depthwise_kernel_has_no_gradient_without_images(batch):
         # 9 pixels at stride 2: 5 windows, whose middle row always lies in the image.
         np.testing.assert_array_equal(gradient[1, 1], np.full([64, 1], 25 * batch))
         np.testing.assert_array_equal(gradient[0, 0], np.full([64, 1], 16 * batch))
+
+
+def test_image_pooling_sums_in_float32_under_float16():
+    """In float16 the sum over a 65x65 map of 100s is infinite."""
+    image = np.full((1, 65, 65, 3), 100, "float32")
+    with precision_policy("float16"):
+        features = keras.Input((65, 65, 3))
+        model = keras.Model(features, image_level_pooling(features, 4))
+    pooled = keras.Model(features, model.get_layer("aspp_pool").output)(image)
+    np.testing.assert_allclose(np.ravel(pooled), 100, rtol=1e-6)
+    assert np.isfinite(model(image)).all()

@@ -14,6 +14,7 @@ from deeplab_tf.evaluation.metrics import MeanIoU
 from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.training import compiling
+from deeplab_tf.training.losses import SegmentationLoss
 from tests.support.networks import image_batch, randomize, small_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +87,30 @@ def test_losses_are_those_without(model, option):
         print(f"| {model} | {option or '-'} | {name} | {difference:.1e} |")
         # Scores come in steps: a pixel whose classes tie to rounding.
         assert difference < (0.01 if "mean_iou" in name else tolerance), name
+
+
+@pytest.mark.slow
+def test_fit_as_in_the_readme():
+    """`compile(jit_compile=True)`, which Keras 3 does by itself where it sees a GPU."""
+    image = image_batch(33, 33, 4)
+    label = np.random.default_rng(0).integers(0, 5, (4, 33, 33)).astype("int32")
+    data = tf.data.Dataset.from_tensor_slices((image, label)).batch(2)
+    results = []
+    for jit_compile in (False, True):
+        model = randomize(build_model(small_config()))
+        model.compile(
+            keras.optimizers.SGD(1e-4),
+            loss=SegmentationLoss(ignore_label=255),
+            metrics=[MeanIoU(5)],
+            jit_compile=jit_compile,
+        )
+        results.append(
+            model.fit(data, epochs=3, validation_data=data, verbose=0).history
+        )
+    plain, compiled = results
+    assert compiled.keys() == plain.keys()
+    for name, values in plain.items():
+        np.testing.assert_allclose(compiled[name], values, atol=1e-4, err_msg=name)
 
 
 def test_the_metric_counts_the_same_pixels():

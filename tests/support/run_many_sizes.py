@@ -1,4 +1,4 @@
-"""Trains an epoch with XLA and validates at N sizes, as `train` does: run by test_xla."""
+"""Trains an epoch with XLA and validates at N sizes, as `train` does: by test_xla."""
 
 import sys
 
