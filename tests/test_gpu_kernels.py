@@ -9,8 +9,10 @@ from tensorflow.python.framework.config import (
 )
 
 from benchmarks.gpu import kernels
+from deeplab_tf.evaluation.metrics import MeanIoU
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.training import compiling, loop
+from deeplab_tf.training.losses import SegmentationLoss
 from tests.support.networks import image_batch, narrow, small_config
 
 pytestmark = pytest.mark.skipif(
@@ -94,6 +96,27 @@ def test_types_count():
     assert kernels.has_kernel(convolution, kernels.GPU)
     of_bytes = kernels.Operation("Conv2D", (("T", "int8"),))
     assert not kernels.has_kernel(of_bytes, kernels.XLA_GPU)
+
+
+def test_labels_stay_on_the_gpu():
+    """Most kernels of int32 for a GPU compute in the host's memory: they are for sizes."""
+    loss, metric = SegmentationLoss(class_weights=[1.0, 2.0, 3.0]), MeanIoU(3)
+
+    @tf.function
+    def function(label, logits):
+        metric.update_state(label, logits)
+        return loss(label, logits)
+
+    graph = function.get_concrete_function(
+        tf.TensorSpec([2, 9, 9], tf.int32), tf.TensorSpec([2, 9, 9, 3])
+    ).graph
+    of_pixels = [
+        operation.type
+        for operation in graph.get_operations()
+        for tensor in operation.outputs
+        if tensor.dtype == tf.int32 and (tensor.shape.num_elements() or 0) >= 2 * 9 * 9
+    ]
+    assert set(of_pixels) <= {"Placeholder", "Cast"}, of_pixels
 
 
 # --- Determinism ---------------------------------------------------------------------

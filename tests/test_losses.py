@@ -289,3 +289,73 @@ def test_balanced_class_weights_by_hand():
 def test_balanced_class_weights_need_pixels(counts):
     with pytest.raises(ValueError, match="pixel_counts"):
         balanced_class_weights(counts)
+
+
+# --- What users give ---------------------------------------------------------------
+
+
+def seeded_batch():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, (2, 4, 5))
+    label[0, 0] = 255
+    return label, rng.normal(size=(2, 4, 5, 3)).astype("float32")
+
+
+def test_class_weights_may_be_a_mapping_of_ids():
+    label, logits = seeded_batch()
+    by_id = SegmentationLoss(class_weights={2: 5.0, 0: 1.0, 1: 10.0})
+    listed = SegmentationLoss(class_weights=[1.0, 10.0, 5.0])
+    assert by_id(label, logits) == listed(label, logits)
+    assert by_id.get_config() == listed.get_config()
+    with pytest.raises(ValueError, match=r"each class id from 0 on.*\[0, 2\]"):
+        SegmentationLoss(class_weights={0: 1.0, 2: 1.0})
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_class_weights_of_another_count_are_refused(count):
+    with pytest.raises(ValueError, match=f"each of the 3 classes.*Received: {count}"):
+        SegmentationLoss(class_weights=[1.0] * count)(*seeded_batch())
+
+
+def test_a_last_axis_of_one_is_taken_off_labels():
+    label, logits = seeded_batch()
+    loss = SegmentationLoss()
+    assert loss(label[..., None], logits) == loss(label, logits)
+
+
+@pytest.mark.parametrize(
+    "shape, sentence",
+    [
+        ((2, 4, 5, 3), "One-hot labels become ids by tf.argmax"),
+        ((2, 4, 5, 2), r"Received: \(2, 4, 5, 2\)"),
+        ((2, 4), r"Received: \(2, 4\)"),
+    ],
+)
+def test_labels_of_another_shape_are_refused(shape, sentence):
+    _, logits = seeded_batch()
+    with pytest.raises(ValueError, match=sentence):
+        SegmentationLoss()(np.zeros(shape, "int32"), logits)
+
+
+def test_weights_of_pixels_make_a_weighted_mean():
+    """Twice the weight of a class' pixels is twice the weight of the class."""
+    label, logits = seeded_batch()
+    by_class = SegmentationLoss(class_weights=[1.0, 2.0, 0.5])(label, logits)
+    weight = np.where(label == 1, 2.0, np.where(label == 2, 0.5, 1.0))
+    loss = SegmentationLoss()
+    for given in (weight, weight[..., None]):
+        np.testing.assert_allclose(loss(label, logits, given), by_class, rtol=1e-6)
+    with pytest.raises(ValueError, match="one a pixel.*Received"):
+        loss(label, logits, weight[:, :2])
+
+
+def test_weights_of_pixels_reach_the_loss_from_fit():
+    label, logits = seeded_batch()
+    model = keras.Sequential(
+        [keras.Input((4, 5, 3)), keras.layers.Activation("linear")]
+    )
+    model.compile(loss=SegmentationLoss())
+    weight = np.random.default_rng(1).uniform(0, 2, label.shape).astype("float32")
+    value = model.evaluate(logits, label, sample_weight=weight, batch_size=2, verbose=0)
+    expected = SegmentationLoss()(label, logits, weight)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)

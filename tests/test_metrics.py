@@ -7,6 +7,8 @@ import pytest
 from tensorflow import keras
 
 from deeplab_tf.evaluation import boundaries, intervals, metrics
+from deeplab_tf.networks.layers import is_keras3
+from deeplab_tf.training.losses import SegmentationLoss
 
 LABEL = np.array([[0, 0, 1], [1, 255, 2]])
 CLASSES = np.array([[0, 1, 1], [1, 2, 0]])
@@ -86,6 +88,35 @@ def random_pair(seed, num_classes=5):
     label[rng.random(label.shape) < 0.05] = 255
     label[3:9, 4:10] = 255
     return label, classes
+
+
+def test_keras_metric_refuses_logits_of_another_count():
+    with pytest.raises(ValueError, match="made for 2 classes. Received: logits of 3"):
+        metrics.MeanIoU(2).update_state(np.zeros((1, 2, 2)), np.zeros((1, 2, 2, 3)))
+
+
+@pytest.mark.parametrize("label", [3, -1, 7])
+def test_keras_metric_of_unknown_labels_is_not_a_number(label):
+    metric = metrics.MeanIoU(3)
+    labels = np.zeros((1, 2, 2), "int32")
+    metric.update_state(labels, np.zeros((1, 2, 2, 3), "float32"))
+    assert float(metric.result()) == 1.0
+    labels[0, 0, 0] = label
+    metric.update_state(labels, np.zeros((1, 2, 2, 3), "float32"))
+    assert np.isnan(float(metric.result()))
+    metric.reset_state()
+    metric.update_state(labels * 0, np.zeros((1, 2, 2, 3), "float32"))
+    assert float(metric.result()) == 1.0
+
+
+@pytest.mark.skipif(not is_keras3(), reason="Keras 2 goes by the metric's name alone")
+def test_early_stopping_knows_that_the_metric_rises():
+    callback = keras.callbacks.EarlyStopping(monitor="val_mean_iou", patience=1)
+    model = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Conv2D(3, 1)])
+    model.compile("sgd", SegmentationLoss(), metrics=[metrics.MeanIoU(3)])
+    data = np.zeros((1, 2, 2, 3), "float32"), np.zeros((1, 2, 2), "int32")
+    model.fit(*data, validation_data=data, epochs=2, callbacks=[callback], verbose=0)
+    assert callback.monitor_op(1.0, 0.5) and not callback.monitor_op(0.5, 1.0)
 
 
 @pytest.mark.parametrize("seed", range(3))

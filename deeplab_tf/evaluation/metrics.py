@@ -147,13 +147,52 @@ def frequency_weighted_iou(confusion: np.ndarray) -> float:
     return float(weighted.sum() / pixels.sum())
 
 
+def class_ids(y_true, y_pred):
+    """Checks labels against logits, for losses and metrics of Keras.
+
+    Args:
+      y_true: labels [B, height, width] or [B, height, width, 1], whole numbers.
+      y_pred: logits [B, height, width, num_classes].
+
+    Returns:
+      int64 [B, height, width]: what GPUs compute in int32 TensorFlow computes on the
+      CPU, as sizes mostly are what is of that type.
+
+    Raises:
+      ValueError: labels of another rank, or one value a class.
+    """
+    label, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+    rank, expected = label.shape.rank, y_pred.shape.rank - 1
+    if rank == expected + 1 and label.shape[-1] == 1:
+        label = tf.squeeze(label, -1)
+    elif rank is not None and rank != expected:
+        way_out = ""
+        if rank == expected + 1 and label.shape[-1] == y_pred.shape[-1]:
+            way_out = " One-hot labels become ids by tf.argmax(label, axis=-1)."
+        raise ValueError(
+            "Labels must hold one class id a pixel: [batch, height, width], or with a "
+            f"last axis of 1.{way_out} Received: {label.shape} for logits "
+            f"{y_pred.shape}"
+        )
+    return tf.cast(label, tf.int64)
+
+
 @keras.utils.register_keras_serializable("deeplab_tf")
 class MeanIoU(keras.metrics.Metric):
     """Mean IoU of logits against labels, with an ignore label, for `model.fit`.
 
     One confusion matrix over everything seen since the last reset, and the mean over
-    the classes that occur, as `mean_iou`.
+    the classes that occur, as `mean_iou`. NaN where a label was neither a class nor the
+    ignore label: what it was meant to be nobody knows.
+
+    Args:
+      num_classes: of the logits.
+      ignore_label: label value that is not counted.
     """
+
+    # For `EarlyStopping(mode="auto")` and its like. Keras 2 goes by the ending of the
+    # name, and needs mode="max".
+    _direction = "up"
 
     def __init__(
         self,
@@ -174,25 +213,42 @@ class MeanIoU(keras.metrics.Metric):
         )
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds labels [B, height, width] and logits [B, height, width, num_classes]."""
+        """Adds labels [B, height, width] and logits [B, height, width, num_classes].
+
+        Raises:
+          ValueError: logits of another number of classes, or see `class_ids`.
+        """
         del sample_weight  # pixels count alike, as in every benchmark
-        label = tf.reshape(tf.cast(y_true, tf.int32), [-1])
-        classes = tf.reshape(tf.argmax(y_pred, -1, output_type=tf.int32), [-1])
-        valid = tf.not_equal(label, self.ignore_label)
-        # Ignored pixels fall into a last bin, which is cut off: no dynamic shapes.
-        pairs = tf.where(valid, label * self.num_classes + classes, self.num_classes**2)
+        y_pred = tf.convert_to_tensor(y_pred)
+        if y_pred.shape[-1] not in (None, self.num_classes):
+            raise ValueError(
+                f"MeanIoU was made for {self.num_classes} classes. Received: logits "
+                f"of {y_pred.shape[-1]}"
+            )
+        label = tf.reshape(class_ids(y_true, y_pred), [-1])
+        classes = tf.reshape(tf.argmax(y_pred, -1, output_type=tf.int64), [-1])
+        is_class = (label >= 0) & (label < self.num_classes)
+        is_unknown = ~is_class & tf.not_equal(label, self.ignore_label)
+        is_counted = is_class & tf.not_equal(label, self.ignore_label)
+        # What is ignored falls into a last bin, which is cut off: no dynamic shapes.
+        bins = self.num_classes**2
+        pairs = tf.where(is_counted, label * self.num_classes + classes, bins)
         # The operation itself: `tf.math.bincount` asks for the largest value first, and
         # XLA must know the number of bins when it compiles.
         # A GPU's kernel raises where determinism is asked for.
         with tf.device("CPU" if is_op_determinism_enabled() else None):
             counts = tf.raw_ops.DenseBincount(
                 input=pairs,
-                size=self.num_classes**2 + 1,
+                size=tf.constant(bins + 1, tf.int64),
                 weights=tf.zeros([0], tf.int32),
                 binary_output=False,
             )[:-1]
-        counts = tf.reshape(counts, [self.num_classes, self.num_classes])
-        self.confusion.assign_add(tf.cast(counts, tf.float64))
+        counts = tf.cast(counts, tf.float64)
+        counts = tf.where(
+            tf.reduce_any(is_unknown), tf.constant(np.nan, tf.float64), counts
+        )
+        shape = [self.num_classes, self.num_classes]
+        self.confusion.assign_add(tf.reshape(counts, shape))
 
     def result(self):
         confusion = tf.convert_to_tensor(self.confusion)
@@ -201,6 +257,8 @@ class MeanIoU(keras.metrics.Metric):
         iou = tf.math.divide_no_nan(intersection, union)
         present = tf.cast(union > 0, iou.dtype)
         mean = tf.math.divide_no_nan(tf.reduce_sum(iou), tf.reduce_sum(present))
+        is_unknown = tf.reduce_any(tf.math.is_nan(confusion))
+        mean = tf.where(is_unknown, tf.constant(np.nan, tf.float64), mean)
         return tf.cast(mean, tf.float32)
 
     def reset_state(self):

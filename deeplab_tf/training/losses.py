@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from tensorflow import keras
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.class_weights import median_frequency_weights
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.evaluation.metrics import class_ids
 from deeplab_tf.networks.layers import several_replicas
 
 # --- Cross-entropy -------------------------------------------------------------------
@@ -36,8 +37,9 @@ class SegmentationLoss(keras.losses.Loss):
 
     Args:
       ignore_label: label value that is not counted, outside [0, num_classes).
-      class_weights: one float >= 0 per class, or None. The loss is then the weighted
-        mean, sum(weight * loss) / sum(weight) over the valid pixels.
+      class_weights: one float >= 0 per class, also as {class id: weight} of all, or
+        None. The loss is then the weighted mean, sum(weight * loss) / sum(weight) over
+        the valid pixels.
       label_stride: compares labels and logits at every `label_stride`-th pixel only.
         At 8 that is the loss of DeepLabV1 and V2 (V2, section 4.1: ground truth
         subsampled by 8), as the models' up-sampling puts feature i at pixel 8i.
@@ -56,7 +58,7 @@ class SegmentationLoss(keras.losses.Loss):
     def __init__(
         self,
         ignore_label: int = IGNORE_LABEL,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | Mapping[int, float] | None = None,
         label_stride: int = 1,
         hard_pixel_fraction: float = 1.0,
         hard_mining_steps: int = 0,
@@ -72,25 +74,48 @@ class SegmentationLoss(keras.losses.Loss):
             )
         if label_stride < 1:
             raise ValueError(f"label_stride must be >= 1. Received: {label_stride}")
-        if class_weights is not None and min(class_weights) < 0:
-            raise ValueError(f"class_weights must be >= 0. Received: {class_weights}")
         self.ignore_label = ignore_label
-        self.class_weights = None if class_weights is None else list(class_weights)
+        self.class_weights = _weight_list(class_weights)
         self.label_stride = label_stride
         self.hard_pixel_fraction = hard_pixel_fraction
         self.hard_mining_steps = hard_mining_steps
         self._step = step
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The loss, a scalar.
+
+        Args:
+          y_true, y_pred: see `call`.
+          sample_weight: None; one value an image [B], by which Keras multiplies what it
+            adds; or one a pixel [B, height, width], which counts as a class' weight
+            does: the loss is the weighted mean over the valid pixels.
+
+        Raises:
+          ValueError: shapes that do not fit, see also `metrics.class_ids`.
+        """
+        rank = None
+        if sample_weight is not None:
+            rank = tf.convert_to_tensor(sample_weight).shape.rank
+        if rank is not None and rank > 1:
+            # Keras would average over pixels first; `call` takes weights beside labels.
+            return super().__call__((y_true, sample_weight), y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
         """Returns [B], whose mean over the batch is the loss; float64 of such logits.
 
         Args:
-          y_true: integer labels [B, height, width] in [0, num_classes) or ignore_label.
+          y_true: integer labels [B, height, width] or [B, height, width, 1], in
+            [0, num_classes) or ignore_label; or such labels and weights of pixels.
           y_pred: logits [B, height, width, num_classes].
         """
+        pixel_weight = None
+        if isinstance(y_true, tuple):
+            y_true, pixel_weight = y_true
         class_of, logits, valid = _compared(
             y_true, y_pred, self.ignore_label, self.label_stride
         )
+        self._check_weights(logits)
         dtype = logits.dtype
         pixel_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=class_of, logits=logits
@@ -98,6 +123,8 @@ class SegmentationLoss(keras.losses.Loss):
         weight = tf.cast(valid, dtype)
         if self.class_weights is not None:
             weight *= tf.gather(tf.constant(self.class_weights, dtype), class_of)
+        if pixel_weight is not None:
+            weight *= self._of_pixels(pixel_weight, weight)
         pixel_losses = tf.where(valid, pixel_losses, 0.0) * weight
         if self.hard_pixel_fraction < 1:
             weight *= self._hard_pixels(pixel_losses, valid)
@@ -108,6 +135,27 @@ class SegmentationLoss(keras.losses.Loss):
         return tf.math.divide_no_nan(
             tf.reduce_sum(pixel_losses, axis=[1, 2]) * images, total_weight
         )
+
+    def _check_weights(self, logits):
+        classes = logits.shape[-1]
+        if self.class_weights and classes not in (None, len(self.class_weights)):
+            raise ValueError(
+                f"class_weights needs one value for each of the {classes} classes of "
+                f"the logits. Received: {len(self.class_weights)}"
+            )
+
+    def _of_pixels(self, pixel_weight, like):
+        """Weights of pixels in the dtype and at the pixels of `like` [B, h, w]."""
+        weight = tf.cast(pixel_weight, like.dtype)
+        if weight.shape.rank == like.shape.rank + 1 and weight.shape[-1] == 1:
+            weight = tf.squeeze(weight, -1)
+        weight = weight[:, :: self.label_stride, :: self.label_stride]
+        if not weight.shape.is_compatible_with(like.shape):
+            raise ValueError(
+                "sample_weight must have one value an image, [batch], or one a pixel, "
+                f"[batch, height, width]. Received: {pixel_weight.shape}"
+            )
+        return weight
 
     def _hard_pixels(self, pixel_losses, valid):
         """1.0 where a pixel's loss is among the largest of the batch, 0.0 elsewhere."""
@@ -136,6 +184,27 @@ class SegmentationLoss(keras.losses.Loss):
         }
 
 
+def _weight_list(class_weights) -> list[float] | None:
+    """Weights in the order of the classes.
+
+    Raises:
+      ValueError: a negative one, or a mapping that leaves a class out.
+    """
+    if class_weights is None:
+        return None
+    if isinstance(class_weights, Mapping):
+        ids = sorted(class_weights)
+        if ids != list(range(len(ids))):
+            raise ValueError(
+                "class_weights must have a weight for each class id from 0 on. "
+                f"Received: those of {ids}"
+            )
+        class_weights = [class_weights[id] for id in ids]
+    if min(class_weights) < 0:
+        raise ValueError(f"class_weights must be >= 0. Received: {class_weights}")
+    return list(class_weights)
+
+
 # --- What losses share ---------------------------------------------------------------
 
 
@@ -149,11 +218,14 @@ def _compared(y_true, y_pred, ignore_label: int, label_stride: int = 1):
       label_stride: see there.
 
     Returns:
-      (class of each pixel, int32 [B, h, w], 0 where it is ignored; logits, float64
+      (class of each pixel, int64 [B, h, w], 0 where it is ignored; logits, float64
       where they were that, else float32 [B, h, w, num_classes]; whether each pixel
       counts, bool [B, h, w]).
+
+    Raises:
+      ValueError: see `metrics.class_ids`.
     """
-    label = tf.cast(y_true, tf.int32)
+    label, y_pred = class_ids(y_true, y_pred), tf.convert_to_tensor(y_pred)
     logits = tf.cast(y_pred, tf.float64 if y_pred.dtype == tf.float64 else tf.float32)
     if label_stride > 1:
         label = label[:, ::label_stride, ::label_stride]
