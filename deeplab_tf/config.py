@@ -66,7 +66,8 @@ class TrainConfig:
       decoupled_weight_decay: of optimizers that have one of their own (adamw), on the
         same weights; set weight_decay to 0 with it.
       batch_norm_momentum: decay of the moving statistics; None is each layer's own.
-      frozen_batch_norm: BatchNorm stays in inference mode: the papers' second stage.
+      frozen_batch_norm: BatchNorm stays in inference mode: the papers' second stage;
+        "backbone" spares the head's, see `blocks.LayerDefaults`.
       precision: float32, bfloat16 or float16 (mixed, variables stay float32).
       jit_compile: whether XLA compiles the training step; "auto" is yes on one
         GPU, see `compiling.is_jit_compiled`.
@@ -134,7 +135,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     decoupled_weight_decay: float = 0.0
     batch_norm_momentum: float | None = None
-    frozen_batch_norm: bool = False
+    frozen_batch_norm: bool | str = False
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     recompute: bool = False

@@ -45,7 +45,11 @@ _RANGES = {
     "decoupled_weight_decay": (0, math.inf),
 }
 # Field that takes a text beside other things -> which ones.
-_TEXTS = {"class_weights": ("balanced",), "jit_compile": ("auto",)}
+_TEXTS = {
+    "class_weights": ("balanced",),
+    "frozen_batch_norm": ("backbone",),
+    "jit_compile": ("auto",),
+}
 
 
 def check_value(field: dataclasses.Field, value) -> None:

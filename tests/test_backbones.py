@@ -12,7 +12,7 @@ from tensorflow import keras
 
 from deeplab_tf.networks.backbones import BACKBONES, backbone_features, find_backbone
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
-from deeplab_tf.networks.heads import PREFIXES
+from deeplab_tf.networks.blocks import HEAD_PREFIXES
 from deeplab_tf.networks.layers import NORMALIZATIONS, is_keras3
 from deeplab_tf.networks.models import load_backbone_weights
 from tests.support.networks import image_batch, randomize
@@ -190,7 +190,7 @@ def test_bad_options_name_the_choices():
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_of_backbones_are_not_called_as_those_of_heads(name):
     layers = backbone_model(name, 16).layers[1:]
-    assert not [layer.name for layer in layers if layer.name.startswith(PREFIXES)]
+    assert not [layer.name for layer in layers if layer.name.startswith(HEAD_PREFIXES)]
 
 
 def test_every_row_states_how_its_weights_were_trained():

@@ -43,7 +43,7 @@ def test_a_value_of_another_type_is_refused_for_every_field(annotation):
         ("crop_size=65", "crop_size takes a list of a whole number and a whole number"),
         ("multi_grid=1", "multi_grid takes a list, each item of it a whole number, or"),
         ("dropout_rate=1", "dropout_rate must be 0 to 0.999"),
-        ("frozen_batch_norm=1", "frozen_batch_norm takes true or false. Received: 1"),
+        ("skip_bad_records=1", "skip_bad_records takes true or false. Received: 1"),
         ("input_scales=" + "[" * 5000, "input_scales takes"),
     ],
 )

@@ -19,7 +19,7 @@ from deeplab_tf import (
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.backbones import backbone_features
 from deeplab_tf.networks.backbones.vgg import fully_connected_as_convolutions
-from deeplab_tf.networks.blocks import apply_again, layer_defaults
+from deeplab_tf.networks.blocks import HEAD_PREFIXES, apply_again, layer_defaults
 from deeplab_tf.networks.models import (
     MODELS,
     build_model,
@@ -340,7 +340,7 @@ def test_head_and_backbone_layers_are_told_apart_by_name(name):
     model = build_model(config, output_stride=16, auxiliary_outputs=True)
     for layer in model.layers:
         if layer.weights:
-            is_head = layer.name.startswith(heads.PREFIXES)
+            is_head = layer.name.startswith(HEAD_PREFIXES)
             assert is_head != (layer.name in backbone), layer.name
 
 

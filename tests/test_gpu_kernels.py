@@ -99,7 +99,7 @@ def test_types_count():
 
 
 def test_labels_stay_on_the_gpu():
-    """Most kernels of int32 for a GPU compute in the host's memory: they are for sizes."""
+    """Kernels of int32 for a GPU mostly compute on the CPU: they are for sizes."""
     loss, metric = SegmentationLoss(class_weights=[1.0, 2.0, 3.0]), MeanIoU(3)
 
     @tf.function

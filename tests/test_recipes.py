@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from tensorflow import keras
 
 from datasets.sources.catalog import DATASETS
 from deeplab_tf import TrainConfig
@@ -105,6 +106,19 @@ def test_synchronized_batch_norm_is_frozen_too():
     np.testing.assert_array_equal(model(image, training=True), model(image))
 
 
+def test_the_backbones_batch_norm_is_frozen_alone():
+    model = build_model(small_config(frozen_batch_norm="backbone"))
+    norms = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    trained = {layer.name for layer in norms if layer.trainable}
+    assert trained and all(name.startswith("aspp") for name in trained)
+    frozen = {layer.name for layer in norms if not layer.trainable}
+    assert frozen and all(name.startswith("tiny") for name in frozen)
+
+
 def test_frozen_batch_norm_is_inference_mode_and_does_not_change():
     config = small_config(frozen_batch_norm=True, steps=1, backbone="mobilenet_v2_0.35")
     model, before, after = step_on(config)
@@ -148,7 +162,20 @@ def test_decoupled_weight_decay_spares_what_the_papers_do_not_decay():
             {"batch_norm_momentum": 0.9, "steps": 300, "batch_size": 7},
             ["over 7 images.*batch_size=8 or more.*frozen_batch_norm"],
         ),
-        ({"batch_size": 2, "steps": 2, "frozen_batch_norm": True}, []),
+        (
+            {"batch_size": 2, "steps": 2, "frozen_batch_norm": True},
+            ["nothing has trained it.*Set frozen_batch_norm=backbone"],
+        ),
+        (
+            {
+                "batch_size": 2,
+                "steps": 2,
+                "frozen_batch_norm": True,
+                "init": "best.npz",
+            },
+            [],
+        ),
+        ({"batch_size": 2, "steps": 300, "frozen_batch_norm": "backbone"}, []),
         (
             {"steps": 1, "batch_size": 1, "backbone": "mobilenet_v2_0.35"},
             ["momentum 0.999 average over 1,000 steps.*has 1:", "over 1 images"],

@@ -22,6 +22,17 @@ from deeplab_tf.networks.layers import (
 
 STRIDED_PADDINGS = ("symmetric", "same", "caffe")
 RESIZES = ("aligned", "half_pixel")
+# Layers of heads begin with these, layers of backbones never do; "logits" are the
+# classifiers, whose shape depends on the number of classes.
+HEAD_PREFIXES = (
+    "aspp",
+    "auxiliary",
+    "cascade",
+    "decoder",
+    "fc",
+    "logits",
+    "multi_scale",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +49,8 @@ class LayerDefaults:
         network the layer belongs to (0.999 for MobileNetV2, 0.99 for all others).
       synchronized_batch_norm: compute batch statistics over all replicas.
       frozen_batch_norm: BatchNorm in inference mode while training too, its parameters
-        and statistics fixed (DeepLabV3, section 4.1, second stage).
+        and statistics fixed (DeepLabV3, section 4.1, second stage); "backbone" spares
+        the head's, for small batches on a backbone that was trained alone.
       strided_padding: where strided kernels sit. "symmetric", PyTorch's: outputs at
         input pixels 0, s, 2s, ..., so that every output stride sees the same pixels.
         "same", TensorFlow's: at even sizes half a stride later. "caffe": symmetric, but
@@ -52,7 +64,7 @@ class LayerDefaults:
     weight_decay: float = 0.0
     batch_norm_momentum: float | None = None
     synchronized_batch_norm: bool = False
-    frozen_batch_norm: bool = False
+    frozen_batch_norm: bool | str = False
     strided_padding: str = "symmetric"
     resize: str = "aligned"
     normalization: str | None = None
@@ -61,6 +73,7 @@ class LayerDefaults:
         for name, choices in (
             ("strided_padding", STRIDED_PADDINGS),
             ("resize", RESIZES),
+            ("frozen_batch_norm", (False, True, "backbone")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -151,9 +164,16 @@ def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.9
         epsilon=epsilon,
         momentum=momentum,
         synchronized=defaults.synchronized_batch_norm,
-        trainable=not defaults.frozen_batch_norm,
+        trainable=not _is_frozen(name),
         name=name,
     )(x)
+
+
+def _is_frozen(name: str) -> bool:
+    frozen = current_defaults().frozen_batch_norm
+    if frozen == "backbone":
+        return not name.startswith(HEAD_PREFIXES)
+    return frozen
 
 
 def conv_bn_relu(

@@ -19,9 +19,6 @@ from deeplab_tf.networks.blocks import (
 )
 from deeplab_tf.networks.layers import ResizeLike, ScaleImage, StatelessDropout
 
-# Layers of heads begin with these, layers of backbones never do; "logits" are the
-# classifiers, whose shape depends on the number of classes.
-PREFIXES = ("aspp", "auxiliary", "cascade", "decoder", "fc", "logits", "multi_scale")
 CASCADE_OUTPUT_STRIDES = (8, 16, 32, 64, 128, 256)
 # The paper's rates, by the name of the variant; all at output stride 8 (DeepLabV2,
 # section 4.1.2 and figure 7).

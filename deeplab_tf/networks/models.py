@@ -26,7 +26,12 @@ from tensorflow import keras
 
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.backbones import backbone_features, find_backbone
-from deeplab_tf.networks.blocks import conv_bn_relu, layer_defaults, resize_like
+from deeplab_tf.networks.blocks import (
+    HEAD_PREFIXES,
+    conv_bn_relu,
+    layer_defaults,
+    resize_like,
+)
 from deeplab_tf.networks.weight_files import (
     WeightReport,
     copy_weights,
@@ -340,7 +345,7 @@ def load_backbone_weights(model, backbone: str, weights: str) -> WeightReport:
     }
     unused = {name: arrays[name] for name in arrays.keys() - set(sources.values())}
     head_layers = [
-        layer.name for layer in model.layers if layer.name.startswith(heads.PREFIXES)
+        layer.name for layer in model.layers if layer.name.startswith(HEAD_PREFIXES)
     ]
     return copy_weights(model, {**found, **unused}, path, allow_missing=head_layers)
 
