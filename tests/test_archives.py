@@ -178,9 +178,9 @@ def test_builder_from_the_download_to_records(server, tmp_path):
             lines.append(" ".join(f"/SegNet/CamVid/{path}" for path in paths))
         files[f"{root}/{split}.txt"] = "\n".join(lines).encode()
     content = zip_bytes({**files, f"{root.split('/')[0]}/README.md": b""})
-    # GitHub says no length and knows no ranges.
+    # GitHub says no length, sends chunks and knows no ranges.
     server.script = [
-        Reply(content=content, has_length=False, knows_ranges=False, etag='W/"1"')
+        Reply(content=content, chunked=True, knows_ranges=False, etag='W/"1"')
     ]
     arguments = [
         "--download",

@@ -340,7 +340,7 @@ SET_DAMAGE = {
     "output holds something else": (keep_a_folder, "exists already"),
     "output below a file": (
         lambda d, out: out.parent.write_text("a file"),
-        "Cannot make the folder .*out",
+        "Cannot write to .*made",
     ),
 }
 

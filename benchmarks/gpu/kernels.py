@@ -10,6 +10,7 @@ its types. Prints a markdown table.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import itertools
@@ -306,6 +307,7 @@ def _names(missing) -> str:
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     head = (
         "network",
         "precision",
