@@ -443,7 +443,7 @@ def test_folder_without_a_run_says_so(tiny, tmp_path):
     [
         ({"crop_size": ["31"]}, "at least 32 pixels.*31"),
         ({"crop_size": ["a"]}, "SIZE or HEIGHT,WIDTH, such as.*Received: a"),
-        ({"crop_size": ["1", "2", "3"]}, "SIZE or HEIGHT,WIDTH, such as.*Received: 1,2,3"),
+        ({"crop_size": ["1", "2", "3"]}, "or HEIGHT,WIDTH, such as.*Received: 1,2,3"),
         ({"data_dir": "nowhere"}, "No info.json in nowhere.*build_"),
         ({"init": "nowhere"}, "no nowhere to start from.*weight file"),
         ({"init": "runs/x/camvid_stage1"}, "Run first.*--recipe=camvid_stage1"),
