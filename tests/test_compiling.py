@@ -3,12 +3,17 @@
 import importlib.util
 import os
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from deeplab_tf.commands import train
-from deeplab_tf.config import TrainConfig
+from deeplab_tf.config import TrainConfig, write_config
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.weight_files import named_weights, save_weights
+from deeplab_tf.training import compiling
 from deeplab_tf.training.compiling import check_packages, is_jit_compiled
+from tests.support.networks import randomize, small_config
 
 ADDONS_LANE = tf.__version__.startswith("2.15")
 
@@ -89,3 +94,46 @@ def test_xla_on_several_replicas_is_refused(monkeypatch):
     assert not is_jit_compiled(TrainConfig())
     with pytest.raises(ValueError, match="one device alone.*true on 2 replicas"):
         is_jit_compiled(TrainConfig(jit_compile=True))
+
+
+# --- Weights of another run ----------------------------------------------------------
+
+
+def trained_workdir(folder, names):
+    config = small_config(num_classes=len(names), class_names=names)
+    model = randomize(build_model(config))
+    write_config(config, folder)
+    save_weights(model, folder / "best.npz")
+    return {name: np.array(value) for name, value in named_weights(model).items()}
+
+
+@pytest.mark.parametrize(
+    "names, ids",
+    [
+        (("road", "car", "sky"), [0, 1, 2]),
+        (("sky", "road", "Car"), [2, 0, 1]),
+        (("class_0", "class_1", "class_2"), [0, 1, 2]),
+    ],
+)
+def test_a_classifier_is_taken_by_the_names_of_its_classes(names, ids, tmp_path):
+    before = trained_workdir(tmp_path, ("road", "car", "sky"))
+    config = small_config(num_classes=3, class_names=names, init=str(tmp_path))
+    model = build_model(config)
+    compiling.initialize(model, config)
+    for name, value in named_weights(model).items():
+        expected = before[name][..., ids] if name.startswith("logits") else before[name]
+        np.testing.assert_array_equal(np.array(value), expected, err_msg=name)
+
+
+def test_a_classifier_of_other_classes_is_left_out(tmp_path):
+    before = trained_workdir(tmp_path, ("road", "car", "sky"))
+    config = small_config(
+        num_classes=3, class_names=("cat", "dog", "sky"), init=str(tmp_path)
+    )
+    model = build_model(config)
+    new = {name: np.array(value) for name, value in named_weights(model).items()}
+    report = compiling.initialize(model, config)
+    assert "missing: logits/bias, logits/kernel" in str(report)
+    for name, value in named_weights(model).items():
+        kept = new if name.startswith("logits") else before
+        np.testing.assert_array_equal(np.array(value), kept[name], err_msg=name)

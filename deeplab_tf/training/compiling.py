@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.config import TrainConfig
+from deeplab_tf.config import TrainConfig, read_config
+from deeplab_tf.evaluation.class_order import same_ids
 from deeplab_tf.evaluation.metrics import MeanIoU
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
-from deeplab_tf.networks.weight_files import load_weights
+from deeplab_tf.networks.weight_files import copy_weights, read_weights
 from deeplab_tf.training import gradient_steps, optimizers
 from deeplab_tf.training.losses import check_loss, make_loss
 from deeplab_tf.training.schedules import make_schedule
@@ -226,8 +227,9 @@ def initialize(model: keras.Model, config: TrainConfig):
     Args:
       model: made by `models.build_model`.
       config: `init` is "" (nothing), "imagenet", a keras.applications file for the
-        backbone, or a workdir or .npz file of the same network, whose classifiers are
-        left out where its classes differ.
+        backbone, or a workdir or .npz file of the same network. Its classifiers are
+        left out where their number of classes differs; a workdir's are put into the
+        order of this run's class names, and left out where the names are others.
 
     Returns:
       A `weight_files.WeightReport`, or None for "".
@@ -238,7 +240,8 @@ def initialize(model: keras.Model, config: TrainConfig):
     if not config.init:
         return None
     path = config.init
-    if os.path.isdir(path):
+    is_workdir = os.path.isdir(path)
+    if is_workdir:
         path = workdir_weights(path)
     if not path.endswith(".npz"):
         return load_backbone_weights(model, config.backbone, path)
@@ -248,4 +251,22 @@ def initialize(model: keras.Model, config: TrainConfig):
         for layer in model.layers
         if is_classifier(layer.name) or layer.name.startswith("auxiliary")
     ]
-    return load_weights(model, path, allow_missing=replaceable)
+    arrays = read_weights(path)
+    if is_workdir:
+        arrays = _in_class_order(arrays, read_config(config.init), config)
+    return copy_weights(model, arrays, path, allow_missing=replaceable)
+
+
+def _in_class_order(arrays: dict, source: TrainConfig, config: TrainConfig) -> dict:
+    """Weights of another run, its classifiers by the names of this one's classes."""
+    names, wanted = source.class_names, config.class_names
+    if not names or len(names) != len(wanted):
+        return arrays
+    try:
+        ids = same_ids(names, wanted)
+    except ValueError:  # other classes: nothing of a classifier is known of them
+        return {name: a for name, a in arrays.items() if not is_classifier(name)}
+    return {
+        name: array[..., ids] if is_classifier(name) else array
+        for name, array in arrays.items()
+    }
