@@ -119,7 +119,12 @@ def test_the_metric_counts_the_same_pixels():
     logits = np.random.default_rng(1).normal(size=(2, 40, 40, 5)).astype("float32")
     plain, compiled = MeanIoU(5), MeanIoU(5)
     plain.update_state(label, logits)
-    tf.function(compiled.update_state, jit_compile=True)(label, logits)
+
+    @tf.function(jit_compile=True)
+    def update():
+        compiled.update_state(label, logits)
+
+    update()
     np.testing.assert_array_equal(
         np.asarray(compiled.confusion), np.asarray(plain.confusion)
     )

@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import jax
-
-from benchmarks.gpu.xla_rows import LoweredProgram
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("programs", type=Path, help="Folder of the programs.")
     parser.add_argument("names", nargs="+", help="Of programs in it.")
     options = parser.parse_args()
+    # A help text needs no JAX.
+    import jax
+
+    from benchmarks.gpu.xla_rows import LoweredProgram
+
     print(f"{jax.devices()[0].device_kind}\n\n| program | temporaries, GB |\n|-|-|")
     for name in options.names:
         compiled, _ = LoweredProgram(options.programs, name).compile()
