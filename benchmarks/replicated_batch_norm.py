@@ -27,6 +27,7 @@ from deeplab_tf.networks import blocks
 from deeplab_tf.networks.batch_normalization import FusedBatchNormalization
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.training import compiling, strategies
+from deeplab_tf.training.optimizers import build_optimizer
 
 LAYERS = {"ours": FusedBatchNormalization, "keras": keras.layers.BatchNormalization}
 
@@ -40,6 +41,7 @@ def make_step(layer, options, strategy):
     with strategy.scope():
         model = build_model(config, synchronized=True)
         compiling.compile_model(model, config)
+        build_optimizer(model.optimizer, model.trainable_variables)
     image = np.zeros((options.batch_size, options.size, options.size, 3), np.float32)
     label = np.zeros(image.shape[:3], np.int32)
     batches = tf.data.Dataset.from_tensors((image, label)).repeat()
