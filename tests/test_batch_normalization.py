@@ -1,11 +1,5 @@
 """FusedBatchNormalization against Keras' own, by hand, and over replicas."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,23 +7,15 @@ from tensorflow import keras
 
 from deeplab_tf.networks import batch_normalization
 from deeplab_tf.networks.batch_normalization import FusedBatchNormalization
+from tests.support import run_script
 from tests.support.run_batch_norm import CASES, VALUES
 
-ROOT = Path(__file__).resolve().parent.parent
 TOLERANCES = {"float64": 1e-12, "bfloat16": 0.01, "float16": 0.002}
 
 
 @pytest.fixture(scope="module")
 def differences_of_two_replicas():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.run_batch_norm"],
-        env={**os.environ, "PYTHONPATH": "."},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run_script.answer_of("run_batch_norm")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.gpu import kernels
 from benchmarks.gpu.arguments import make_all, relative_difference
 from benchmarks.gpu.programs import PROGRAMS, Program, checks
 from deeplab_tf.networks.layers import is_keras3
@@ -18,12 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 # Options of the loss and of BatchNorm that change what a step is made of.
 OPTIONS = {
-    "loss": {
-        "class_weights": (1.0, 2.0, 1.0, 1.0, 0.5),
-        "label_stride": 2,
-        "hard_pixel_fraction": 0.5,
-        "hard_mining_steps": 4,
-    },
+    "loss": kernels.OPTIONS["loss"],
     "frozen": {"frozen_batch_norm": True, "resize": "half_pixel", "dropout_rate": 0.1},
 }
 # One of several equal parts is enough.

@@ -1,30 +1,16 @@
 """NaN in one of two replicas, and a last batch that leaves one without images."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import run_script
 
 
 @pytest.fixture(scope="module")
 def results():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.run_replica_faults"],
-        # TensorFlow's oneDNN gives a convolution of no images the shape of its input,
-        # and the replica without images fails aloud; GPUs and other CPUs do not.
-        env={**os.environ, "PYTHONPATH": ".", "TF_ENABLE_ONEDNN_OPTS": "0"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    # TensorFlow's oneDNN gives a convolution of no images the shape of its input, and
+    # the replica without images fails aloud; GPUs and other CPUs do not.
+    return run_script.answer_of("run_replica_faults", TF_ENABLE_ONEDNN_OPTS="0")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import importlib.util
 import inspect
-import json
 import os
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
 from deeplab_tf.training import compiling, loop, resuming, strategies
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
+from tests.support import run_script
 from tests.support.networks import randomize, small_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,20 +74,9 @@ def data(tiny_run):
 
 
 def run_replicas(logical_cpus, policy="float64", learning_rate=0.01, steps=5):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.support.run_replicas",
-            *map(str, (logical_cpus, policy, learning_rate, steps)),
-        ],
-        env={**os.environ, "PYTHONPATH": "."},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    return run_script.answer_of(
+        "run_replicas", logical_cpus, policy, learning_rate, steps
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_two_replicas_equal_one_device():

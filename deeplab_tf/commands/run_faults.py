@@ -77,7 +77,7 @@ def what_to_lower(config: TrainConfig, replicas: int = 1) -> str:
         )
     if config.precision == "float32":
         ways.append("--precision=bfloat16")
-    if not getattr(config, "recompute", True):
+    if not config.recompute:
         ways.append("--set=recompute=true")
     if config.output_stride == 8:
         ways.append("--output_stride=16")

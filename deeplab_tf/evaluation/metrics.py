@@ -228,8 +228,8 @@ class MeanIoU(keras.metrics.Metric):
         label = tf.reshape(class_ids(y_true, y_pred), [-1])
         classes = tf.reshape(tf.argmax(y_pred, -1, output_type=tf.int64), [-1])
         is_class = (label >= 0) & (label < self.num_classes)
-        is_unknown = ~is_class & tf.not_equal(label, self.ignore_label)
-        is_counted = is_class & tf.not_equal(label, self.ignore_label)
+        is_meant = tf.not_equal(label, self.ignore_label)
+        is_unknown, is_counted = is_meant & ~is_class, is_meant & is_class
         # What is ignored falls into a last bin, which is cut off: no dynamic shapes.
         bins = self.num_classes**2
         pairs = tf.where(is_counted, label * self.num_classes + classes, bins)
