@@ -18,7 +18,6 @@ Ends with an error where the records are not what info.json says, or cannot be r
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from absl import app, flags
 from tqdm import tqdm
 
+from deeplab_tf import quiet
 from deeplab_tf.command_names import as_typed, call_of, run_with_flags
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.inspection.output_files import write_inspection
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet.install()
     run_with_flags(define_flags, main)
 
 

@@ -23,6 +23,7 @@ ROOMS = {
     "image_work": (1, ()),
     "labels": (1, ("class_tables", "colors")),
     "moved": (1, ()),
+    "quiet": (1, ()),
     "registration": (1, ()),
     "strangers_words": (1, ()),
     "version": (1, ()),

@@ -1,6 +1,5 @@
 """Where networks and data meet: the commands, which alone read flags."""
 
-import os
+from deeplab_tf import quiet
 
-# Before a command imports TensorFlow, which tells of the machine otherwise.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+quiet.install()  # before a command imports TensorFlow

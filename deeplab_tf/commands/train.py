@@ -49,6 +49,7 @@ from deeplab_tf.datasets.build_tfds import resolve_data_dir
 from deeplab_tf.files import sole_writer_in
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.networks.precision import PRECISIONS
+from deeplab_tf.quiet import hear_onednn
 from deeplab_tf.recipes import RECIPES, describe_recipes
 from deeplab_tf.training import loop, strategies
 from deeplab_tf.training.checkpoints import last_step
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
             precision=precision_of_new_run(FLAGS.recipe, changes, workdir),
         )
         strategy = make_strategy_of_flags()
+        hear_onednn()
         is_chief = strategies.workers_of(strategy).is_chief
         ending = ""
         try:

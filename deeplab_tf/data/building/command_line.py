@@ -21,7 +21,6 @@ a builder without getting its flags.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from typing import Any
 
 from absl import app, flags
 
+from deeplab_tf import quiet
 from deeplab_tf.command_names import as_typed, run_with_flags
 from deeplab_tf.data.building import beam
 from deeplab_tf.data.building.dataset import LOCAL
@@ -95,5 +95,5 @@ def run_builder(
         except DatasetError as error:
             sys.exit(f"Error: {printable(as_typed(str(error)))}")
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet.install()
     run_with_flags(define_builder_flags, checked_main)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
+from deeplab_tf import quiet
 from deeplab_tf.data.building.errors import DatasetError
 
 
@@ -22,7 +23,8 @@ def available_cpus() -> int:
 
 
 def _start_worker() -> None:
-    """Ties a worker's life to its parent's."""
+    """Ties a worker's life to its parent's, and keeps TensorFlow quiet in it."""
+    quiet.install()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent reports Ctrl-C, once.
 
     def exit_with_parent():
