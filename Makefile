@@ -5,12 +5,14 @@
 # make test-slow   what takes minutes: XLA's numbers of every model, loss and option
 # make wheel       builds the wheel and the source archive into dist/, and checks them
 # make wheel-test  installs the wheel with all it needs into .venv-wheel, and trains there
+# make docs        serves the pages of docs/ at http://127.0.0.1:8000, anew at each change
+# make docs-check  builds them; a link to nowhere or a page that is in no menu is an error
 # make lint, make format, make bench
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-keras2 test-tf215 test-slow wheel wheel-test lint format bench
+.PHONY: demo test test-keras2 test-tf215 test-slow wheel wheel-test docs docs-check lint format bench
 
 # The first interpreter that runs and is recent enough; PYTHON=... chooses another.
 find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; $(2) <= sys.version_info[:2] <= $(3) and print('$(p)')" 2>/dev/null)))
@@ -27,6 +29,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 venv := .venv/installed
 venv215 := .venv-tf215/installed
+venv_docs := .venv-docs/installed
 # A file's tests share what they make: they stay with one worker.
 pytest := -m pytest -q -n 2 --dist loadfile --durations=5 -m "not slow"
 RUN := runs/demo
@@ -41,6 +44,12 @@ $(venv215): requirements-tf215.txt requirements-dev.txt
 	@test -n "$(PYTHON_TF215)" || { echo "Needs Python 3.9 to 3.11 on the PATH, or PYTHON_TF215=..."; exit 1; }
 	$(PYTHON_TF215) -m venv .venv-tf215
 	.venv-tf215/bin/python -m pip install -q -r requirements-tf215.txt -r requirements-dev.txt
+	touch $@
+
+$(venv_docs): requirements-docs.txt
+	@test -n "$(PYTHON)" || { echo "Needs Python 3.10 to 3.13 on the PATH, or PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -r requirements-docs.txt
 	touch $@
 
 demo: $(venv)
@@ -76,6 +85,15 @@ wheel-test: wheel
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install -q dist/*.whl
 	WHEEL_ENVIRONMENT=.venv-wheel .venv/bin/python -m pytest -q tests/test_wheel.py
+
+# Material's first lines in red advise its users of another project.
+docs docs-check: export NO_MKDOCS_2_WARNING := 1
+
+docs: $(venv_docs)
+	.venv-docs/bin/mkdocs serve
+
+docs-check: $(venv_docs)
+	.venv-docs/bin/mkdocs build --strict
 
 lint: $(venv)
 	.venv/bin/ruff check .

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from deeplab_tf.commands.command_line import COMMANDS, list_builders
+from tests.support.docs_pages import PAGES
 from tests.support.help_texts import help_texts
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 CALL = re.compile(
     r"(?:\bpython (-m (?:datasets|deeplab_tf|benchmarks|tests)[\w.]*)"
     r"|\bpython ([\w/]+\.py)"
     r"|(?<=`)((?:train|evaluate|predict|export)\.py)"
-    r"|(?<=[ `])deeplab-tf ((?:build )?[a-z][a-z0-9_]*))"
+    r"|(?<=[ `\n])deeplab-tf ((?:build )?[a-z][a-z0-9_]*))"
     r"([^`|#\n]*)"
 )
 FLAG = re.compile(r"(?<![\w-])--(?:\[no\])?([A-Za-z][\w-]*)")
@@ -30,7 +28,7 @@ def command_lines() -> list[tuple[str, str, tuple[str, ...]]]:
     Lines that end in a backslash go on, as does code that text wraps at a line's end.
     """
     found = set()
-    for path in DOCS:
+    for path in PAGES:
         text = re.sub(r"\\\n\s*", "", path.read_text(encoding="utf-8"))
         text = re.sub(
             r"(?<!`)`[^`]{1,300}`(?!`)", lambda code: code[0].replace("\n", " "), text
@@ -69,7 +67,7 @@ def test_the_command_lines_were_found():
         "-m deeplab_tf train",
         "-m benchmarks.step_time",
     }
-    assert ("README.md", "-m deeplab_tf.report", ("workdir",)) in LINES  # wrapped
+    assert ("training.md", "-m deeplab_tf.report", ("workdir",)) in LINES  # wrapped
     export = ("workdir", "output_dir", "format")
     assert any(line[1:] == ("export.py", export) for line in LINES)
 

@@ -150,6 +150,15 @@ def test_many_classes_are_not_taken_for_black_and_white(tmp_path):
     assert build(tmp_path).num_classes == 121
 
 
+def test_much_background_and_void_are_not_taken_for_black_and_white(tmp_path):
+    """0 and 255 have nine tenths of the pixels, as in masks of VOC's kind."""
+    ids = np.zeros([30, 30], int)
+    ids[:4] = 255
+    ids[4:7] = np.resize(np.arange(1, 7), [3, 30])
+    save_masks(tmp_path, ids, ids)
+    assert build(tmp_path).num_classes == 7
+
+
 def test_ranges_are_read_as_they_are_written():
     assert as_ranges([0, 3, 4, 5, 255]) == "0,3-5,255"
     assert as_ranges([]) == ""

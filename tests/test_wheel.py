@@ -7,6 +7,7 @@ minutes; `make wheel-test` installs them and names its environment in WHEEL_ENVI
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,14 @@ def test_the_sdist_holds_what_belongs_to_it(built):
     assert {"README.md", "LICENSE", "CHANGELOG.md", "requirements.txt"} <= names
     assert {"datasets/build_folder.py", "datasets/sources/coco.py"} <= names
     assert not any(name.startswith("tests") for name in names)
+
+
+def test_an_index_shows_no_links_into_the_checkout(built):
+    with zipfile.ZipFile(built["wheel"]) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(name).decode()
+    assert "The DeepLab family for TensorFlow 2 and Keras: a folder of images" in text
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
 
 
 def test_twine_accepts_both(built):

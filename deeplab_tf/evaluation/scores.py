@@ -117,9 +117,9 @@ class Evaluation:
           "boundary_f": mean over the classes of "boundary_f" of each in "per_class",
             which is the mean over the images where it is defined; "boundary_tolerance".
           "trimap": "widths" of the bands, "mean_iou" and "pixels" (counted) of each.
-          "confusion_matrix": [num_classes][num_classes], rows are labels.
+          "confusion_matrix": `[num_classes][num_classes]`, rows are labels.
           "per_image": "names", "mean_iou" of each, and its pixels per class:
-            "intersection", "label", "prediction" [images][num_classes].
+            "intersection", "label", "prediction" `[images][num_classes]`.
         """
         num_classes = len(self.class_names)
         order = sorted(range(len(self.names)), key=self.names.__getitem__)

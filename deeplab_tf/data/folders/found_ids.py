@@ -168,6 +168,9 @@ def check_void(found: FoundIds, ignore_ids: Sequence[int]) -> None:
 def black_and_white(pixels: np.ndarray) -> tuple[int, int, float] | None:
     """Says whether masks are black and white with greys between them.
 
+    Edges have greys of both halves. Ids 0 to 6 and a 255 without a class are no edges,
+    however much of the pixels background and 255 have.
+
     Args:
       pixels: of each grey, [256].
 
@@ -176,7 +179,9 @@ def black_and_white(pixels: np.ndarray) -> tuple[int, int, float] | None:
     """
     low, high = sorted(np.argsort(-pixels, kind="stable")[:2].tolist())
     share = pixels[[low, high]].sum() / max(pixels.sum(), 1)
-    if high - low < _APART or share < _SHARE or not pixels[low + 1 : high].any():
+    middle = (low + high + 1) // 2
+    is_edged = pixels[low + 1 : middle].any() and pixels[middle:high].any()
+    if high - low < _APART or share < _SHARE or not is_edged:
         return None
     return low, high, float(share)
 

@@ -1,0 +1,140 @@
+"""README and docs/: links, menus, tables that are held against the code, blocks run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import deeplab_tf
+from deeplab_tf.recipes import RECIPES
+from tests.support import docs_pages
+from tests.support.docs_pages import ROOT, addresses, anchor, anchors, blocks, links
+from tests.support.printed_blocks import Terminal
+
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial.md"
+PAGES = [str(path.relative_to(ROOT)) for path in docs_pages.PAGES]
+
+# --- Links and menus -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_checkout_lead_somewhere(page):
+    path = ROOT / page
+    for link in links(path):
+        if re.match(r"\w+:", link):
+            continue
+        target, _, heading = link.partition("#")
+        file = (path.parent / target).resolve() if target else path
+        assert file.is_file(), f"{page} names {link}"
+        assert file.is_relative_to(ROOT)
+        if heading:
+            assert heading in anchors(file), f"{page} names {link}"
+
+
+def test_anchors_are_those_of_the_pages():
+    assert anchor('"No GPU found"') == "no-gpu-found"
+    assert anchor("XLA, memory and determinism") == "xla-memory-and-determinism"
+    assert "everything-is-predicted-as-one-class" in anchors(
+        DOCS / "troubleshooting.md"
+    )
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"([\w/]+\.md)$", menu, re.M)
+    pages = [str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
+def test_addresses_elsewhere_are_listed_with_their_pages():
+    """They are read, not fetched: `python -m tests.support.docs_pages` lists them."""
+    found = addresses()
+    assert "docs/citing.md" in found["https://arxiv.org/abs/1802.02611"]
+    assert len(found) > 20
+    assert not [address for address in found if address.endswith((",", "."))]
+
+
+def test_readme_is_read_in_one_go():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+# --- Tables that follow the code -----------------------------------------------------
+
+
+def rows(path: Path, columns: int) -> list[list[str]]:
+    """Returns the rows of a page's tables with so many columns or more, heads too."""
+    lines = re.findall(r"^\| (.+) \|$", path.read_text(), re.M)
+    split = [re.split(r" ?(?<!\\)\| ?", line) for line in lines]
+    return [row for row in split if len(row) >= columns]
+
+
+def test_every_fault_has_its_tests():
+    told = {row[1] for row in rows(DOCS / "faults.md", 2)} - {"what it means"}
+    appendix = dict(rows(DOCS / "contributing/faults_tests.md", 2))
+    assert set(appendix) - {"fault"} == told
+    for fault, tests in appendix.items():
+        for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", tests):
+            text = (ROOT / "tests" / file).read_text()
+            assert f"def {name}(" in text or not name, (fault, file, name)
+        assert re.search(r"`test_|benchmarks/|by hand|not injected|^test$", tests), (
+            fault
+        )
+
+
+def test_the_reference_has_every_public_name():
+    text = (DOCS / "api/index.md").read_text()
+    assert [name for name in deeplab_tf.__all__ if f"`{name}`" not in text] == []
+
+
+def test_the_page_of_recipes_has_every_recipe():
+    text = (DOCS / "choosing_a_recipe.md").read_text()
+    assert [name for name in RECIPES if f"`{name}`" not in text] == []
+
+
+# --- Blocks, as they are printed -----------------------------------------------------
+
+
+def test_blocks_that_are_not_run_say_why():
+    reasons = [block.not_run for block in blocks(TUTORIAL) if block.not_run]
+    assert [reason.partition(" ")[0] for reason in reasons] == [
+        "fetches",
+        "serves",
+        "needs",
+    ]
+    assert len(blocks(TUTORIAL)) - len(reasons) == 12
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_it_is_printed(tmp_path):
+    """From drawn scenes to the answers of a server, which equal the predictions."""
+    from tests.support.serving_stand_in import running  # imports TensorFlow
+
+    terminal = Terminal(tmp_path)
+    shutil.copy(ROOT / "serving/client.py", tmp_path)
+    smaller = {"--steps=600": "--steps=4", "--num_train=300": "--num_train=40"}
+    text = TUTORIAL.read_text()
+    assert all(printed in text for printed in smaller)
+    said = {}
+    for block in blocks(TUTORIAL):
+        if block.not_run:
+            continue
+        if "client.py" in block.text:
+            exported = tmp_path / "exported"
+            with running(f"--model_base_path={exported}") as server:
+                port = {"127.0.0.1:8501": server.rest.rpartition("/")[2]}
+                said[block.text] = terminal.run(block, port)
+        else:
+            said[block.text] = terminal.run(block, smaller)
+    answers = sorted((tmp_path / "answers").rglob("*.png"))
+    assert len(answers) == 12
+    for answer in answers:
+        predicted = tmp_path / "predictions/classes" / answer.name
+        np.testing.assert_array_equal(Image.open(answer), Image.open(predicted))
+    assert (tmp_path / "picture.png").is_file()
+    assert any("mean IoU" in text for text in said.values())
