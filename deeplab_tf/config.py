@@ -23,7 +23,8 @@ class TrainConfig:
       backbone, output_stride, multi_grid, atrous_rates, image_pooling, separable,
         dropout_rate, input_scales, multi_scale_features, cascade_blocks: arguments of
         models, which take those they have; None is the model's own.
-      strided_padding, resize, normalization: see `blocks.LayerDefaults`.
+      strided_padding, resize, normalization, scale_resize, multi_grid_rates: see
+        `blocks.LayerDefaults`.
       num_classes, class_names, colormap, ignore_label: of the data set; one RGB triple
         per class.
       data_dir, train_split, eval_split: records and which of them to use.
@@ -93,6 +94,8 @@ class TrainConfig:
     strided_padding: str = "symmetric"
     resize: str = "aligned"
     normalization: str | None = None
+    scale_resize: str = "aligned"
+    multi_grid_rates: str = "stage"
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     colormap: tuple[tuple[int, int, int], ...] = ()
@@ -166,6 +169,7 @@ class TrainConfig:
             raise ValueError(
                 f"Expected the fields of TrainConfig. Unknown: {unknown[:10]}"
             )
+        values = {**BEFORE_THE_FIELD, **values}
         config = cls(**{name: _tuples(value) for name, value in values.items()})
         check_fields(config)
         return config
@@ -180,8 +184,12 @@ def _fields() -> tuple[dataclasses.Field, ...]:
 NETWORK_FIELDS = (
     "model backbone multi_grid atrous_rates image_pooling separable dropout_rate "
     "input_scales multi_scale_features cascade_blocks strided_padding resize "
-    "normalization"
+    "normalization scale_resize multi_grid_rates"
 ).split()
+
+# What a network computes whose config.json does not say so: fields that came later, as
+# the versions before them computed.
+BEFORE_THE_FIELD = {"scale_resize": "half_pixel", "multi_grid_rates": "entry"}
 
 # Fields that say how a run is computed or shown, and change nothing of what it learns:
 # a run goes on with others.

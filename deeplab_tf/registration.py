@@ -15,6 +15,7 @@ import wrapt
 _MODULES = (
     "networks.batch_normalization",
     "networks.layers",
+    "networks.segmentation_model",
     "evaluation.metrics",
     "training.losses",
     "training.schedules",

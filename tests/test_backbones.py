@@ -12,7 +12,7 @@ from tensorflow import keras
 
 from deeplab_tf.networks.backbones import BACKBONES, backbone_features, find_backbone
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
-from deeplab_tf.networks.blocks import HEAD_PREFIXES
+from deeplab_tf.networks.blocks import HEAD_PREFIXES, layer_defaults
 from deeplab_tf.networks.layers import NORMALIZATIONS, is_keras3
 from deeplab_tf.networks.models import load_backbone_weights
 from tests.support.networks import image_batch, randomize
@@ -65,12 +65,58 @@ def test_features_at_stride_8_subsampled_equal_stride_16(name):
         assert_close(dense_auxiliary, sparse_features["auxiliary"])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2_0.35"])
-def test_features_at_stride_16_subsampled_equal_stride_32(name):
-    dense = randomize(backbone_model(name, 16, multi_grid=(1, 1, 1)))
-    sparse = randomize(backbone_model(name, 32, multi_grid=(1, 1, 1)))
+@pytest.mark.parametrize(
+    "name, multi_grid",
+    [
+        ("resnet18", (1, 1, 1)),
+        ("resnet18", (2, 1)),
+        ("resnet50_torchvision", (1, 2, 4)),
+        ("resnet50", (1, 1, 1)),
+        ("mobilenet_v2_0.35", (1, 1, 1)),
+    ],
+)
+def test_features_at_stride_16_subsampled_equal_stride_32(name, multi_grid):
+    dense = randomize(backbone_model(name, 16, multi_grid))
+    sparse = randomize(backbone_model(name, 32, multi_grid))
     image = image_batch(96, 129)
     assert_close(dense(image)["out"][:, ::2, ::2], sparse(image)["out"])
+
+
+def last_rates(name, output_stride, multi_grid):
+    """Dilations of the 3x3 of the last stage, unit by unit."""
+    model = backbone_model(name, output_stride, multi_grid, outputs="out")
+    return [
+        layer.dilation_rate[0]
+        for layer in model.layers
+        if layer.name.startswith("conv5_")
+        and getattr(layer, "kernel_size", 0) == (3, 3)
+    ]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet50_torchvision"])
+@pytest.mark.parametrize(
+    "output_stride, rates", [(16, [2, 4, 8]), (8, [4, 8, 16]), (32, [1, 2, 4])]
+)
+def test_multi_grid_multiplies_the_rate_of_the_stage(name, output_stride, rates):
+    """DeepLabV3, section 3.2.1: 2 * (1, 2, 4) at output stride 16."""
+    assert last_rates(name, output_stride, (1, 2, 4)) == rates
+
+
+def test_multi_grid_of_units_without_a_bottleneck():
+    # Two 3x3 a unit; the first of the first unit carries the stride.
+    assert last_rates("resnet18", 16, (1, 2)) == [2, 2, 4, 4]
+    assert last_rates("resnet18", 8, (2, 1)) == [8, 8, 4, 4]
+
+
+def test_without_multi_grid_a_strided_3x3_keeps_the_rate_it_was_trained_with():
+    assert last_rates("resnet50_torchvision", 16, (1, 1, 1)) == [1, 2, 2]
+    assert last_rates("resnet18", 8, (1, 1)) == [2, 4, 4, 4]
+
+
+def test_multi_grid_as_earlier_versions_had_it():
+    with layer_defaults(multi_grid_rates="entry"):
+        assert last_rates("resnet50_torchvision", 16, (1, 2, 4)) == [1, 4, 8]
+        assert last_rates("resnet18", 16, (1, 2)) == [1, 2, 4, 4]
 
 
 def keras_application(name):

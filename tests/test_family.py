@@ -142,8 +142,11 @@ def test_v2_fuses_its_scales_by_maximum_and_shares_their_weights():
 
 
 def test_v2_scaled_image_by_hand():
-    """At factor 0.5, output pixel p is the mean of inputs 2p and 2p + 1."""
     image = image_batch(9, 8)
+    # Aligned: output pixel p is input pixel 2p.
+    halved = np.asarray(heads.ScaleImage(0.5, aligned=True)(image))
+    np.testing.assert_allclose(halved, image[:, ::2, ::2], rtol=1e-6)
+    # By half pixels: the mean of inputs 2p and 2p + 1.
     halved = np.asarray(heads.ScaleImage(0.5)(image))
     blocks = image[:, :8].reshape(1, 4, 2, 4, 2, 3).mean((2, 4))
     np.testing.assert_allclose(halved, blocks, rtol=1e-4, atol=1e-3)

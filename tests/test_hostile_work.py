@@ -13,8 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.data.building import image_files
-from deeplab_tf.image_work import MAX_SCANS, check_work
-from deeplab_tf.pictures.images import has_few_scans, read_image
+from deeplab_tf.data.reading.bad_records import find_problem
+from deeplab_tf.data.records.tfrecord import encode_example, parse_example
+from deeplab_tf.image_work import MAX_SCANS, check_work, has_few_scans
+from deeplab_tf.pictures.images import read_image
 from tests.support.pairs import exif
 
 WIDE = (4000, 2000)  # width, height
@@ -202,3 +204,16 @@ def test_graphs_count_scans_too():
         has_few_scans, input_signature=[tf.TensorSpec([], tf.string)]
     )
     assert not bool(in_graph(with_scans(1000)))
+
+
+def test_records_of_other_builders_are_not_decoded_for_ever():
+    """A builder of ours refuses such a file; TF-Models' converters do not."""
+    label = np.zeros(WIDE[::-1], np.uint8)
+    record = encode_example(with_scans(1000), label, "a.jpg", "jpeg", *label.shape)
+    start = time.process_time()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100 scans"):
+        parse_example(record)
+    assert find_problem(record, 2, 255) == (
+        "its image has more than 100 scans: save it anew"
+    )
+    assert time.process_time() - start < 5  # decoding it takes 12 on one core

@@ -7,11 +7,17 @@ import os
 from collections.abc import Collection, Sequence
 
 from deeplab_tf.command_names import call_of
-from deeplab_tf.config import NETWORK_FIELDS, TrainConfig, read_config
+from deeplab_tf.config import (
+    BEFORE_THE_FIELD,
+    NETWORK_FIELDS,
+    TrainConfig,
+    read_config,
+)
 from deeplab_tf.config_checks import check_fields
 from deeplab_tf.networks.heads import scale_rates
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.recipes import RECIPES, recipe_config
+from deeplab_tf.training.resuming import has_begun
 
 
 def make_config(recipe: str, changes: dict) -> TrainConfig:
@@ -36,6 +42,20 @@ def make_config(recipe: str, changes: dict) -> TrainConfig:
     if os.path.isdir(config.init):
         config = continue_network(config, changes)
     return config
+
+
+def conventions_of(workdir: str) -> dict:
+    """Fields that a resumed run keeps although no flag names them; {} of a new one.
+
+    Their defaults changed since some workdirs were made.
+
+    Raises:
+      ValueError: a damaged configuration.
+    """
+    if not has_begun(workdir):
+        return {}
+    config = read_config(workdir)
+    return {name: getattr(config, name) for name in BEFORE_THE_FIELD}
 
 
 def parse_size(name: str, sizes: Sequence[str | int]) -> tuple[int, int]:

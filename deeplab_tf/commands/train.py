@@ -35,7 +35,7 @@ from absl import flags, logging
 
 from deeplab_tf.command_names import call_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
-from deeplab_tf.commands.run_config import make_config
+from deeplab_tf.commands.run_config import conventions_of, make_config
 from deeplab_tf.commands.run_data import RunData, select_run_data
 from deeplab_tf.commands.run_faults import (
     errors_as_sentences,
@@ -211,7 +211,7 @@ def run_workers(
             strategies.gone_workers_named(strategy, lambda: last_step(checkpoints))
         )
         with strategies.chief_first(strategy):  # who may have scenes to draw
-            config, data = make_run(recipe, changes)
+            config, data = make_run(recipe, {**conventions_of(workdir), **changes})
             stack.enter_context(sole_trainer(workdir, is_chief))
             claim_workdir(config, workdir, is_chief)
         with strategies.output_folder(strategy, workdir) as output:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.image_work import MAX_SCANS
+from deeplab_tf.image_work import MAX_SCANS, has_few_scans
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.inference.signature_names import (
     CLASSES,
@@ -28,7 +28,7 @@ from deeplab_tf.inference.signature_names import (
     SERVE_PROBABILITIES,
 )
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
-from deeplab_tf.pictures.images import decode_image, has_few_scans
+from deeplab_tf.pictures.images import decode_image
 
 MAX_PIXELS = 2**24  # 4096 x 4096
 METADATA_KEYS = ("class_names", "colormap", "ignore_label", "max_pixels", "model")

@@ -8,13 +8,11 @@ import warnings
 import numpy as np
 
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
-
-# A bicubic resize goes beyond 0..255 by as much at sharp edges; what goes further has
-# lost the mean colour of a data set, or never was an image of 8 bits.
-_OVERSHOOT = 64
-_DARK = 160  # an image that goes below 0 by overshoot has light edges as well
-_NORMALIZED = 16  # largest value of images divided by 255, 127.5 or a deviation
-_BLOCK_ROWS = 256
+from deeplab_tf.networks.pixel_range import (
+    pixel_range,
+    why_impossible,
+    why_unlikely,
+)
 
 
 def checked_image(image):
@@ -123,45 +121,8 @@ def _check_values(image) -> None:
         raise ValueError(
             f"Expected RGB in 0..255, uint8 or float. Received: {dtype.name}"
         )
-    low, high, is_whole = _range(image, dtype)
-    received = f"Received: {low:g} to {high:g}, {dtype.name}"
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(
-            "Expected RGB in 0..255. Received: NaN or infinite values. Where do they "
-            "come from?"
-        )
-    if dtype.kind in "ui" and (low < 0 or high > 255):
-        raise ValueError(
-            f"Expected RGB in 0..255. {received}. Give the upper 8 of 16 bits: "
-            "(image >> 8).astype('uint8')"
-        )
-    normalized = high <= 1 and not is_whole or low < 0 and high <= _NORMALIZED
-    if normalized or low < -_OVERSHOOT or high > 255 + _OVERSHOOT:
-        raise ValueError(
-            f"Expected RGB in 0..255, as it is read: the network normalizes it. "
-            f"{received}. Give the image without a normalization of your own, or "
-            "255 * image where it is in 0..1."
-        )
-    if 0 < high <= 1 or (low < -0.5 and high <= _DARK):
-        warnings.warn(
-            f"RGB in 0..255 is expected, and this may be something else. {received}",
-            stacklevel=4,
-        )
-
-
-def _range(image, dtype: np.dtype) -> tuple[float, float, bool]:
-    """(smallest value, largest, whether all are whole), a block of rows at a time.
-
-    Of uint8 only the first block that is not all 0 and 1 is looked at.
-    """
-    low, high, is_whole = np.inf, -np.inf, True
-    for top in range(0, image.shape[0], _BLOCK_ROWS):
-        block = np.asarray(image[top : top + _BLOCK_ROWS])
-        # Not Python's min, which would lose a NaN.
-        low = np.minimum(low, block.min())
-        high = np.maximum(high, block.max())
-        if dtype == np.uint8 and high > 1:
-            break
-        if dtype.kind not in "ui" and is_whole and high <= 1:
-            is_whole = bool((block == np.rint(block)).all())
-    return float(low), float(high), is_whole
+    pixels = pixel_range(image)
+    if sentence := why_impossible(pixels):
+        raise ValueError(sentence)
+    if sentence := why_unlikely(pixels):
+        warnings.warn(sentence, stacklevel=4)

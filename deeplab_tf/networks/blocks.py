@@ -22,6 +22,7 @@ from deeplab_tf.networks.layers import (
 
 STRIDED_PADDINGS = ("symmetric", "same", "caffe")
 RESIZES = ("aligned", "half_pixel")
+MULTI_GRID_RATES = ("stage", "entry")
 # Layers of heads begin with these, layers of backbones never do; "logits" are the
 # classifiers, whose shape depends on the number of classes.
 HEAD_PREFIXES = (
@@ -39,7 +40,7 @@ HEAD_PREFIXES = (
 class LayerDefaults:
     """What the papers set once for a whole network.
 
-    The last three name conventions of other people's code; weights that were trained
+    The last five name conventions of other people's code; weights that were trained
     with one give the same function only with it.
 
     Attributes:
@@ -59,6 +60,18 @@ class LayerDefaults:
         i * stride (`ResizeLike`); "half_pixel": stretched over the whole image, as
         `tf.image.resize` and PyTorch without align_corners do.
       normalization: a row of `layers.NORMALIZATIONS`; None is the backbone's own.
+      scale_resize: how DeepLabV2 resizes its image and puts the scores back, which lie
+        at every `stride`-th pixel of the resized image. "aligned", the authors' in
+        Caffe: pixel p of the resized image is pixel p / scale of the image, and scores
+        go back to where they were computed; "half_pixel", PyTorch's without
+        align_corners: scores are stretched over those of scale 1, up to 15 pixels off
+        at 321 pixels, which only weights that were trained so make up for.
+      multi_grid_rates: dilation under a multi-grid of the 3x3 that carries the stride,
+        as in torchvision's ResNets and in ResNet-18 and -34. "stage": its factor times
+        the rate of its stage, so that rates are 2 * (1, 2, 4) at output stride 16
+        (DeepLabV3, section 3.2.1); "entry": times the rate before that stride, so
+        (1, 4, 8), as earlier versions had it. Without a multi-grid it is the rate
+        before the stride, with which such backbones were trained.
     """
 
     weight_decay: float = 0.0
@@ -68,11 +81,15 @@ class LayerDefaults:
     strided_padding: str = "symmetric"
     resize: str = "aligned"
     normalization: str | None = None
+    scale_resize: str = "aligned"
+    multi_grid_rates: str = "stage"
 
     def __post_init__(self):
         for name, choices in (
             ("strided_padding", STRIDED_PADDINGS),
             ("resize", RESIZES),
+            ("scale_resize", RESIZES),
+            ("multi_grid_rates", MULTI_GRID_RATES),
             ("frozen_batch_norm", (False, True, "backbone")),
         ):
             if getattr(self, name) not in choices:

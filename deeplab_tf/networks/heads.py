@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from tensorflow import keras
 
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
-from deeplab_tf.networks.backbones.resnet import residual_unit
+from deeplab_tf.networks.backbones.resnet import grid_factors, residual_unit
 from deeplab_tf.networks.blocks import (
     apply_again,
     conv_bn_relu,
     convolution,
+    current_defaults,
     max_pool,
     resize_like,
     separable_conv_bn_relu,
@@ -150,10 +151,19 @@ def at_scales(image, scores, scales: Sequence[float]) -> dict:
       Scale -> scores [B, h, w, num_classes], resized to those of scale 1.
     """
     others = [scale for scale in scales if scale != 1]
-    images = [ScaleImage(scale, name=f"multi_scale_{scale}")(image) for scale in others]
+    is_aligned = current_defaults().scale_resize == "aligned"
+    images = [
+        ScaleImage(scale, aligned=is_aligned, name=f"multi_scale_{scale}")(image)
+        for scale in others
+    ]
     results = {1: scores}
     for scale, result in zip(others, apply_again(image, scores, images)):
-        resize = ResizeLike(dtype="float32", name=f"multi_scale_{scale}_resize")
+        resize = ResizeLike(
+            # Its feature j saw what scale 1's feature j / scale sees.
+            1 / scale if is_aligned else None,
+            dtype="float32",
+            name=f"multi_scale_{scale}_resize",
+        )
         results[scale] = resize([result, scores])
     return results
 
@@ -254,6 +264,7 @@ def cascade(x, output_stride: int, multi_grid: Sequence[int], blocks: int = 3):
     """
     strides = (1, 2, 2, 2) + (2,) * blocks
     steps = apply_output_stride(strides, output_stride, 4, CASCADE_OUTPUT_STRIDES)
+    grid = grid_factors(multi_grid, 3)
     for block, step in enumerate(steps[4:], start=5):
         for unit in range(1, 4):
             x, _ = residual_unit(
@@ -262,7 +273,7 @@ def cascade(x, output_stride: int, multi_grid: Sequence[int], blocks: int = 3):
                 # The stride is the first unit's.
                 step if unit == 1 else step._replace(stride=1, entry_rate=step.rate),
                 bottleneck=x.shape[-1] == 2048,
-                grid=multi_grid[unit - 1],
+                grid=grid[unit - 1],
                 name=f"cascade_block{block}_unit{unit}",
             )
     return x

@@ -216,11 +216,12 @@ class ResizeLike(keras.layers.Layer):
     other size. Beyond the last feature the border is repeated.
 
     Args:
-      stride: pixels of `reference` per feature. None stretches the features over the
-        whole reference, as needed for the 1x1 map of image-level pooling.
+      stride: pixels of `reference` per feature, which need not be a whole number. None
+        stretches the features over the whole reference, as needed for the 1x1 map of
+        image-level pooling.
     """
 
-    def __init__(self, stride: int | None = None, **kwargs):
+    def __init__(self, stride: float | None = None, **kwargs):
         super().__init__(**kwargs)
         self.stride = stride
 
@@ -236,9 +237,14 @@ class ResizeLike(keras.layers.Layer):
             features = tf.cast(features, tf.float32)
         if self.stride is None:
             return tf.cast(tf.image.resize(features, [height, width]), dtype)
+        if self.stride % 1:
+            for axis, size in ((1, height), (2, width)):
+                pixels = tf.range(tf.cast(size, tf.float32))
+                features = _read_at(features, pixels / self.stride, axis)
+            return tf.cast(features, dtype)
         # With legacy alignment output pixel p reads feature p / stride exactly.
         resized = tf.raw_ops.ResizeBilinear(
-            images=features, size=tf.shape(features)[1:3] * self.stride
+            images=features, size=tf.shape(features)[1:3] * int(self.stride)
         )
         return tf.cast(resized[:, :height, :width], dtype)
 
@@ -317,18 +323,19 @@ class ImageNormalization(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("deeplab_tf")
 class ScaleImage(keras.layers.Layer):
-    """Bilinear resize to floor(size * factor), pixel centres a half off the corner.
-
-    Output pixel p lies at (p + 0.5) / factor - 0.5 of the input, also where size *
-    factor is not whole. Computed in float32 under every precision policy.
+    """Bilinear resize, computed in float32 under every precision policy.
 
     Args:
       factor: of height and width.
+      aligned: True gives floor((size - 1) * factor) + 1 pixels; pixel p lies at
+        p / factor of the input. False gives floor(size * factor); pixel p lies at
+        (p + 0.5) / factor - 0.5, also where size * factor is not whole.
     """
 
-    def __init__(self, factor: float, **kwargs):
+    def __init__(self, factor: float, aligned: bool = False, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.factor = factor
+        self.aligned = aligned
 
     def call(self, image):
         # tf.image.resize takes its scale from whole sizes; ScaleAndTranslate takes one,
@@ -336,20 +343,43 @@ class ScaleImage(keras.layers.Layer):
         return self._resize(self._resize(image, axis=1), axis=2)
 
     def _resize(self, image, axis: int):
-        size = tf.cast(tf.shape(image)[axis], tf.float32)
-        cells = tf.range(tf.floor(size * self.factor))
-        positions = tf.clip_by_value((cells + 0.5) / self.factor - 0.5, 0.0, size - 1.0)
-        before = tf.floor(positions)
-        share = tf.reshape(positions - before, [-1, 1] if axis == 2 else [-1, 1, 1])
-        pixels = [
-            tf.gather(image, tf.cast(index, tf.int32), axis=axis)
-            for index in (before, tf.minimum(before + 1.0, size - 1.0))
-        ]
-        return pixels[0] * (1.0 - share) + pixels[1] * share
+        # float64, so that it is Python's number of `compute_output_shape`.
+        size = tf.cast(tf.shape(image)[axis], tf.float64)
+        pixels = tf.cast(tf.range(tf.floor(self._scaled(size))), tf.float32)
+        offset = 0.0 if self.aligned else 0.5
+        return _read_at(image, (pixels + offset) / self.factor - offset, axis)
+
+    def _scaled(self, size):
+        """Pixels of a side, not yet rounded down."""
+        if self.aligned:
+            return (size - 1) * self.factor + 1
+        return size * self.factor
 
     def compute_output_shape(self, input_shape):
-        scaled = [size and int(size * self.factor) for size in input_shape[1:3]]
+        scaled = [size and int(self._scaled(size)) for size in input_shape[1:3]]
         return (input_shape[0], *scaled, input_shape[3])
 
     def get_config(self):
-        return {**super().get_config(), "factor": self.factor}
+        return {**super().get_config(), "factor": self.factor, "aligned": self.aligned}
+
+
+def _read_at(image, positions, axis: int):
+    """Reads rows (axis 1) or columns (axis 2) between pixels, linearly.
+
+    Args:
+      image: float32 [B, height, width, channels].
+      positions: float32 [n], in pixels; beyond the border it is repeated.
+      axis: 1 or 2.
+
+    Returns:
+      float32, of size n along `axis`.
+    """
+    last = tf.cast(tf.shape(image)[axis], tf.float32) - 1.0
+    positions = tf.clip_by_value(positions, 0.0, last)
+    before = tf.floor(positions)
+    share = tf.reshape(positions - before, [-1, 1] if axis == 2 else [-1, 1, 1])
+    pixels = [
+        tf.gather(image, tf.cast(index, tf.int32), axis=axis)
+        for index in (before, tf.minimum(before + 1.0, last))
+    ]
+    return pixels[0] * (1.0 - share) + pixels[1] * share

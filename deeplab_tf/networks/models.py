@@ -32,6 +32,7 @@ from deeplab_tf.networks.blocks import (
     layer_defaults,
     resize_like,
 )
+from deeplab_tf.networks.segmentation_model import SegmentationModel
 from deeplab_tf.networks.weight_files import (
     WeightReport,
     copy_weights,
@@ -316,6 +317,8 @@ def build_model(
         strided_padding=config.strided_padding,
         resize=config.resize,
         normalization=config.normalization,
+        scale_resize=config.scale_resize,
+        multi_grid_rates=config.multi_grid_rates,
     ):
         return build(**arguments)
 
@@ -357,7 +360,7 @@ def inference_model(model):
     """
     if not isinstance(model.output, dict):
         return model
-    return keras.Model(model.input, model.output["logits"], name=model.name)
+    return SegmentationModel(model.input, model.output["logits"], name=model.name)
 
 
 def _image_input(input_shape, num_classes):
@@ -407,7 +410,7 @@ def _segmentation_model(image, x, stride, name, backbone, weights, auxiliary=Non
         outputs = {"logits": outputs}
         for key, (scores, its_stride) in auxiliary.items():
             outputs[key] = upsample(scores, its_stride, f"upsample_{key}")
-    model = keras.Model(image, outputs, name=name)
+    model = SegmentationModel(image, outputs, name=name)
     if weights is not None:
         report = load_backbone_weights(model, backbone, weights)
         logging.getLogger(__name__).info("%s", report)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.image_kinds import KINDS, missing_package, pillow_formats
-from deeplab_tf.image_work import MAX_SCANS, check_work
+from deeplab_tf.image_work import check_work
 
 MAX_PIXELS = 500_000_000  # 20,000 x 20,000 and a little more
 _EXIF_ORIENTATION = 274
@@ -60,25 +60,6 @@ def decode_image(image_bytes) -> tf.Tensor:
     """
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
-
-
-def has_few_scans(jpeg_bytes) -> tf.Tensor:
-    """Whether a JPEG has no more scans than `image_work` allows: graph code, bool [].
-
-    For graphs that decode bytes themselves. Counts the heads of scans wherever they
-    stand, in a thumbnail or a second picture too.
-
-    Args:
-      jpeg_bytes: string [].
-    """
-    data = tf.io.decode_raw(jpeg_bytes, tf.uint8)
-    marker, kind, high, low, channels = (
-        data[i : tf.maximum(tf.size(data) - 4 + i, i)] for i in range(5)
-    )
-    # The length of a head is known by its channels, 1 to 4; noise seldom fits.
-    fits = tf.equal(low, 2 * channels + 6) & (channels - 1 < 4)
-    scans = tf.equal(marker, 0xFF) & tf.equal(kind, 0xDA) & tf.equal(high, 0) & fits
-    return tf.math.count_nonzero(scans) <= MAX_SCANS
 
 
 def read_image(

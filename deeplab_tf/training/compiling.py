@@ -146,8 +146,8 @@ def is_jit_compiled(config: TrainConfig) -> bool:
         raise ValueError(
             "On a CPU XLA resizes by half pixels wrongly between some sizes (of 5 to "
             "65 pixels by up to the whole range). Leave jit_compile at auto or false, "
-            "or take resize=aligned, or one scale in input_scales, where the weights "
-            "allow it. Received: jit_compile=true"
+            "or take resize=aligned and scale_resize=aligned where the weights allow "
+            "it. Received: jit_compile=true"
         )
     return config.jit_compile
 
@@ -155,7 +155,9 @@ def is_jit_compiled(config: TrainConfig) -> bool:
 def _resizes_by_half_pixels(config: TrainConfig) -> bool:
     """On an H200 the same program was right: docs/benchmarks.md, "On a GPU"."""
     fuses_scales = config.model == "deeplab_v2" and config.input_scales != (1.0,)
-    return config.resize == "half_pixel" or fuses_scales
+    return config.resize == "half_pixel" or (
+        fuses_scales and config.scale_resize == "half_pixel"
+    )
 
 
 def jit_compile_training(model: keras.Model) -> None:

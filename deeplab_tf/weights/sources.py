@@ -90,6 +90,7 @@ def kazuto1011(tensors: dict[str, np.ndarray]) -> Network:
         "normalization": "caffe_deeplab",
         "strided_padding": "caffe",
         "resize": "half_pixel",
+        "scale_resize": "half_pixel",
     }
     return Network(config, arrays, unused)
 

@@ -35,6 +35,7 @@ from deeplab_tf.data.records.tfrecord import (
     parse_label,
     shard_paths,
 )
+from deeplab_tf.image_work import MAX_SCANS, has_few_scans
 from deeplab_tf.strangers_words import first_ten, printable
 
 NUM_NAMED = 10
@@ -151,6 +152,8 @@ def _why_not_parsed(serialized: bytes) -> str:
         return "its label is no single-channel 8-bit PNG that can be decoded"
     feature = {IMAGE: tf.io.FixedLenFeature([], tf.string)}
     encoded = tf.io.parse_single_example(serialized, feature)[IMAGE]
+    if not has_few_scans(encoded):
+        return f"its image has more than {MAX_SCANS} scans: save it anew"
     try:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     except DECODE_ERRORS:

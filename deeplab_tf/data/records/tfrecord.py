@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf.command_names import call_of
+from deeplab_tf.image_work import MAX_SCANS, has_few_scans
 from deeplab_tf.strangers_words import first_ten
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ NO_IDS = (
     "Expected the label of every record to be a single-channel 8-bit PNG of class ids. "
     "Write the records anew with a builder of datasets/. Received another PNG in:"
 )
+TOO_MANY_SCANS = f"the image of a record has more than {MAX_SCANS} scans"
 OTHER_SIZE = (
     "Expected image and label of every record to be of one size. Received, by file "
     "name, shape of the image and shape of the label:"
@@ -183,16 +185,20 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
       "filename": string [], empty where the record has none.
 
     Raises:
-      tf.errors.InvalidArgumentError: a key is missing, an image cannot be decoded,
-        the label is no single-channel 8-bit PNG (TensorFlow would turn a palette
-        into greys, which are not the ids), or its size is not the image's (a crop
-        of both would go on with wrong labels).
+      tf.errors.InvalidArgumentError: a key is missing, an image cannot be decoded or
+        would take for ever (`image_work.MAX_SCANS`), the label is no single-channel
+        8-bit PNG (TensorFlow would turn a palette into greys, which are not the ids),
+        or its size is not the image's (a crop of both would go on with wrong labels).
     """
     import tensorflow as tf
 
     features = _parse_features(serialized)
     label = _decode_label(features)
-    image = tf.io.decode_image(features[IMAGE], channels=3, expand_animations=False)
+    is_quick = tf.debugging.Assert(
+        has_few_scans(features[IMAGE]), [TOO_MANY_SCANS, features[FILENAME]]
+    )
+    with tf.control_dependencies([] if is_quick is None else [is_quick]):
+        image = tf.io.decode_image(features[IMAGE], channels=3, expand_animations=False)
     image = tf.ensure_shape(image, [None, None, 3])
     same_size = tf.debugging.Assert(
         tf.reduce_all(tf.equal(tf.shape(image)[:2], tf.shape(label)[:2])),

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from tensorflow import keras
 
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
-from deeplab_tf.networks.blocks import batch_norm, conv_bn_relu, convolution, max_pool
+from deeplab_tf.networks.blocks import (
+    batch_norm,
+    conv_bn_relu,
+    convolution,
+    current_defaults,
+    max_pool,
+)
 
 STAGE_STRIDES = (1, 2, 2, 2)  # conv2 .. conv5, after a stem of stride 4
 STRIDE_PLACES = {
@@ -55,7 +61,8 @@ def resnet(
     strides = _unit_strides(units, unit_with_stride)
     steps = iter(apply_output_stride(strides, output_stride, running_stride=4))
     for stage, num_units in enumerate(units):
-        grid = multi_grid if stage == len(units) - 1 else (1,) * num_units
+        is_last = stage == len(units) - 1
+        grid = grid_factors(multi_grid if is_last else (), num_units)
         for index in range(num_units):
             x, residual = residual_unit(
                 x,
@@ -73,8 +80,14 @@ def resnet(
     return {**features, "out": x}
 
 
+def grid_factors(multi_grid: Sequence[int], num_units: int) -> tuple:
+    """The multi-grid factor of each unit of a stage; None for all where all are 1."""
+    factors = tuple(multi_grid[:num_units])
+    return factors if set(factors) - {1} else (None,) * num_units
+
+
 def residual_unit(
-    x, filters, step, *, grid=1, bottleneck=True, strided_convolution=1, name
+    x, filters, step, *, grid=None, bottleneck=True, strided_convolution=1, name
 ):
     """One residual unit.
 
@@ -82,7 +95,7 @@ def residual_unit(
       x: input [B, h, w, channels].
       filters: of its 3x3 convolutions; a bottleneck gives 4 times as many.
       step: its `Atrous`.
-      grid: multi-grid factor on its dilation.
+      grid: multi-grid factor on its dilation; None is no multi-grid.
       bottleneck: 1x1, 3x3, 1x1 rather than two 3x3.
       strided_convolution: 1 or 2, which of a bottleneck's has the stride.
       name: prefix of its layers.
@@ -91,21 +104,27 @@ def residual_unit(
       (output, the residual before it was added).
     """
     out_filters = 4 * filters if bottleneck else filters
+    follows_stage = current_defaults().multi_grid_rates == "stage"
     shortcut = _shortcut(x, out_filters, step.stride, name)
     for index, kernel_size in enumerate((1, 3) if bottleneck else (3, 3), start=1):
-        has_stride = index == (strided_convolution if bottleneck else 1)
-        rate = grid * (step.entry_rate if has_stride else step.rate)
+        part, stride, rate = f"{name}_{index}", 1, step.rate
+        if index == (strided_convolution if bottleneck else 1):
+            stride, rate = step.stride, step.entry_rate
+            if kernel_size > 1 and grid and follows_stage:
+                # The stride first, so that the rate counts pixels of the stage at
+                # every output stride.
+                x, stride, rate = _keep_every(x, stride, part), 1, step.rate
         x = convolution(
             x,
             filters,
             kernel_size,
-            stride=step.stride if has_stride else 1,
-            rate=rate if kernel_size > 1 else 1,
-            name=f"{name}_{index}_conv",
+            stride=stride,
+            rate=rate * (grid or 1) if kernel_size > 1 else 1,
+            name=f"{part}_conv",
         )
-        x = batch_norm(x, name=f"{name}_{index}_bn")
+        x = batch_norm(x, name=f"{part}_bn")
         if bottleneck or index == 1:
-            x = keras.layers.ReLU(name=f"{name}_{index}_relu")(x)
+            x = keras.layers.ReLU(name=f"{part}_relu")(x)
     if bottleneck:
         x = convolution(x, out_filters, 1, name=f"{name}_3_conv")
         x = batch_norm(x, name=f"{name}_3_bn")
@@ -129,9 +148,14 @@ def _shortcut(x, filters, stride, name):
     if x.shape[-1] != filters:
         x = convolution(x, filters, 1, stride=stride, name=f"{name}_0_conv")
         return batch_norm(x, name=f"{name}_0_bn")
-    if stride > 1:
-        return keras.layers.MaxPooling2D(1, strides=stride, name=f"{name}_0_pool")(x)
-    return x
+    return _keep_every(x, stride, f"{name}_0")
+
+
+def _keep_every(x, stride, name):
+    """Every `stride`-th pixel; `x` itself at stride 1."""
+    if stride == 1:
+        return x
+    return keras.layers.MaxPooling2D(1, strides=stride, name=f"{name}_pool")(x)
 
 
 def _stem(image):
