@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import deeplab_tf
+from datasets.sources.shapes import draw_scene
 from deeplab_tf.recipes import RECIPES
 from tests.support import docs_pages
 from tests.support.docs_pages import ROOT, addresses, anchor, anchors, blocks, links
@@ -100,41 +101,94 @@ def test_the_page_of_recipes_has_every_recipe():
 # --- Blocks, as they are printed -----------------------------------------------------
 
 
-def test_blocks_that_are_not_run_say_why():
-    reasons = [block.not_run for block in blocks(TUTORIAL) if block.not_run]
-    assert [reason.partition(" ")[0] for reason in reasons] == [
-        "fetches",
-        "serves",
-        "needs",
-    ]
-    assert len(blocks(TUTORIAL)) - len(reasons) == 12
+@pytest.mark.parametrize(
+    "page, run, not_run",
+    [
+        ("README.md", 3, ["fetches", "fetches", "needs"]),
+        ("docs/tutorial.md", 12, ["fetches", "serves", "needs"]),
+    ],
+)
+def test_blocks_that_are_not_run_say_why(page, run, not_run):
+    found = blocks(ROOT / page)
+    reasons = [block.not_run for block in found if block.not_run]
+    assert [reason.partition(" ")[0] for reason in reasons] == not_run
+    assert len(found) - len(reasons) == run
+
+
+def run_page(page: Path, terminal: Terminal, replaced: dict[str, str]) -> str:
+    """Runs the blocks of a page in order; a client's against a stand-in server.
+
+    Args:
+      page: README or one of docs/.
+      terminal: where.
+      replaced: printed -> run instead.
+
+    Returns:
+      What they print.
+    """
+    from tests.support.serving_stand_in import running  # imports TensorFlow
+
+    text = page.read_text()
+    assert [printed for printed in replaced if printed not in text] == []
+    said = []
+    for block in blocks(page):
+        if block.not_run:
+            continue
+        if "client.py" not in block.text:
+            said.append(terminal.run(block, replaced))
+            continue
+        with running(f"--model_base_path={terminal.folder / 'exported'}") as server:
+            address = {"http://127.0.0.1:8501": server.rest}
+            said.append(terminal.run(block, address))
+    return "".join(said)
+
+
+def draw_pairs(folder: Path, names: str) -> None:
+    """Draws scenes as images/NAME.jpg and labels/NAME.png."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for index, name in enumerate(names):
+        image, label = draw_scene(0, "train", index)
+        Image.fromarray(image).save(folder / "images" / f"{name}.jpg", quality=95)
+        Image.fromarray(label).save(folder / "labels" / f"{name}.png")
+
+
+def equal_class_maps(answers: Path, predictions: Path) -> int:
+    """Asserts that a server answered what `predict` wrote; returns how many."""
+    paths = sorted(answers.rglob("*.png"))
+    for path in paths:
+        predicted = Image.open(predictions / "classes" / path.name)
+        np.testing.assert_array_equal(Image.open(path), predicted)
+    return len(paths)
 
 
 @pytest.mark.slow
 def test_the_tutorial_runs_as_it_is_printed(tmp_path):
     """From drawn scenes to the answers of a server, which equal the predictions."""
-    from tests.support.serving_stand_in import running  # imports TensorFlow
-
     terminal = Terminal(tmp_path)
     shutil.copy(ROOT / "serving/client.py", tmp_path)
     smaller = {"--steps=600": "--steps=4", "--num_train=300": "--num_train=40"}
-    text = TUTORIAL.read_text()
-    assert all(printed in text for printed in smaller)
-    said = {}
-    for block in blocks(TUTORIAL):
-        if block.not_run:
-            continue
-        if "client.py" in block.text:
-            exported = tmp_path / "exported"
-            with running(f"--model_base_path={exported}") as server:
-                port = {"127.0.0.1:8501": server.rest.rpartition("/")[2]}
-                said[block.text] = terminal.run(block, port)
-        else:
-            said[block.text] = terminal.run(block, smaller)
-    answers = sorted((tmp_path / "answers").rglob("*.png"))
-    assert len(answers) == 12
-    for answer in answers:
-        predicted = tmp_path / "predictions/classes" / answer.name
-        np.testing.assert_array_equal(Image.open(answer), Image.open(predicted))
+    said = run_page(TUTORIAL, terminal, smaller)
+    assert equal_class_maps(tmp_path / "answers", tmp_path / "predictions") == 12
     assert (tmp_path / "picture.png").is_file()
-    assert any("mean IoU" in text for text in said.values())
+    assert said.count("mean IoU  ") == 2
+
+
+@pytest.mark.slow
+def test_readme_runs_as_it_is_printed(tmp_path):
+    """Python and commands, on a reader's folder, without what a network would bring."""
+    draw_pairs(tmp_path / "my_data", "abcdefghijkl")
+    (tmp_path / "photos").mkdir()
+    for copy in ("photo.jpg", "photos/a.jpg"):
+        shutil.copy(tmp_path / "my_data/images/a.jpg", tmp_path / copy)
+    less = {
+        'weights="imagenet"': "weights=None",
+        "epochs=20": "epochs=2",
+        "crop_size=321": "crop_size=129",
+        "--recipe=finetune_mobilenet_v2": "--recipe=finetune_mobilenet_v2 --init= "
+        "--steps=2 --crop_size=65 --batch_size=2",
+    }
+    run_page(ROOT / "README.md", Terminal(tmp_path), less)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width >= Image.open(tmp_path / "photo.jpg").width
+    assert equal_class_maps(tmp_path / "out", tmp_path / "predictions") == 1
