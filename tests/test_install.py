@@ -72,7 +72,7 @@ def test_the_dockerfile_copies_what_is_there_and_what_it_installs():
     runs = "\n".join(rest for name, rest in INSTRUCTIONS if name == "RUN")
     assert set(re.findall(r"requirements[-\w]*\.txt", runs)) <= copied
     # What the build of the package reads.
-    assert {"pyproject.toml", "setup.py", PROJECT["readme"], "LICENSE"} <= copied
+    assert {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= copied
     assert {"deeplab_tf", "datasets"} <= copied
 
 

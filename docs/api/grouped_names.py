@@ -1,7 +1,7 @@
 """An extension of griffe: parameters that share a line of a docstring share a row.
 
-`scales, flip: see Segmenter.` is one item of a docstring here, also where the names take
-two lines. Griffe takes what follows the first space for a type; so the spaces go.
+`scales, flip: see Segmenter.` is one item of a docstring here, also where the names
+take two lines. Griffe takes what follows the first space for a type; the spaces go.
 """
 
 import re
