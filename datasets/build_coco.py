@@ -45,6 +45,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from deeplab_tf.data.annotations import coco, coco_regions
 from deeplab_tf.data.building import dataset, files, image_files, pairs, worker_pool
 from deeplab_tf.data.building.command_line import run_builder
 from deeplab_tf.data.building.errors import DatasetError
@@ -52,7 +53,7 @@ from deeplab_tf.data.downloads import command_line
 from deeplab_tf.data.folders import folder_splits
 from deeplab_tf.data.records.info import IGNORE_LABEL, DatasetInfo
 
-from .sources import coco, coco_layout, coco_panoptic, coco_regions
+from .sources import coco_layout, coco_panoptic
 from .sources.catalog import DATASETS
 
 # Task -> name of its data set in DATASETS.

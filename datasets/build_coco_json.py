@@ -31,23 +31,25 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
+from deeplab_tf.data.annotations import coco, coco_regions
+from deeplab_tf.data.annotations.coco_folder import (
+    choose_classes,
+    class_table,
+    count_annotations,
+    merge_categories,
+)
 from deeplab_tf.data.building import command_line, dataset, image_files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import full_path
 from deeplab_tf.data.folders import folder_splits
-from deeplab_tf.data.records.info import MAX_CLASSES, DatasetInfo
+from deeplab_tf.data.records.info import DatasetInfo
 
-from .sources import coco, coco_regions
-
-BACKGROUND_NAMES = ("background", "_background_")
-
-# --- Which files, which classes ------------------------------------------------------
+# --- Which files ------------------------------------------------------
 
 
 def parse_annotations(values: Sequence[str]) -> dict[str, Path]:
@@ -75,98 +77,6 @@ def parse_annotations(values: Sequence[str]) -> dict[str, Path]:
     if not files:
         raise DatasetError("Expected --annotations=FILE.json. Received: none")
     return files
-
-
-def merge_categories(files: Sequence[coco.Instances]) -> dict[int, dict]:
-    """Returns id -> category of all files, in the order of ids.
-
-    Raises:
-      DatasetError: an id has two names, or a name two ids.
-    """
-    merged: dict[int, dict] = {}
-    for file in files:
-        for category_id, category in file.categories.items():
-            known = merged.setdefault(category_id, category)
-            if known["name"] != category["name"]:
-                raise DatasetError(
-                    f"Expected the same categories in all JSON files. Received: "
-                    f"{category['name']} for id {category_id} in {file.path}, "
-                    f"{known['name']} before"
-                )
-    counts = Counter(category["name"] for category in merged.values())
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        raise DatasetError(
-            "Expected one id for each category in all JSON files. Received several "
-            f"for {', '.join(repeated)}"
-        )
-    return dict(sorted(merged.items()))
-
-
-def count_annotations(files: Sequence[coco.Instances]) -> Counter[int]:
-    """Returns category id -> number of annotations in all files."""
-    return Counter(
-        annotation["category_id"]
-        for file in files
-        for group in file.annotations.values()
-        for annotation in group
-    )
-
-
-def choose_classes(
-    categories: Mapping[int, Mapping], counts: Mapping[int, int]
-) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Chooses a class for each category.
-
-    Args:
-      categories: id -> category, in the order of ids.
-      counts: category id -> number of its annotations.
-
-    Returns:
-      Names of the classes, background first, and category id -> class id.
-
-    Raises:
-      DatasetError: no class is left, or more than a label can hold.
-    """
-    parents = [
-        category.get("supercategory")
-        for category in categories.values()
-        if category.get("supercategory") != category["name"]
-    ]
-    names, class_ids = ["background"], {}
-    for category_id, category in categories.items():
-        name = category["name"]
-        if name.lower() in BACKGROUND_NAMES:
-            class_ids[category_id] = 0
-        elif name not in parents or counts.get(category_id):
-            class_ids[category_id] = len(names)
-            names.append(name)
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise DatasetError(
-            f"Expected 1 to {MAX_CLASSES - 1} categories beside background (labels are "
-            f"uint8 and 255 is ignored). Received: {len(names) - 1}"
-        )
-    return tuple(names), class_ids
-
-
-def class_table(
-    categories: Mapping[int, Mapping],
-    counts: Mapping[int, int],
-    class_ids: Mapping[int, int],
-) -> str:
-    """Returns lines that say which class each category became."""
-    lines = ["category  class  annotations  name"]
-    for category_id, category in categories.items():
-        class_id = class_ids.get(category_id)
-        remark = {
-            None: " (left out: a supercategory without annotations)",
-            0: " (is class 0)",
-        }.get(class_id, "")
-        lines.append(
-            f"{category_id:8}  {'-' if class_id is None else class_id:>5}  "
-            f"{counts.get(category_id, 0):11}  {category['name']}{remark}"
-        )
-    return "\n".join(lines)
 
 
 # --- The whole data set --------------------------------------------------------------

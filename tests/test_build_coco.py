@@ -13,13 +13,14 @@ import tensorflow as tf
 from PIL import Image
 
 from datasets import build_coco, build_coco_json
-from datasets.sources import coco, coco_panoptic, coco_regions
+from datasets.sources import coco_panoptic
 from deeplab_tf.class_tables import (
     COCO_PANOPTIC_STUFF_NAMES,
     COCO_STUFF_NAMES,
     COCO_THING_NAMES,
 )
 from deeplab_tf.colors import distinct_colormap
+from deeplab_tf.data.annotations import coco, coco_regions
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths

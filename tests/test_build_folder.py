@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -523,10 +524,39 @@ def test_real_masks_by_their_colors_have_the_ids_of_their_indices(shared_data):
         np.testing.assert_array_equal(rows, np.where(indices == 255, 21, indices))
 
 
+@pytest.mark.parametrize(
+    ("alphas", "expected"),
+    [
+        ((255, 255, 255), (0x010203, 0x040506, 0x070809)),
+        ((0, 200, 255), (0, 0x040506, 0x070809)),  # Not painted, half, painted.
+        ((0, 0, 0), (0x010203, 0x040506, 0x070809)),  # Says nothing.
+        ((7, 7, 7), (0x010203, 0x040506, 0x070809)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_transparent_pixels_of_color_masks_are_black(tmp_path, mode, alphas, expected):
+    colors = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3)
+    path = tmp_path / "mask.png"
+    if mode == "RGBA":
+        alpha = np.array(alphas, np.uint8).reshape(1, 3, 1)
+        Image.fromarray(np.concatenate([colors, alpha], 2)).save(path)
+    else:
+        image = Image.fromarray(np.arange(3, dtype=np.uint8)[None])
+        image.putpalette(colors.ravel().tolist())
+        image.save(path, transparency=bytes(alphas))
+        # A palette's indices are ids, whatever is transparent.
+        np.testing.assert_array_equal(files.read_label(str(path)), [[0, 1, 2]])
+    np.testing.assert_array_equal(color_masks.read_colors(str(path)), [expected])
+
+
+def test_transparency_of_grey_masks_says_nothing_of_ids(tmp_path):
+    pixels = np.array([[[0, 0], [1, 255], [2, 9]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    ids = files.read_label(str(tmp_path / "mask.png"))
+    np.testing.assert_array_equal(ids, [[0, 1, 2]])
+
+
 def test_masks_without_exact_colors_are_refused(tmp_path):
-    Image.new("RGBA", (3, 2), (1, 2, 3, 200)).save(tmp_path / "clear.png")
-    with pytest.raises(ValueError, match="clear.png has transparent pixels"):
-        color_masks.read_colors(str(tmp_path / "clear.png"))
     save_image(tmp_path / "lossy.jpg")
     with pytest.raises(ValueError, match="JPEG, which alters colours"):
         color_masks.read_colors(str(tmp_path / "lossy.jpg"))
@@ -565,7 +595,19 @@ def test_the_most_frequent_other_colors_are_named(tmp_path):
 
 def test_inferred_colors_are_sorted_shown_and_written(tmp_path, capsys):
     places = color_pairs(tmp_path)
-    rules = LabelRules(label_colors="infer")
+    with pytest.raises(DatasetError, match="whether #000000 is a class") as error:
+        folder_build(tmp_path, rules=LabelRules(label_colors="infer"))
+    assert "one, such as background: --void_colors=none" in str(error.value)
+    assert "without a class: --void_colors=#000000" in str(error.value)
+    assert not list(tmp_path.glob("out*"))  # Nothing was built.
+    rules = LabelRules(label_colors="infer", void_colors=("#000000",))
+    info = folder_build(tmp_path, "void", rules=rules, val_fraction=0)
+    assert info.colormap == ((64, 0, 128), (128, 64, 128), (128, 128, 128))
+    rank = np.array([2, 1, 0, 255])
+    for name, label in labels_of(tmp_path / "void").items():
+        np.testing.assert_array_equal(label, rank[places[name]])
+
+    rules = LabelRules(label_colors="infer", void_colors=("none",))
     info = folder_build(tmp_path, rules=rules, val_fraction=0)
     # Sorted by red, green, blue: VOID, car, road, sky.
     assert info.colormap == ((0, 0, 0), (64, 0, 128), (128, 64, 128), (128, 128, 128))
@@ -742,6 +784,14 @@ def test_command_line_of_color_masks_and_lists(tmp_path):
     path = write_list(tmp_path, "".join(["image,label,split\n", *rows]))
     arguments = (f"--list={path}", f"--output_dir={tmp_path}/out", "--num_processes=1")
     result = call(build_folder, *arguments, "--label_colors=infer")
+    assert result.returncode == 1
+    commands = [line for line in result.stderr.splitlines() if "python -m" in line]
+    assert [line.split()[-1] for line in commands] == [
+        "--void_colors=none",
+        "--void_colors=#000000",
+    ]
+    words = shlex.split(commands[0])[3:]  # As it stands there.
+    result = call(build_folder, *words)
     assert result.returncode == 0, result.stderr
     assert f"--label_colors={tmp_path}/out.label_colors.csv" in result.stdout
     assert read_info(tmp_path / "out").splits == {"t": 2, "v": 2}

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from datasets import build_folder, inspect_records, unpack
-from datasets.sources import coco
 from deeplab_tf import files
+from deeplab_tf.data.annotations import coco
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders import folder_splits, pair_lists
 from deeplab_tf.data.records.info import DatasetInfo

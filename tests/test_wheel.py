@@ -97,7 +97,7 @@ def test_the_sdist_holds_what_belongs_to_it(built):
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "CHANGELOG.md", "requirements.txt"} <= names
-    assert {"datasets/build_folder.py", "datasets/sources/coco.py"} <= names
+    assert {"datasets/build_folder.py", "datasets/sources/voc_devkit.py"} <= names
     assert not any(name.startswith("tests") for name in names)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_tf.data.annotations import coco
 from deeplab_tf.data.building import files, image_files, pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
-from . import coco, coco_layout
+from . import coco_layout
 from .catalog import DATASETS
 
 ANNOTATION_KEYS = {"image_id": (int, str), "file_name": str, "segments_info": list}

@@ -131,7 +131,8 @@ _WHITE_IS_ZERO = 0
 def read_label(path: str, max_bits: int = 8) -> np.ndarray:
     """Reads a mask file as the ids that it stores.
 
-    A palette gives its indices, not its colours. Grey PNGs and TIFFs of 2 or 4 bits
+    A palette gives its indices, not its colours; its transparency and that of greys
+    says nothing of ids. Grey PNGs and TIFFs of 2 or 4 bits
     give their stored values, which Pillow scales to 0..255.
 
     Args:
@@ -153,6 +154,8 @@ def read_label(path: str, max_bits: int = 8) -> np.ndarray:
         )
     if image.mode in _WIDE_MODES:
         return _narrow(np.asarray(image), image.mode, path, max_bits)
+    if image.mode == "LA":
+        return np.asarray(image.getchannel("L"))
     if image.mode not in ("1", "L", "P"):
         raise ValueError(
             f"{path} has colours or more than 8 bits (Pillow mode {image.mode}); "

@@ -13,19 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.data.building import files, worker_pool
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.image_files import to_rgb
+from deeplab_tf.data.building.image_files import RGB_CONVERTIBLE
 from deeplab_tf.data.folders import found_ids
 from deeplab_tf.data.folders.color_tables import (
     MAX_COLORS,
     ColorTable,
     NamedColor,
     format_color,
+    parse_color,
 )
 from deeplab_tf.data.records.info import IGNORE_LABEL
 
+BLACK = (0, 0, 0)
 ADVICE = (
     "Colours of masks must be exact: save masks as PNG, not as JPEG, without "
     "anti-aliasing, and enlarge or reduce them by nearest neighbour only."
@@ -35,12 +39,16 @@ ADVICE = (
 def read_colors(path: str) -> np.ndarray:
     """Reads a mask file as the colours that it shows, those of a palette too.
 
+    Transparent pixels are black, whatever colour lies under them: nothing is painted
+    there. A transparency that is the same everywhere says nothing, and pixels that are
+    partly transparent have their colour.
+
     Returns:
       uint32 [height, width], 65536 * red + 256 * green + blue.
 
     Raises:
-      ValueError: the file cannot be read, is a JPEG, or has transparent pixels or
-        more than 8 bits a channel.
+      ValueError: the file cannot be read, is a JPEG, or has more than 8 bits a
+        channel.
     """
     data = files.read_file(path)
     image = files.open_image(data, path)
@@ -49,10 +57,23 @@ def read_colors(path: str) -> np.ndarray:
     # Pillow reads PNGs of 16-bit colours as if they had 8.
     if image.format == "PNG" and data[24] > 8:
         raise ValueError(f"{path} has {data[24]} bits a channel; expected 8")
-    rgb = np.asarray(to_rgb(image, path))
+    rgb = _opaque(image, path)
     packed = np.zeros((*rgb.shape[:2], 4), np.uint8)
     packed[..., 2::-1] = rgb
     return packed.view("<u4")[..., 0]
+
+
+def _opaque(image: Image.Image, path: str) -> np.ndarray:
+    """Returns the colours of a mask, uint8 [height, width, 3]."""
+    if image.mode not in (*RGB_CONVERTIBLE, "PA"):
+        raise ValueError(
+            f"{path} has Pillow mode {image.mode}; expected 8 bits of grey or colour"
+        )
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    rgba = np.asarray(image.convert("RGBA"))
+    clear = rgba[..., 3:] == 0
+    return rgba[..., :3] if clear.all() else np.where(clear, np.uint8(0), rgba[..., :3])
 
 
 def _runs(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -196,6 +217,48 @@ def infer_table(
             f"{masks[packed]} of {len(paths)} masks"
         )
     return tuple(table), "\n".join(lines)
+
+
+def name_void(
+    table: ColorTable, listing: str, void_colors: Sequence[str] | None
+) -> ColorTable:
+    """Calls colours void that mark pixels without a class.
+
+    Args:
+      table: of `infer_table`.
+      listing: likewise, for the question.
+      void_colors: what is said of them; None where nothing is.
+
+    Raises:
+      DatasetError: nothing is said, and black or VOC's border is one of several
+        colours: black is a background in some sets and marks pixels without a class in
+        others; or a colour is said that masks do not have.
+    """
+    if void_colors is None:
+        doubtful = [e.color for e in table if e.color in (BLACK, IGNORE_COLOR)]
+        if doubtful and len(table) > 2:
+            shown = ",".join(map(format_color, doubtful))
+            raise DatasetError(
+                f"Expected to know whether {shown} is a class. Received the colours:\n"
+                f"{listing}\nWhere it is one, such as background: --void_colors=none. "
+                f"Where it marks pixels without a class: --void_colors={shown}"
+            )
+        return table
+    wanted = [] if list(void_colors) == ["none"] else void_colors
+    try:
+        void = {parse_color(color) for color in wanted}
+    except ValueError as error:
+        raise DatasetError(
+            f"Expected --void_colors=none, or colours such as #000000. Received: "
+            f"{','.join(void_colors)} ({error})"
+        ) from error
+    absent = void - {entry.color for entry in table}
+    if absent:
+        raise DatasetError(
+            "Expected --void_colors that masks have. Received: "
+            f"{', '.join(map(format_color, sorted(absent)))}"
+        )
+    return tuple(e._replace(name="void") if e.color in void else e for e in table)
 
 
 def _check_edges(pixels: Mapping[int, int]) -> None:

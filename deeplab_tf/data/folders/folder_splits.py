@@ -28,7 +28,7 @@ Splits = dict[str, list[pairs.Sample]]
 
 
 def find_stems(
-    folder: Path, suffixes: Sequence[str], ending: str = ""
+    folder: Path, suffixes: Sequence[str], ending: str = "", but_ending: str = ""
 ) -> dict[str, str]:
     """Returns stem -> path of the files in a folder; hidden files do not count.
 
@@ -38,6 +38,7 @@ def find_stems(
       folder: to look into, without its sub-folders.
       suffixes: of the files that count, in lower case.
       ending: stems must end in it, and lose it; others do not count.
+      but_ending: stems that end in it do not count; "" is none.
 
     Raises:
       DatasetError: the folder is absent or has no such files, or two share a stem.
@@ -49,7 +50,7 @@ def find_stems(
     for path in paths:
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if not path.stem.endswith(ending):
+        if not path.stem.endswith(ending) or path.stem.endswith(but_ending or "\0"):
             continue
         # macOS takes characters apart that others put together.
         stem = normalize("NFC", path.stem[: len(path.stem) - len(ending)])
@@ -91,7 +92,9 @@ def list_samples(
     Raises:
       DatasetError: a folder is absent, has no such files, or has a stem twice.
     """
-    images = find_stems(Path(images_dir), IMAGE_SUFFIXES, image_ending)
+    # Of one folder, what ends as masks do is no image.
+    masks = label_ending if Path(images_dir) == Path(labels_dir) else ""
+    images = find_stems(Path(images_dir), IMAGE_SUFFIXES, image_ending, masks)
     labels = find_stems(Path(labels_dir), LABEL_SUFFIXES, label_ending)
     if names is None:
         names = sorted(images.keys() | labels.keys())

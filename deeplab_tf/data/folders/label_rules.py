@@ -34,7 +34,7 @@ class LabelRules(NamedTuple):
     """How masks are to be understood; paths of files as they were given.
 
     Attributes:
-      class_names: text file of the classes, see `class_lists`.
+      class_names: list of the classes, see `class_lists`.
       num_classes: default: the number of `class_names`, or of `label_ids`, or the
         highest id in the labels plus 1, where no id below is missing.
       label_ids: see `class_map.classes_of_ids`; default: those of `class_names`.
@@ -44,6 +44,8 @@ class LabelRules(NamedTuple):
       other_colors: see `color_masks.read_rows`.
       class_map: file that merges and drops classes, see `class_map`.
       label_bits: see `files.read_label`.
+      void_colors: of "infer", colours such as "#000000" of pixels without a class; None
+        where that was not said, and is asked for where black is a colour.
     """
 
     class_names: str | None = None
@@ -54,6 +56,7 @@ class LabelRules(NamedTuple):
     other_colors: str = "refuse"
     class_map: str | None = None
     label_bits: int = 8
+    void_colors: Sequence[str] | None = None
 
 
 def _check_rules(rules: LabelRules) -> None:
@@ -77,6 +80,11 @@ def _check_rules(rules: LabelRules) -> None:
         raise DatasetError(
             "Expected --other_colors only together with --label_colors, for masks of "
             "colours."
+        )
+    if rules.void_colors is not None and rules.label_colors != INFER:
+        raise DatasetError(
+            "Expected --void_colors only together with --label_colors=infer. In a file "
+            "of colours, those of pixels without a class are called void."
         )
 
 
@@ -166,7 +174,8 @@ def _classes_of_ids(
         found = found_ids.count_ids(label_paths, read_ids, num_processes)
         found_ids.check_void(found, ignore_ids)
     names = _class_names(rules, listed.names, num_classes)
-    return class_map.classes_of_ids(names, label_ids, ignore_ids)
+    classes = class_map.classes_of_ids(names, label_ids, ignore_ids)
+    return dataclasses.replace(classes, colors=listed.colors)
 
 
 def _agreed_ids(rules: LabelRules, listed: Sequence[int]) -> Sequence[int]:
@@ -188,13 +197,20 @@ def _agreed_ids(rules: LabelRules, listed: Sequence[int]) -> Sequence[int]:
 
 
 def _infer_colors(
-    label_paths: Sequence[str], output_dir: str | Path, num_processes: int | None
+    label_paths: Sequence[str],
+    output_dir: str | Path,
+    num_processes: int | None,
+    void_colors: Sequence[str] | None,
 ) -> color_tables.ColorTable:
     """Returns a table of all colours; prints it and writes it beside `output_dir`.
 
     Beside a remote folder nobody could edit it: then to the working directory.
+
+    Raises:
+      DatasetError: nobody said whether black is a class; see `color_masks.name_void`.
     """
     table, listing = color_masks.infer_table(label_paths, num_processes)
+    table = color_masks.name_void(table, listing, void_colors)
     path = Path(f"{full_path(output_dir)}.label_colors.csv")
     path = Path(path.name) if is_remote(output_dir) else path
     print(f"Colours of the masks, each taken for a class:\n{listing}")
@@ -204,6 +220,23 @@ def _infer_colors(
         f"--label_colors={path} --overwrite"
     )
     return table
+
+
+def merged_classes(
+    classes: class_map.Classes, rules: LabelRules, ids_count_as_names: bool = False
+) -> class_map.Classes:
+    """Merges and drops classes by the class map of the rules, where it has one.
+
+    Raises:
+      DatasetError: see `class_map.read_class_map`, `class_map.merge`.
+    """
+    if not rules.class_map:
+        return classes
+    changes = class_map.read_class_map(rules.class_map)
+    classes = class_map.merge(classes, changes, ids_count_as_names)
+    listing = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
+    print(f"Classes by {rules.class_map}: {listing}")
+    return classes
 
 
 def choose_classes(
@@ -228,7 +261,9 @@ def choose_classes(
     _check_rules(rules)
     if rules.label_colors:
         if rules.label_colors == INFER:
-            table = _infer_colors(label_paths, output_dir, num_processes)
+            table = _infer_colors(
+                label_paths, output_dir, num_processes, rules.void_colors
+            )
         else:
             table = color_tables.read_table(rules.label_colors)
         classes = class_map.classes_of_colors(table)
@@ -236,12 +271,8 @@ def choose_classes(
     else:
         classes = _classes_of_ids(rules, label_paths, num_processes)
         read_ids = functools.partial(read_stored_ids, label_bits=rules.label_bits)
-    if rules.class_map:
-        changes = class_map.read_class_map(rules.class_map)
-        classes = class_map.merge(classes, changes, not rules.label_colors)
-        listing = ", ".join(f"{i} {name}" for i, name in enumerate(classes.names))
-        print(f"Classes by {rules.class_map}: {listing}")
-    if not rules.label_colors:
+    classes = merged_classes(classes, rules, not rules.label_colors)
+    if not classes.colors:
         colors = mask_palettes.class_colors(classes, label_paths)
         classes = dataclasses.replace(classes, colors=colors)
     return classes, read_ids

@@ -277,6 +277,25 @@ def _whole_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
     return example["image"], label, example["filename"]
 
 
+def batch_by_size(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Batches examples whose images are of equal size, so that nothing is padded.
+
+    Args:
+      examples: (image [h, w, 3], ...).
+      batch_size: largest batch; with 1 the examples stay in their order.
+    """
+    if batch_size == 1:
+        return examples.batch(1)
+
+    def size_of(image, *_):
+        shape = tf.shape(image, tf.int64)
+        return shape[0] * 2**32 + shape[1]
+
+    return examples.group_by_window(
+        size_of, lambda _, same_size: same_size.batch(batch_size), batch_size
+    )
+
+
 def make_eval_dataset(
     selection: Selection, *, batch_size: int = 1, with_filename: bool = False
 ) -> tf.data.Dataset:
@@ -303,17 +322,8 @@ def make_eval_dataset(
         example = _whole_example(serialized)
         return example if with_filename else example[:2]
 
-    def size_of(image, *_):
-        shape = tf.shape(image, tf.int64)
-        return shape[0] * 2**32 + shape[1]
-
     examples = _read_once(selection).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    if batch_size == 1:
-        batches = examples.batch(1)
-    else:
-        batches = examples.group_by_window(
-            size_of, lambda _, same_size: same_size.batch(batch_size), batch_size
-        )
+    batches = batch_by_size(examples, batch_size)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 

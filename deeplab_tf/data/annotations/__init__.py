@@ -1,0 +1,1 @@
+"""What annotation tools write in, pairs and classes out: the table `tools.TOOLS`."""

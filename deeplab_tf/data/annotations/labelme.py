@@ -1,0 +1,235 @@
+"""LabelMe's JSON files: one an image, with polygons and other shapes.
+
+Shapes are drawn in the order of the file, the later over the earlier, as LabelMe's own
+exporter does. Pixels without a shape are background; a shape called background is that
+too, and one called __ignore__ or void is 255. An image without a JSON file is left out,
+and one whose file has no shapes is background everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_tf.data.annotations import shapes
+from deeplab_tf.data.annotations.found import (
+    Drawn,
+    Found,
+    Options,
+    check_once,
+    classes_of,
+    head_of,
+    join_splits,
+    json_files,
+    read_document,
+    read_json,
+    split_folders,
+    sub_folders,
+)
+from deeplab_tf.data.building import files
+from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.data.building.pairs import Sample
+from deeplab_tf.data.folders.class_lists import read_class_list
+from deeplab_tf.image_kinds import IMAGE_SUFFIXES
+from deeplab_tf.strangers_words import name_below
+
+LABELS = "labels.txt"
+# What LabelMe's exporter makes of shapes without an area, pixels.
+_LINE_WIDTH, _POINT_RADIUS = 10, 5
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns the JSON files with shapes, of a folder and the folders in it."""
+    paths = json_files(folder) + [p for s in sub_folders(folder) for p in json_files(s)]
+    return [p for p in paths if '"shapes"' in head_of(p) and head_of(p)[0] == "{"]
+
+
+def detect(folder: Path) -> bool:
+    """Whether there are JSON files of LabelMe."""
+    return bool(_files(folder))
+
+
+# --- One file ------------------------------------------------------------------------
+
+
+def _shapes_of(document: Mapping[str, Any], path: str | Path) -> list[dict]:
+    """Returns the shapes of a file.
+
+    Raises:
+      ValueError: there is no list of them, or one has no label.
+    """
+    found = document.get("shapes")
+    if not isinstance(found, list):
+        raise ValueError(f"{path} has no list of shapes; save it in LabelMe again")
+    for shape in found:
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+            raise ValueError(f"{path} has a shape without a label: {shape!r:.80}")
+    return found
+
+
+def draw(path: str, class_ids: Mapping[str, int]) -> np.ndarray:
+    """Draws the shapes of a JSON file.
+
+    Args:
+      path: of the file.
+      class_ids: label -> class id, or 255.
+
+    Returns:
+      uint8 [height, width]; 0 where no shape is.
+
+    Raises:
+      ValueError: the file cannot be read, or a shape cannot be drawn.
+    """
+    document = read_json(path)
+    sizes = [document.get(key) for key in ("imageWidth", "imageHeight")]
+    if not all(type(size) is int and 0 < size < 2**16 for size in sizes):
+        raise ValueError(
+            f"{path} has imageWidth, imageHeight of {sizes}; save it in LabelMe again"
+        )
+    canvas = shapes.Canvas(*sizes)
+    for number, shape in enumerate(_shapes_of(document, path)):
+        try:
+            _draw_shape(canvas, shape, class_ids[shape["label"].strip()])
+        except ValueError as error:
+            raise ValueError(
+                f"shape {number} ({shape['label']}) of {path} has {error}"
+            ) from error
+    return canvas.ids()
+
+
+def _draw_shape(canvas: shapes.Canvas, shape: Mapping[str, Any], class_id: int) -> None:
+    kind = shape.get("shape_type") or "polygon"
+    points = shapes.points_of(shape.get("points"), canvas.width, canvas.height)
+    if kind in ("polygon", "oriented_rectangle", "rotation"):
+        canvas.polygon(points, class_id)
+    elif kind == "rectangle":
+        # AnyLabeling writes all four corners.
+        draw = canvas.polygon if len(points) == 4 else canvas.rectangle
+        draw(points, class_id)
+    elif kind == "circle":
+        canvas.circle(points, class_id)
+    elif kind in ("line", "linestrip"):
+        canvas.line(points, _LINE_WIDTH, class_id)
+    elif kind == "point":
+        canvas.circle([*points, (points[0][0] + _POINT_RADIUS, points[0][1])], class_id)
+    elif kind == "mask" and points:
+        size = (canvas.width, canvas.height)
+        left, top = (int(number) for number in points[0])
+        canvas.mask(shapes.decode_mask(shape.get("mask"), *size), left, top, class_id)
+    else:
+        raise ValueError(f"the type {kind!r}; expected polygon, rectangle or circle")
+
+
+# --- All files -----------------------------------------------------------------------
+
+
+def _image_of(path: Path, document: Mapping, root: Path, options: Options) -> str:
+    """Returns the image that a JSON file is of.
+
+    `imagePath` counts where it leads to a file in the folder that is built; else an
+    image of the JSON file's own name, beside it or in the folder of images.
+
+    Raises:
+      DatasetError: `imagePath` leads out of the folder and there is no other.
+    """
+    named = str(document.get("imagePath") or "").replace("\\", "/")
+    beside = [path.parent, root / "images", root / "JPEGImages"]
+    beside += [Path(options.images_dir).expanduser()] if options.images_dir else []
+    stem = path.stem
+    others = [files.find_file(folder, stem, IMAGE_SUFFIXES) for folder in beside]
+    try:
+        relative = name_below(root, str(path.parent / named)) if named else ""
+    except ValueError as error:
+        relative = ""
+        if not any(map(_is_file, others)):
+            raise DatasetError(
+                f"{path}: {error}. Put the image beside the JSON file, or say where "
+                "images are: --images_dir=FOLDER"
+            ) from error
+    candidates = [str(root / relative)] if relative else []
+    candidates += [str(f / Path(named).name) for f in beside if named]
+    candidates += others
+    return next(filter(_is_file, map(files.as_stored, candidates)), candidates[0])
+
+
+def _is_file(path: str) -> bool:
+    return Path(path).is_file()
+
+
+def _class_names(found: set[str], folder: Path, options: Options):
+    """Returns the labels in their order, and what says it.
+
+    Raises:
+      DatasetError: a label is not in the list that is given.
+    """
+    given = options.class_names
+    if not given and (folder / LABELS).is_file():
+        given = str(folder / LABELS)
+    if not given:
+        return sorted(found), "the labels of all files, by the alphabet"
+    listed = read_class_list(given).names
+    missing = sorted(found - set(listed))
+    if missing:
+        raise DatasetError(
+            f"Expected the labels of LabelMe's files in {given}. Received also: "
+            f"{', '.join(missing[:10])}"
+        )
+    return list(listed), Path(given).name
+
+
+def read(folder: Path, options: Options) -> Found:
+    """Reads LabelMe's JSON files, in the folder or in the folders in it.
+
+    Raises:
+      DatasetError: a file is no JSON of LabelMe's, an image leads out of the folder, or
+        labels differ in case alone.
+    """
+    parts: dict[str, list[Sample]] = {}
+    labels: set[str] = set()
+    splits = {p.name for p in split_folders(folder)}
+    paths = _files(folder)
+    named = {p.parent.name for p in paths if p.parent != folder}
+    has_splits = (
+        bool(named) and named <= splits and folder not in {p.parent for p in paths}
+    )
+    for path in paths:
+        document = read_document(path)
+        try:
+            labels |= {s["label"].strip() for s in _shapes_of(document, path)}
+        except ValueError as error:
+            raise DatasetError(f"Expected a file of LabelMe's: {error}") from error
+        image = _image_of(path, document, folder, options)
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        part = path.parent.name if has_splits else ""
+        name = path.stem if part else name
+        parts.setdefault(part, []).append(Sample(name, image, str(path)))
+    check_once(sorted(labels), folder)
+    names, classes_from = _class_names(labels, folder, options)
+    classes, ids = classes_of(names, place=folder)
+    return Found(
+        join_splits(parts.items()),
+        "the names of folders" if has_splits else "",
+        classes_from,
+        drawn=Drawn(classes, functools.partial(draw, class_ids=ids)),
+        notes=_left_out(folder, parts.values()),
+    )
+
+
+def _left_out(folder: Path, parts: Sequence[Sequence[Sample]]) -> tuple[str, ...]:
+    """Says how many images have no JSON file."""
+    folders = {Path(sample.image).parent for part in parts for sample in part}
+    used = {sample.image for part in parts for sample in part}
+    there = [
+        p
+        for f in folders
+        if f.is_dir()
+        for p in f.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and str(p) not in used
+    ]
+    if not there:
+        return ()
+    return (f"{len(there)} images without a JSON file are left out.",)
