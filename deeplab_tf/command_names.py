@@ -28,6 +28,7 @@ _IN_CHECKOUT = {
     "inspect": "python -m datasets.inspect_records",
     "unpack": "python -m datasets.unpack",
     "report": "python -m deeplab_tf.report",
+    "rename": "python -m deeplab_tf.rename",
     "weights": "python -m deeplab_tf.weights",
 }
 

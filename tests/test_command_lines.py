@@ -95,5 +95,6 @@ def test_console_commands(name, answers):
     assert f"deeplab-tf {name}" in output
     assert not re.search(r"python (train|evaluate|predict|export)\.py", output)
     if name != "build":
-        flag = {"weights": "--partial", "inspect": "--sheet_images"}.get(name, "_dir")
+        known = {"weights": "--partial", "inspect": "--sheet_images"}
+        flag = {**known, "rename": "--colors"}.get(name, "_dir")
         assert flag in output or "--workdir" in output

@@ -74,6 +74,12 @@ def _report() -> None:
     log.main()
 
 
+def _rename() -> None:
+    from deeplab_tf.commands import rename
+
+    rename.main()
+
+
 def _weights() -> None:
     from deeplab_tf.weights import importing
 
@@ -93,6 +99,7 @@ COMMANDS = {
     "inspect": Command("Says what records hold and what looks wrong.", _inspect),
     "unpack": Command("Writes the images and labels of records to files.", _unpack),
     "report": Command("Draws the curves of a run, finished or not.", _report),
+    "rename": Command("Gives the classes of a run other names and colours.", _rename),
     "weights": Command("Makes a run of another project's weights.", _weights),
 }
 
