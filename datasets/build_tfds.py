@@ -39,6 +39,7 @@ from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.data.folders.folder_splits import split_by_fraction
 from deeplab_tf.data.records.info import IGNORE_LABEL, INFO_FILE, DatasetInfo
 
+from . import build_hf
 from .sources.tfds_features import Reading, find_features, import_tfds, known_reading
 from .sources.tfds_staging import choose_splits, stage, staging_folder
 
@@ -291,15 +292,17 @@ def build_tfds(
 
 
 def resolve_data_dir(data_dir: str) -> str:
-    """Returns a folder of records: `data_dir` itself, or that of tfds:NAME.
+    """Returns a folder of records: `data_dir` itself, or that of tfds: or hf:NAME.
 
     Args:
       data_dir: a folder, or tfds:NAME[/CONFIG][:VERSION], which is written to
-        runs/data/tfds_NAME... the first time.
+        runs/data/tfds_NAME... the first time, or hf:OWNER/NAME[/CONFIG], likewise.
 
     Raises:
-      DatasetError: see `build_tfds`.
+      DatasetError: see `build_tfds`, `build_hf`.
     """
+    if data_dir.startswith(build_hf.PREFIX):
+        return _resolve_hf(data_dir[len(build_hf.PREFIX) :])
     if not data_dir.startswith(PREFIX):
         return data_dir
     name = data_dir[len(PREFIX) :]
@@ -309,6 +312,16 @@ def resolve_data_dir(data_dir: str) -> str:
     if not os.path.exists(os.path.join(folder, INFO_FILE)):
         print(f"Writing {name} of tensorflow-datasets to {folder} ...")
         build_tfds(name, folder)
+    return folder
+
+
+def _resolve_hf(name: str) -> str:
+    if not name:
+        raise DatasetError(f"Expected {build_hf.PREFIX}OWNER/NAME. Received no name")
+    folder = os.path.join(DATA_ROOT, build_hf.dataset_folder_name(name))
+    if not os.path.exists(os.path.join(folder, INFO_FILE)):
+        print(f"Writing {name} of Hugging Face to {folder} ...")
+        build_hf.build_hf(name, folder)
     return folder
 
 

@@ -76,7 +76,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "recipe", "demo", ["help", *RECIPES], "Where to start from; help lists them."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of records, or tfds:NAME of TFDS.")
+    flags.DEFINE_string("data_dir", None, "Folder of records, tfds:NAME or hf:NAME.")
     flags.DEFINE_string("workdir", None, "Folder of the run [runs/RECIPE].")
     flags.DEFINE_string(
         "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
