@@ -73,7 +73,7 @@ class TrainConfig:
       jit_compile: whether XLA compiles the training step; "auto" is yes on one
         GPU, see `compiling.is_jit_compiled`.
       recompute: whether features are computed again for the gradient instead of kept:
-        less memory, about a third more time; see `networks.recomputation`.
+        less memory for more time (docs/benchmarks.md); see `networks.recomputation`.
       deterministic: whether the same machine gives the same numbers, bit for bit, every
         time: TensorFlow's op determinism, which takes slower kernels, and no XLA.
       seed: of weights, data order and augmentation.
