@@ -3,7 +3,8 @@
 # make test-keras2 the same tests on tf-keras (TF_USE_LEGACY_KERAS=1)
 # make test-tf215  the same tests on TensorFlow 2.15 with tensorflow-addons
 # make test-slow   what takes minutes: XLA's numbers of every model, loss and option
-# make wheel       builds the wheel and the source archive into dist/, and checks them
+# make wheel       builds the wheel and the source archive into dist/, and checks them;
+#                  DEEPLAB_TF_ADDRESS=https://.../raw/main/ gives README its pictures there
 # make wheel-test  installs the wheel with all it needs into .venv-wheel, and trains there
 # make docs        serves the pages of docs/ at http://127.0.0.1:8000, anew at each change
 # make docs-check  builds them; a link to nowhere or a page that is in no menu is an error
