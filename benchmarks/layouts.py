@@ -54,12 +54,19 @@ def build(folder: Path, output: Path) -> tuple[subprocess.CompletedProcess, floa
 
 
 def count_wrong(output: Path, examples: list[Example]) -> tuple[int, int]:
-    """Returns the number of records, and of pixels that differ from their masks."""
-    records = {}
-    for split in read_info(output).splits:
+    """Returns the number of records, and of pixels that differ from their masks.
+
+    Classes are compared by their names, where a layout has names: tools without an
+    order of classes get the alphabet's.
+    """
+    info, records = read_info(output), {}
+    table = np.arange(256)
+    for i, name in enumerate(info.class_names):
+        table[i] = NAMES.index(name) if name in NAMES else i
+    for split in info.splits:
         records.update(read_records(output, split))
     wrong = sum(
-        int(np.sum(records[e.name]["label"][..., 0] != e.ids)) for e in examples
+        int(np.sum(table[records[e.name]["label"][..., 0]] != e.ids)) for e in examples
     )
     return len(records), wrong
 

@@ -302,10 +302,11 @@ def _understand(rules: LabelRules) -> Found:
     names = ("images_dir", "image_ending", "label_ending", "class_names")
     options = Options(**{name: args[name].value or "" for name in names})
     found = tools.understand(args.input_dir, args.format, options).with_rules(rules)
-    if list(found.splits) != [""]:
+    if list(found.splits) not in ([""], ["train"]):
         return found
+    [samples] = found.splits.values()
     return found.with_splits(
-        folder_splits.split_by_fraction(found.splits[""], args.val_fraction, args.seed)
+        folder_splits.split_by_fraction(samples, args.val_fraction, args.seed)
     )
 
 

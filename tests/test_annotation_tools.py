@@ -457,6 +457,28 @@ def test_damaged_json_is_one_sentence(tmp_path, text):
         understand(tmp_path)
 
 
+@pytest.mark.parametrize("size", [(10**6, 10**6), (0, 5), ("5", 5), (None, 5)])
+def test_a_size_that_no_image_has_takes_no_memory(tmp_path, size):
+    boxes = [shape("car", [[0, 0], [2, 2]], "rectangle")]
+    labelme_file(tmp_path / "l", boxes, imageWidth=size[0], imageHeight=size[1])
+    with pytest.raises(ValueError, match=f"a.json says .* {size[0]}x{size[1]} pixels"):
+        read_first(tmp_path / "l")
+    LAYOUTS["supervisely"].write(tmp_path / "s", EXAMPLES, NAMES)
+    path = tmp_path / "s" / "train" / "ann" / "a.jpg.json"
+    document = json.loads(path.read_text())
+    document["size"] = {"width": size[0], "height": size[1]}
+    put_json(path, document)
+    with pytest.raises(ValueError, match=f" {size[0]}x{size[1]} pixels"):
+        read_first(tmp_path / "s")
+
+
+def test_a_folder_with_train_alone_gets_a_val(tmp_path):
+    masks(tmp_path / "set" / "train", "images", "masks", "abcd")
+    put(tmp_path / "set" / "classes.txt", "x")
+    result, _ = build(tmp_path / "set", "--val_fraction=0.5", "--num_classes=4")
+    assert read_info(tmp_path / "out").splits == {"train": 2, "val": 2}, result.stderr
+
+
 def test_classes_that_differ_in_case_alone_are_refused(tmp_path):
     box = [[0, 0], [2, 2]]
     labelme_file(

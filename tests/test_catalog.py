@@ -80,6 +80,7 @@ def test_a_missing_folder_is_a_sentence(builder, tmp_path):
         "build_voc2012": [f"--devkit_dir={absent}"],
         "build_coco": [f"--input_dir={absent}", "--task=panoptic"],
         "build_coco_json": [f"--annotations={absent}.json"],
+        "build_hf": [f"--name={absent}"],
     }.get(builder, [f"--input_dir={absent}"])
     done = run("-m", f"datasets.{builder}", *flags, f"--output_dir={tmp_path}/out")
     assert done.returncode == 1

@@ -56,6 +56,11 @@ def fetch(name: str) -> Path:
     """
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
+    if Path(name).is_absolute() or name[0] in "~.":
+        raise DatasetError(
+            f"Expected OWNER/NAME, or a folder of Parquet files. Received: {name}, "
+            "which is no folder"
+        )
     try:
         import huggingface_hub
     except ImportError as error:

@@ -127,7 +127,7 @@ def class_table(
 
 # --- The folder ----------------------------------------------------------------------
 
-_KEYS = ('"images"', '"annotations"', '"categories"', '"info"', '"licenses"')
+_KEYS = ('"images"', '"annotations"', '"categories"')
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "image_info", "stuff")
 
 

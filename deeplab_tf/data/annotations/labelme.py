@@ -85,12 +85,8 @@ def draw(path: str, class_ids: Mapping[str, int]) -> np.ndarray:
       ValueError: the file cannot be read, or a shape cannot be drawn.
     """
     document = read_json(path)
-    sizes = [document.get(key) for key in ("imageWidth", "imageHeight")]
-    if not all(type(size) is int and 0 < size < 2**16 for size in sizes):
-        raise ValueError(
-            f"{path} has imageWidth, imageHeight of {sizes}; save it in LabelMe again"
-        )
-    canvas = shapes.Canvas(*sizes)
+    size = (document.get("imageWidth"), document.get("imageHeight"))
+    canvas = shapes.Canvas(*shapes.check_size(*size, path))
     for number, shape in enumerate(_shapes_of(document, path)):
         try:
             _draw_shape(canvas, shape, class_ids[shape["label"].strip()])

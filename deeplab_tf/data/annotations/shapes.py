@@ -52,6 +52,21 @@ def points_of(values: object, width: int, height: int) -> list[tuple[float, floa
     return points
 
 
+def check_size(width: object, height: object, path: str) -> tuple[int, int]:
+    """Checks the size of an image that a file claims; it costs memory before any image.
+
+    Raises:
+      ValueError: it is none, or larger than images that Pillow opens.
+    """
+    known = type(width) is int and type(height) is int and min(width, height) > 0
+    if not known or width * height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{path} says that its image has {width}x{height} pixels (width x height); "
+            "save it in the tool again"
+        )
+    return width, height
+
+
 class Canvas:
     """A label image that regions are drawn on, the later over the earlier.
 

@@ -99,12 +99,11 @@ def draw(path: str, class_ids: Mapping[str, int]) -> np.ndarray:
     document = read_json(path)
     document = document if isinstance(document, dict) else {}
     size, objects = document.get("size"), document.get("objects")
-    sides = [size.get(k) for k in ("width", "height")] if isinstance(size, dict) else []
-    if not sides or not all(type(side) is int and 0 < side < 2**16 for side in sides):
-        raise ValueError(f"{path} has no size of an image; export it again")
+    size = size if isinstance(size, dict) else {}
+    size = shapes.check_size(size.get("width"), size.get("height"), path)
     if not isinstance(objects, list):
         raise ValueError(f"{path} has no list of objects; export it again")
-    canvas = shapes.Canvas(*sides)
+    canvas = shapes.Canvas(*size)
     for number, region in enumerate(objects):
         title = region.get("classTitle") if isinstance(region, dict) else None
         try:

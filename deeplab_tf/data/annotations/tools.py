@@ -181,6 +181,7 @@ def describe(title: str, folder: Path, found: Found) -> str:
     """Returns one sentence on what was understood, and the notes."""
     classes = f", classes from {found.classes_from}" if found.classes_from else ""
     where = found.splits_from
-    splits = f", split by {where}" if where else ", split by --val_fraction"
+    has_val = where and list(found.splits) != ["train"]
+    splits = f", split by {where}" if has_val else ", split by --val_fraction"
     lines = [f"{folder}: {title}: {found.num_pairs} pairs{classes}{splits}."]
     return "\n".join([*lines, *(f"  {note}" for note in found.notes)])
