@@ -11,6 +11,7 @@ from deeplab_tf import moved, registration
 # Public name -> the module that has it.
 _HOMES = {
     "MODELS": "networks.models",
+    "Prediction": "inference.predicted",
     "RECIPES": "recipes",
     "DeepLabV1": "networks.models",
     "DeepLabV2": "networks.models",
@@ -23,7 +24,9 @@ _HOMES = {
     "Segmenter": "inference.segmenter",
     "TrainConfig": "config",
     "__version__": "version",
+    "backbone_layers": "networks.freezing",
     "build_model": "networks.models",
+    "freeze_backbone": "networks.freezing",
     "inference_model": "networks.models",
     "layer_defaults": "networks.blocks",
     "load_weights": "networks.weight_files",

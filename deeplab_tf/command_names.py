@@ -10,9 +10,10 @@ Errors and advice name a command as this process would be asked for it.
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -84,7 +85,34 @@ def run_with_flags(
     for flag in flags.FLAGS.get_key_flags_for_module(command):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     program.__doc__ = as_typed(command.__doc__ or "")
+    suggest_choices(flags.FLAGS)
     app.run(main)
+
+
+def suggest_choices(values: flags.FlagValues) -> None:
+    """Lets flags of a few choices say which one a mistyped value is close to."""
+    for name in values:
+        if isinstance(values[name], flags.EnumFlag):
+            values[name].parser = _SuggestingParser(
+                values[name].parser.enum_values, values[name].parser.case_sensitive
+            )
+
+
+class _SuggestingParser(flags.EnumParser):
+    def parse(self, argument):
+        try:
+            return super().parse(argument)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}.{did_you_mean(argument, self.enum_values)}"
+            ) from error
+
+
+def did_you_mean(received: str, choices: Iterable[str]) -> str:
+    """("resnet5", ["resnet50", "vgg16"]) -> " Did you mean resnet50?"; "" of none."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(received).lower(), by_lower, 1, 0.75)
+    return f" Did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def refuse_arguments(argv: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from deeplab_tf.class_tables import IGNORE_LABEL
-from deeplab_tf.command_names import call_of
+from deeplab_tf.command_names import call_of, did_you_mean
 from deeplab_tf.config_checks import check_fields, check_value
 from deeplab_tf.files import atomic_write
 
@@ -42,6 +42,8 @@ class TrainConfig:
       epochs: passes over the training split; used when steps is 0.
       steps: training steps, batches, in all.
       validate_every: epochs between validations.
+      patience: validations without a better mean IoU after which the run ends early;
+        0 trains all steps.
       checkpoint_steps: training steps between checkpoints; there is one after every
         epoch as well.
       optimizer: a name for `optimizers.make_optimizer`: "sgd", the papers', "adam",
@@ -116,6 +118,7 @@ class TrainConfig:
     epochs: int = 50
     steps: int = 0
     validate_every: int = 1
+    patience: int = 0
     checkpoint_steps: int = 1000
     optimizer: str = "sgd"
     auxiliary_weight: float = 0.5
@@ -167,7 +170,8 @@ class TrainConfig:
         unknown = sorted(values.keys() - {field.name for field in _fields()})
         if unknown:
             raise ValueError(
-                f"Expected the fields of TrainConfig. Unknown: {unknown[:10]}"
+                f"Expected the fields of TrainConfig. Unknown: {unknown[:10]}."
+                f"{did_you_mean(unknown[0], [field.name for field in _fields()])}"
             )
         values = {**BEFORE_THE_FIELD, **values}
         config = cls(**{name: _tuples(value) for name, value in values.items()})
@@ -191,9 +195,9 @@ NETWORK_FIELDS = (
 # the versions before them computed.
 BEFORE_THE_FIELD = {"scale_resize": "half_pixel", "multi_grid_rates": "entry"}
 
-# Fields that say how a run is computed or shown, and change nothing of what it learns:
-# a run goes on with others.
-EXECUTION_FIELDS = ("colormap", "jit_compile", "recompute", "deterministic")
+# Fields that say how a run is computed, shown or ended, and change nothing of what a
+# step learns: a run goes on with others.
+EXECUTION_FIELDS = ("colormap", "jit_compile", "recompute", "deterministic", "patience")
 
 
 def parse_changes(changes: Sequence[str]) -> dict:
@@ -210,9 +214,11 @@ def parse_changes(changes: Sequence[str]) -> dict:
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or name not in fields:
+            meant = did_you_mean(name, fields) if name not in fields else ""
+            known = f" Fields: {', '.join(sorted(fields))}"
             raise ValueError(
-                f"Expected FIELD=VALUE with a field of TrainConfig. Received: "
-                f"{change!r}. Fields: {', '.join(sorted(fields))}"
+                "Expected FIELD=VALUE with a field of TrainConfig. Received: "
+                f"{change!r}.{meant or known}"
             )
         try:
             value = _tuples(json.loads(text))
@@ -257,10 +263,10 @@ def read_config(workdir: str | os.PathLike) -> TrainConfig:
 
 
 def describe_difference(old: TrainConfig, new: TrainConfig) -> str:
-    """Names the fields in which two configurations differ, "" where there are none."""
+    """Lists the fields in which two configurations differ, a line each, or ""."""
     old_values, new_values = dataclasses.asdict(old), dataclasses.asdict(new)
-    return ", ".join(
-        f"{name}: {old_values[name]!r} -> {new_values[name]!r}"
+    return "\n".join(
+        f"  {name}: {old_values[name]!r} -> {new_values[name]!r}"
         for name in old_values
         if old_values[name] != new_values[name]
     )

@@ -32,6 +32,7 @@ _RANGES = {
     "epochs": (0, math.inf),
     "steps": (0, math.inf),
     "validate_every": (1, math.inf),
+    "patience": (0, math.inf),
     "checkpoint_steps": (1, math.inf),
     "auxiliary_weight": (0, math.inf),
     "learning_rate": (0, math.inf),

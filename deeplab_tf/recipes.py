@@ -5,16 +5,53 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 
+from deeplab_tf.command_names import call_of, did_you_mean
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.devices.expected_time import readable_time
 
 NOT_RUN = "not run"
 _IMAGENET = "downloads Keras' ImageNet weights, or --init=FILE"
 _VOC = "python -m datasets.build_voc2012 with trainaug"
-_MANY_GPUS = "some 80 GB of GPU memory"
+_GPU = "a GPU, or several"
+_TWO_CORES = "two cores of a Xeon"
+_MOBILENET_MEMORY = f"2.8 GB, {_TWO_CORES}"
 _BFLOAT16 = (
     "--precision=bfloat16, on NVIDIA's cards from Ampere (A100, RTX 30) on; "
     "activations take half the memory"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a run takes of a machine; numbers are of `benchmarks.recipe_costs`.
+
+    They are estimates, in float32, from what an H200 did of DeepLabV3-ResNet-50
+    (docs/benchmarks.md); texts are of runs.
+
+    Attributes:
+      gpu_gigabytes: memory of a GPU.
+      images_per_second: of training on an H200.
+      disk_gigabytes: of the workdir; records are as large as their images.
+      memory, time: what was measured, with the machine.
+    """
+
+    gpu_gigabytes: float
+    images_per_second: int
+    disk_gigabytes: float
+    memory: str = ""
+    time: str = ""
+
+    def describe(self, config: TrainConfig) -> dict[str, str]:
+        """{"memory": ..., "time": ..., "disk": ...} of a run of such a config."""
+        images = config.steps * config.batch_size or 1000 * config.epochs
+        of = "" if config.steps else f", {config.epochs} epochs of 1,000 images"
+        time = readable_time(images / self.images_per_second)
+        return {
+            "memory": self.memory
+            or f"{self.gpu_gigabytes:g} GB of a GPU (bfloat16: half of it), estimated",
+            "time": self.time or f"{time} on an H200{of}, estimated",
+            "disk": f"{self.disk_gigabytes:g} GB of the run, and as much as the images",
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +63,7 @@ class Recipe:
       what: one sentence.
       paper: the paper's figures, mean IoU in per cent, and where they stand.
       needs: data, weights and machine.
+      costs: what it takes of a machine.
       measured: what was reached here, or `NOT_RUN`.
     """
 
@@ -33,6 +71,7 @@ class Recipe:
     what: str
     paper: str
     needs: str
+    costs: Costs
     measured: str = NOT_RUN
 
     @property
@@ -83,6 +122,13 @@ RECIPES = {
         what="DeepLabV3 from scratch on the embedded drawn scenes, 7 classes.",
         paper="none",
         needs="nothing; minutes on two CPU cores",
+        costs=Costs(
+            0.3,
+            8001,
+            0.5,
+            memory=f"1.5 GB, {_TWO_CORES}",
+            time=f"5 minutes, {_TWO_CORES}",
+        ),
         measured="78.9 at output stride 16, 82.4 at 8 (make demo)",
     ),
     "camvid_mobilenet_v2": Recipe(
@@ -90,6 +136,9 @@ RECIPES = {
         what="DeepLabV3 on MobileNetV2, CamVid at 480x360, 11 classes.",
         paper="none",
         needs=f"python -m datasets.build_camvid; {_IMAGENET}; 37 minutes, two cores",
+        costs=Costs(
+            1.3, 5636, 0.1, memory=_MOBILENET_MEMORY, time=f"37 minutes, {_TWO_CORES}"
+        ),
         measured="60.1 at output stride 16, 60.5 at 8, 63.0 with scales and flip",
     ),
     "camvid_stage1": Recipe(
@@ -97,6 +146,9 @@ RECIPES = {
         what="The two-stage protocol on a laptop: output stride 16, BatchNorm trained.",
         paper="none",
         needs=f"python -m datasets.build_camvid; {_IMAGENET}; 11 minutes, two cores",
+        costs=Costs(
+            1.3, 5636, 0.1, memory=_MOBILENET_MEMORY, time=f"11 minutes, {_TWO_CORES}"
+        ),
         measured="54.2 at output strides 16 and 8 (python -m benchmarks.two_stages)",
     ),
     "camvid_stage2": Recipe(
@@ -112,8 +164,45 @@ RECIPES = {
         what="Its second stage: output stride 8, BatchNorm frozen.",
         paper="none",
         needs="the run of camvid_stage1; 18 minutes, two busy cores",
+        costs=Costs(
+            2.6,
+            1615,
+            0.1,
+            memory=f"4 GB, {_TWO_CORES}, estimated from stage 1",
+            time=f"18 minutes, {_TWO_CORES}, busy",
+        ),
         measured="54.3 at output stride 16, 54.5 at 8; one stage of as many steps: "
         "56.7 and 56.8 (python -m benchmarks.two_stages)",
+    ),
+    "finetune_mobilenet_v2": Recipe(
+        TrainConfig(
+            backbone="mobilenet_v2",
+            multi_grid=(1, 1, 1),
+            init="imagenet",
+            crop_size=(321, 321),
+            min_scale=0.75,
+            batch_size=8,
+            steps=400,
+            validate_every=5,
+            optimizer="adam",
+            learning_rate=0.0005,
+            weight_decay=4e-5,
+            batch_norm_momentum=0.99,
+            data_dir="runs/data/folder",
+        ),
+        what="DeepLabV3 on MobileNetV2 on your own images, on a laptop.",
+        paper="none",
+        needs=f"python -m datasets.build_folder; {_IMAGENET}; 60 images or more",
+        costs=Costs(
+            1.3,
+            5636,
+            0.1,
+            memory=_MOBILENET_MEMORY,
+            time=f"8 minutes, {_TWO_CORES}, estimated from camvid_mobilenet_v2; "
+            "35 minutes on one core that others used too",
+        ),
+        measured="60 images of CamVid: 52.5 on 60 others of train, 53.0 on val, 11 "
+        "classes (python -m benchmarks.small_set)",
     ),
     "finetune_resnet50": Recipe(
         TrainConfig(
@@ -125,13 +214,15 @@ RECIPES = {
         what="DeepLabV3 on your own images: a start, not a paper's protocol.",
         paper="none",
         needs=f"python -m datasets.build_folder; {_IMAGENET}; a GPU",
+        costs=Costs(5.3, 246, 1.3),
     ),
     "deeplab_v3_voc2012_stage1": Recipe(
         _VOC2012,
         what="DeepLabV3, first stage: output stride 16, BatchNorm trained.",
         paper="77.21 on val at output stride 16, 78.51 at 8, 79.77 with scales and "
         "flip (1706.05587, tables 5 and 6)",
-        needs=f"{_VOC}; {_IMAGENET}; {_MANY_GPUS}",
+        needs=f"{_VOC}; {_IMAGENET}; {_GPU}",
+        costs=Costs(14.4, 174, 1.9),
     ),
     "deeplab_v3_voc2012_stage2": Recipe(
         dataclasses.replace(
@@ -147,14 +238,16 @@ RECIPES = {
         "frozen, hard classes twice. Its val images are trained on: their score says "
         "nothing.",
         paper="85.7 on test, after COCO (1706.05587, section 4.3)",
-        needs=f"the run of stage 1; {_VOC}; {_MANY_GPUS}",
+        needs=f"the run of stage 1; {_VOC}; {_GPU}",
+        costs=Costs(36.2, 50, 1.9),
     ),
     "deeplab_v3_cascade_voc2012": Recipe(
         dataclasses.replace(_VOC2012, model="deeplab_v3_cascade", multi_grid=(1, 2, 1)),
         what="DeepLabV3 going deeper: block5 to block7 instead of ASPP.",
         paper="76.66 on val at output stride 16, 78.05 at 8, 79.35 with scales and "
         "flip (1706.05587, table 4)",
-        needs=f"{_VOC}; {_IMAGENET}; {_MANY_GPUS}",
+        needs=f"{_VOC}; {_IMAGENET}; {_GPU}",
+        costs=Costs(18.8, 125, 2.7),
     ),
     "deeplab_v3_coco": Recipe(
         dataclasses.replace(
@@ -168,7 +261,8 @@ RECIPES = {
         "annotated pixels. The paper does not state the steps.",
         paper="none of its own",
         needs="COCO's masks as VOC's 21 classes, such as by datasets.build_folder; "
-        f"{_IMAGENET}; {_MANY_GPUS}",
+        f"{_IMAGENET}; {_GPU}",
+        costs=Costs(14.4, 174, 1.9),
     ),
     "deeplab_v3_voc2012_from_coco": Recipe(
         dataclasses.replace(
@@ -177,7 +271,8 @@ RECIPES = {
         what="DeepLabV3 on VOC from the COCO run.",
         paper="82.70 on val at output stride 8 with scales and flip (1706.05587, "
         "table 6)",
-        needs=f"the run of deeplab_v3_coco; {_VOC}; {_MANY_GPUS}",
+        needs=f"the run of deeplab_v3_coco; {_VOC}; {_GPU}",
+        costs=Costs(14.4, 174, 1.9),
     ),
     "deeplab_v3_cityscapes": Recipe(
         dataclasses.replace(
@@ -190,13 +285,15 @@ RECIPES = {
         what="DeepLabV3 on Cityscapes, evaluated on whole images of 1024x2048.",
         paper="77.23 on val at output stride 16, 77.82 at 8, 79.30 with scales and "
         "flip (1706.05587, appendix B)",
-        needs=f"records of Cityscapes' trainIds; {_IMAGENET}; twice {_MANY_GPUS}",
+        needs=f"records of Cityscapes' trainIds; {_IMAGENET}; {_GPU}",
+        costs=Costs(31.0, 79, 1.9),
     ),
     "deeplab_v3plus_voc2012": Recipe(
         dataclasses.replace(_VOC2012, model="deeplab_v3plus"),
         what="DeepLabV3+ on ResNet-101.",
         paper="78.85 on val at output stride 16, 79.35 at 8 (1802.02611, table 3)",
-        needs=f"{_VOC}; {_IMAGENET}; {_MANY_GPUS}",
+        needs=f"{_VOC}; {_IMAGENET}; {_GPU}",
+        costs=Costs(15.8, 133, 1.9),
     ),
     "deeplab_v3plus_xception65_voc2012": Recipe(
         dataclasses.replace(
@@ -211,7 +308,8 @@ RECIPES = {
         needs="the authors' ImageNet checkpoint as runs/xception65_imagenet: python -m "
         "deeplab_tf.weights research_deeplab CHECKPOINT --partial "
         "--set=model=deeplab_v3plus --set=num_classes=21 "
-        f"--output=runs/xception65_imagenet; {_VOC}; {_MANY_GPUS}",
+        f"--output=runs/xception65_imagenet; {_VOC}; {_GPU}",
+        costs=Costs(28.0, 226, 1.3),
     ),
     "deeplab_v2_voc2012": Recipe(
         dataclasses.replace(
@@ -235,7 +333,8 @@ RECIPES = {
         "each with a loss, at every 8th pixel; evaluate.py --crf sharpens it.",
         paper="71.27 on val with scales alone; 76.35 with COCO, ASPP and more, 77.69 "
         "with the CRF (1606.00915, section 4.1.2)",
-        needs=f"{_VOC}; {_IMAGENET} (the paper began with COCO's); {_MANY_GPUS}",
+        needs=f"{_VOC}; {_IMAGENET} (the paper began with COCO's); {_GPU}",
+        costs=Costs(15.9, 92, 1.4),
     ),
     "deeplab_v1_voc2012": Recipe(
         dataclasses.replace(
@@ -260,6 +359,7 @@ RECIPES = {
         what="DeepLab-LargeFOV on VGG-16; evaluate.py --crf sharpens it.",
         paper="62.25 on val, 67.64 with the CRF (1412.7062, table 1)",
         needs=f"{_VOC}; {_IMAGENET}; one GPU",
+        costs=Costs(6.2, 240, 0.7),
     ),
 }
 
@@ -271,17 +371,70 @@ def recipe_config(name: str) -> TrainConfig:
       ValueError: no such recipe.
     """
     if name not in RECIPES:
-        raise ValueError(f"recipe must be one of {list(RECIPES)}. Received: {name!r}")
+        raise ValueError(
+            f"recipe must be one of {list(RECIPES)}. Received: {name!r}."
+            f"{did_you_mean(name, RECIPES)}"
+        )
     return dataclasses.replace(RECIPES[name].config, recipe=name)
 
 
+# What a user has -> the flags of train.py to begin with.
+CHOICES = {
+    "nothing yet, five minutes": "--recipe=demo",
+    "60 images or more, no GPU": ("--recipe=finetune_mobilenet_v2"),
+    "your images, a GPU of 8 GB": ("--recipe=finetune_resnet50 --precision=bfloat16"),
+    "the same, of 16 GB": "--recipe=finetune_resnet50 --batch_size=16",
+    "the same, of 24 GB": (
+        "--recipe=finetune_resnet50 --backbone=resnet101 --batch_size=16"
+    ),
+    "the same, several GPUs": (
+        "--recipe=finetune_resnet50 --batch_size=32 --strategy=mirrored"
+    ),
+    "a trained workdir, new images": (
+        "--recipe=finetune_resnet50 --init=WORKDIR --learning_rate=0.001"
+    ),
+    "CamVid, to compare": "--recipe=camvid_mobilenet_v2",
+    "VOC 2012, a paper's protocol": "--recipe=deeplab_v3plus_voc2012",
+    "Cityscapes, a paper's protocol": "--recipe=deeplab_v3_cityscapes",
+}
+
+
+def describe_choices() -> str:
+    """Returns the table that says which recipe to begin with."""
+    width = max(map(len, CHOICES))
+    lines = [f"{'You have':{width}}  Take --recipe="]
+    lines += [
+        f"{have:{width}}  {take.removeprefix('--recipe=')}"
+        for have, take in CHOICES.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"These are flags of {call_of('train')}, with --data_dir and --workdir.",
+            "Estimated is what an H200's figures for DeepLabV3-ResNet-50 say of the",
+            "others, in float32 with XLA (docs/benchmarks.md): other cards are slower,",
+            "and separable networks (Xception, MobileNetV2) take longer than that.",
+            "",
+        ]
+    )
+
+
 def describe_recipes() -> str:
-    """Returns all recipes as text: what, the paper's figure, needs, measured."""
-    blocks = []
+    """Returns which recipe to choose, and all of them as text.
+
+    What each trains, the paper's figure, what it needs and takes, what was measured.
+    """
+    blocks = [describe_choices()]
     for name, recipe in RECIPES.items():
         lines = [name, f"  {recipe.what}"]
-        for title in ("paper", "needs", "measured"):
-            lines.append(f"  {title + ':':9} {getattr(recipe, title)}")
+        facts = {
+            "paper": recipe.paper,
+            "needs": recipe.needs,
+            **recipe.costs.describe(recipe.config),
+            "measured": recipe.measured,
+        }
+        lines += [f"  {title + ':':9} {text}" for title, text in facts.items()]
         if recipe.needs_gpu:
             lines.append(f"  {'quicker:':9} {_BFLOAT16}")
         blocks += [

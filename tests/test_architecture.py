@@ -48,8 +48,8 @@ ROOMS = {
     "datasets": (5, ()),
     "exports": (5, ()),
     "prediction": (5, ()),
+    "report": (5, ()),
     "commands": (6, ()),
-    "report": (6, ()),
     "rename": (7, ()),
     "__main__": (7, ()),
 }

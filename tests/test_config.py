@@ -6,10 +6,17 @@ import dataclasses
 import json
 
 import pytest
+from absl import flags
 
+from deeplab_tf.command_names import suggest_choices
 from deeplab_tf.config import TrainConfig, parse_changes, read_config
 from deeplab_tf.config_checks import check_fields
-from deeplab_tf.recipes import RECIPES
+from deeplab_tf.data.reading.policies import find_policy
+from deeplab_tf.networks.backbones import find_backbone
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.recipes import RECIPES, recipe_config
+from deeplab_tf.training.losses import check_loss
+from deeplab_tf.training.optimizers import check_optimizer
 
 # A value of another type for each annotation that a field has.
 ANNOTATIONS = sorted({field.type for field in dataclasses.fields(TrainConfig)})
@@ -50,6 +57,57 @@ def test_a_value_of_another_type_is_refused_for_every_field(annotation):
 def test_what_a_field_cannot_have_is_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         parse_changes([change])
+
+
+@pytest.mark.parametrize(
+    "change, meant",
+    [
+        ("learning_rat=0.1", "learning_rate"),
+        ("Batch_Size=4", "batch_size"),
+        ("weightdecay=0", "weight_decay"),
+        ("multi_grids=[1]", "multi_grid"),
+    ],
+)
+def test_a_field_that_is_mistyped_is_guessed(change, meant):
+    with pytest.raises(ValueError, match=f"Received: '.*'. Did you mean {meant}\\?$"):
+        parse_changes([change])
+
+
+def test_a_field_that_is_like_no_other_gets_the_list():
+    with pytest.raises(ValueError, match="Received: 'zebra=1'. Fields: .*, warmup"):
+        parse_changes(["zebra=1"])
+
+
+@pytest.mark.parametrize(
+    "look_up, mistyped, meant",
+    [
+        (recipe_config, "camvid_mobilenetv2", "camvid_mobilenet_v2"),
+        (find_backbone, "ResNet50", "resnet50"),
+        (lambda name: build_model(TrainConfig(model=name)), "deeplabv3", "deeplab_v3"),
+        (
+            lambda name: check_loss(TrainConfig(loss=name)),
+            "crossentropy",
+            "cross_entropy",
+        ),
+        (check_optimizer, "adagrd", "adagrad"),
+        (find_policy, "papr", "paper"),
+    ],
+)
+def test_a_name_that_is_mistyped_is_guessed(look_up, mistyped, meant):
+    with pytest.raises(ValueError, match=f"'{mistyped}'. Did you mean {meant}\\?"):
+        look_up(mistyped)
+
+
+def test_a_flag_of_choices_guesses():
+    values = flags.FlagValues()
+    flags.DEFINE_enum("recipe", None, list(RECIPES), "A row.", flag_values=values)
+    suggest_choices(values)
+    assert values(["train.py", "--recipe=demo"]) and values.recipe == "demo"
+    with pytest.raises(flags.IllegalFlagValueError, match="Did you mean demo\\?"):
+        values(["train.py", "--recipe=dmo"])
+    with pytest.raises(flags.IllegalFlagValueError) as error:
+        values(["train.py", "--recipe=xyz"])
+    assert "mean" not in str(error.value) and "<demo|" in str(error.value)
 
 
 def test_a_text_that_looks_like_a_number_stays_a_text():

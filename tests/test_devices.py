@@ -412,7 +412,7 @@ def test_what_to_lower_is_what_the_run_has():
         "--output_stride=16",
         "--crop_size=385,385",
         "Recipe deeplab_v3_voc2012_stage1 needs: ",
-        "some 80 GB of GPU memory",
+        "14.4 GB of a GPU",
     ):
         assert way in told
     least = TrainConfig(batch_size=2, precision="bfloat16", crop_size=(33, 33))

@@ -292,8 +292,9 @@ def test_batches_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("image", ["photo.jpg", Path("photo.jpg"), b"\xff\xd8"])
 def test_a_file_instead_of_an_image_is_refused(image):
-    with pytest.raises(ValueError, match="not a file. .*read_image"):
-        Segmenter(pixelwise).predict(image)
+    if isinstance(image, bytes):  # its path would do
+        with pytest.raises(ValueError, match="not a file. .*read_image"):
+            Segmenter(pixelwise).predict(image)
     with pytest.raises(ValueError, match="not a file. .*read_image"):
         Segmenter(pixelwise).predict_batch(image)
 
@@ -381,8 +382,6 @@ def test_a_pil_image_is_an_image(window):
         segmenter = segmenter.with_window(window)
     expected = segmenter.predict(image)
     np.testing.assert_array_equal(segmenter.predict(Image.fromarray(image)), expected)
-    with pytest.raises(ValueError, match="without channels"):
-        segmenter.predict(Image.fromarray(image).convert("L"))
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 32}, {"flip": True}])

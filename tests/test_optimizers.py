@@ -20,8 +20,12 @@ from deeplab_tf import DeepLabV3
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.networks.blocks import layer_defaults
 from deeplab_tf.networks.layers import is_keras3
-from deeplab_tf.training.averaging import AveragedEvaluation, averaged_weights
-from deeplab_tf.training.gradient_steps import loss_scaled, variable_name
+from deeplab_tf.training.gradient_steps import (
+    AveragedEvaluation,
+    averaged_weights,
+    loss_scaled,
+    variable_name,
+)
 from deeplab_tf.training.losses import LOSSES, SegmentationLoss, make_loss
 from deeplab_tf.training.optimizers import (
     build_optimizer,

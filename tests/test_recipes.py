@@ -8,15 +8,24 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
+from benchmarks import recipe_costs
 from datasets.sources.catalog import DATASETS
 from deeplab_tf import TrainConfig
-from deeplab_tf.config import NETWORK_FIELDS
+from deeplab_tf.commands.train import CONFIG_FLAGS
+from deeplab_tf.config import NETWORK_FIELDS, parse_changes
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.weight_files import named_weights
-from deeplab_tf.recipes import RECIPES, describe_recipes, recipe_config
+from deeplab_tf.recipes import (
+    CHOICES,
+    RECIPES,
+    Costs,
+    describe_recipes,
+    recipe_config,
+)
 from deeplab_tf.training import compiling
 from deeplab_tf.training.schedules import make_schedule
+from deeplab_tf.training.strategies import STRATEGIES
 from tests.support.networks import image_batch, randomize, small_config
 
 SMALLER = {"resnet101": "resnet18", "resnet50": "resnet18", "xception65": "xception41"}
@@ -52,6 +61,60 @@ def test_recipes_say_what_they_begin_from_and_reach(name):
     told = text.partition(f"{name} {recipe.what}")[2].partition("paper:")[2]
     told = told.partition("paper:")[0]
     assert ("quicker: --precision=bfloat16" in told) == recipe.needs_gpu
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_say_what_they_take(name):
+    config, costs = RECIPES[name].config, RECIPES[name].costs
+    facts = costs.describe(config)
+    text = " ".join(describe_recipes().split()).partition(
+        f"{name} {RECIPES[name].what}"
+    )
+    for title, said in facts.items():
+        assert f"{title}: {said}" in text[2]
+        assert re.search(r"\d (GB|minutes|hours|days)", said)
+    for said in (facts["memory"], facts["time"]):  # a device, or an estimate
+        assert "Xeon" in said or "estimated" in said
+
+
+def test_time_of_a_recipe_by_hand():
+    costs = Costs(5.0, 100, 1.0)
+    steps = TrainConfig(steps=90_000, batch_size=16)
+    assert costs.describe(steps)["time"] == "4 hours on an H200, estimated"
+    epochs = TrainConfig(epochs=50)
+    told = "8 minutes on an H200, 50 epochs of 1,000 images, estimated"
+    assert costs.describe(epochs)["time"] == told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_estimates_are_those_of_the_benchmark(name):
+    config = dataclasses.replace(recipe_config(name), num_classes=21)
+    memory, seconds, disk = recipe_costs.costs(config)
+    costs = RECIPES[name].costs
+    assert costs.gpu_gigabytes == pytest.approx(memory, abs=0.06)
+    assert costs.images_per_second == pytest.approx(1 / seconds, rel=0.02)
+    assert costs.disk_gigabytes == pytest.approx(disk, abs=0.06)
+
+
+def test_the_help_begins_with_what_to_take():
+    lines = describe_recipes().splitlines()
+    assert lines[0].split() == ["You", "have", "Take", "--recipe="]
+    for line, (have, take) in zip(lines[1:], CHOICES.items()):
+        assert line.split() == [*have.split(), *take.split("--recipe=")[1].split()]
+        assert len(line) <= 88
+    assert lines.index("demo") > len(CHOICES)
+
+
+@pytest.mark.parametrize("have", CHOICES)
+def test_what_to_take_is_a_command_that_train_py_takes(have):
+    flags = dict(flag[2:].split("=") for flag in CHOICES[have].split())
+    config = recipe_config(flags.pop("recipe"))
+    assert flags.pop("strategy", "mirrored") in STRATEGIES
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for name, value in flags.items():
+        parse_changes([f"{name}={value}"])
+        assert name in CONFIG_FLAGS and name in fields
 
 
 def test_duplicated_classes_are_classes_of_the_data_set():

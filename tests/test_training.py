@@ -176,6 +176,71 @@ def test_the_loop_trains_on_data_of_any_origin(tmp_path):
     assert float(rows[-1]["val_mean_iou"]) == score
 
 
+STANDING = dataclasses.replace(  # no step changes what is predicted
+    TINY,
+    num_classes=2,
+    class_names=("dark", "bright"),
+    colormap=((0, 0, 0), (255, 255, 255)),
+    learning_rate=0.0,
+    frozen_batch_norm=True,
+    patience=2,
+    steps=10,
+    epochs=5,
+)
+
+
+def standing_batches():
+    data = DrawnBatches()
+    data.validation_batches = lambda size=1: DrawnBatches().validation_batches(3)
+    return data
+
+
+def steps_of(workdir):
+    return [row["step"] for row in csv.DictReader((workdir / "log.csv").open())]
+
+
+def test_a_run_ends_when_validation_gets_no_better(tmp_path, capsys):
+    """Two validations after the first; also where it was stopped in between."""
+    data, strategy = standing_batches(), strategies.make_strategy("default")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(resuming.RunStopped):
+            loop.train(STANDING, data, str(tmp_path), strategy)
+    assert loop.train(STANDING, data, str(tmp_path), strategy) is not None
+    assert steps_of(tmp_path) == ["2", "4", "6"]
+    assert (tmp_path / BEST_WEIGHTS).exists()
+    assert capsys.readouterr().out.count("none of the last 2 validations was") == 1
+    assert loop.train(STANDING, data, str(tmp_path), strategy) is None
+    assert "Stopped early: none of the last 2" in capsys.readouterr().out
+    assert steps_of(tmp_path) == ["2", "4", "6"]
+
+
+def test_replicas_end_when_validation_gets_no_better(tmp_path):
+    strategy = strategies.make_strategy("mirrored")
+    loop.train(STANDING, standing_batches(), str(tmp_path), strategy)
+    assert steps_of(tmp_path) == ["2", "4", "6"]
+
+
+def test_a_resumed_run_may_have_another_patience(tiny, tmp_path):
+    resuming.claim_workdir(tiny, str(tmp_path))
+    (tmp_path / LAST_WEIGHTS).touch()
+    resuming.claim_workdir(dataclasses.replace(tiny, patience=3), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "scores, expected",
+    [([], 0), ([0.1], 0), ([0.1, 0.1], 1), ([0.3, 0.5, 0.4, 0.5], 2), ([1, 2], 0)],
+)
+def test_validations_since_the_best_by_hand(scores, expected):
+    assert resuming.validations_since_best(scores) == expected
+
+
+def test_scores_of_before_leave_out_an_epoch_that_is_done_again(tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,val_mean_iou\n0,0.5\n1,\n2,0.25\n3,0.75\n")
+    assert resuming.earlier_scores(tmp_path, 3) == [0.5, 0.25]
+    assert resuming.earlier_scores(tmp_path, 0) == []
+
+
 def interrupt(*_, **__):
     raise KeyboardInterrupt
 
@@ -403,8 +468,14 @@ def test_workdir_of_another_configuration_is_refused(tiny, tmp_path):
     resuming.claim_workdir(tiny, str(tmp_path))
     (tmp_path / LAST_WEIGHTS).touch()
     other = dataclasses.replace(tiny, learning_rate=0.5)
-    with pytest.raises(ValueError, match=r"learning_rate: 0.002 -> 0.5.*--workdir"):
+    other = dataclasses.replace(other, seed=7)
+    with pytest.raises(ValueError, match="of another configuration:\n") as caught:
         resuming.claim_workdir(other, str(tmp_path))
+    assert str(caught.value).splitlines()[1:3] == [
+        "  learning_rate: 0.002 -> 0.5",
+        "  seed: 0 -> 7",
+    ]
+    assert "--workdir" in str(caught.value).splitlines()[3]
     assert read_config(tmp_path) == tiny
     assert describe_difference(tiny, tiny) == ""
 

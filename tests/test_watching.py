@@ -19,7 +19,7 @@ from PIL import Image
 from tensorflow import keras
 
 from datasets import build_shapes
-from deeplab_tf import TrainConfig, workdir
+from deeplab_tf import TrainConfig, report, workdir
 from deeplab_tf.commands import evaluate, train
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
 from deeplab_tf.inference.segmenter import Segmenter
@@ -193,14 +193,14 @@ def test_names_of_a_workdir_need_no_tensorflow():
 
 def test_report_of_no_run_ends_with_one_sentence(run, tmp_path):
     with pytest.raises(SystemExit, match="deeplab_tf.report: .*not a workdir"):
-        log.main(["--workdir", str(tmp_path)])
+        report.main(["--workdir", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="after the first epoch"):
         log.read_log(tmp_path / "log.csv")
 
 
 def test_report_writes_summary_and_curves_that_show_something(run, capsys):
     folder, config, _ = run
-    log.main(["--workdir", folder])
+    report.main(["--workdir", folder])
     with open(os.path.join(folder, "summary.txt"), encoding="utf-8") as file:
         summary = file.read()
     assert capsys.readouterr().out.startswith(summary)
@@ -220,8 +220,8 @@ def test_without_matplotlib_the_curves_are_left_out_with_a_sentence(
     for name in ("config.json", "log.csv"):
         shutil.copy(os.path.join(folder, name), tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    log.main(["--workdir", str(tmp_path)])
-    lines = capsys.readouterr().out.splitlines()
+    report.main(["--workdir", str(tmp_path)])
+    lines = capsys.readouterr().out.partition("\nTo try next")[0].splitlines()
     assert lines[-2].startswith("No curves.png: matplotlib is not installed. Run: pip")
     assert lines[-1] == f"Written: {tmp_path / 'summary.txt'}"
     summary = (tmp_path / "summary.txt").read_text().splitlines()
@@ -290,20 +290,25 @@ def test_panels_show_the_averaged_weights(tmp_path):
             classes = tf.fill(image.shape[:3], int(self.trainable_variables[0]))
             return tf.one_hot(classes, 2)
 
-    config = TrainConfig(colormap=((9, 9, 9), (7, 8, 9)))
+    config = TrainConfig(
+        colormap=((9, 9, 9), (7, 8, 9)), class_names=("dark", "bright")
+    )
     image, label = np.full((2, 3, 3), 50, np.uint8), np.zeros((2, 3), np.uint8)
     watched = meter.RunMeter(config, step=12)
     panels = watching.ImagePanels(
-        tmp_path / "images", [(image, label)], config, watched
+        tmp_path / "pictures", [(image, label)], config, watched
     )
     panels.set_model(Network())
     panels.on_epoch_end(0, {"loss": 1.0})
     panels.on_epoch_end(1, {"val_mean_iou": 1.0})
-    ((step, value),) = read_events(tmp_path / "images", "validation/0")
+    ((step, value),) = read_events(tmp_path / "pictures", "image, label, prediction/0")
     assert step == 12
     drawn = tf.io.decode_png(value[2]).numpy()
     classes = np.ones((2, 3), np.uint8)
-    np.testing.assert_array_equal(drawn, panel(image, label, classes, config.colormap))
+    expected = panel(image, label, classes, config.colormap)
+    np.testing.assert_array_equal(drawn[:2, :9], expected)
+    for color in config.colormap:  # below, the legend of both
+        assert (drawn[2:] == color).all(-1).sum() > 50
     assert float(Network.trainable_variables[0]) == 0.0
 
 

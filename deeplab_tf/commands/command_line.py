@@ -69,9 +69,9 @@ def _unpack() -> None:
 
 
 def _report() -> None:
-    from deeplab_tf.training import log
+    from deeplab_tf import report
 
-    log.main()
+    report.main()
 
 
 def _rename() -> None:

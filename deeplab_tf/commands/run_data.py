@@ -25,6 +25,7 @@ from deeplab_tf.networks.layers import mean_color
 from deeplab_tf.training.losses import balanced_class_weights
 
 NUM_PANELS = 4
+NUM_LABELS_LOOKED_AT = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,6 +94,15 @@ class RunData:
         return make_eval_share(
             self.validation, Share(**share), ignore_label=self.crop.ignore_label
         )
+
+    def void_share(self) -> float:
+        """The share of void pixels in the first training labels, 0 to 1."""
+        examples = make_eval_dataset(self.training).take(NUM_LABELS_LOOKED_AT)
+        void = pixels = 0
+        for _, label in examples:
+            void += int(np.sum(label.numpy() == self.crop.ignore_label))
+            pixels += int(tf.size(label))
+        return void / max(1, pixels)
 
     def panels(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The first images and labels of validation."""

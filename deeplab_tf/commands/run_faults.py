@@ -85,5 +85,8 @@ def what_to_lower(config: TrainConfig, replicas: int = 1) -> str:
     if (height, width) < config.crop_size:
         ways.append(f"--crop_size={height},{width}")
     recipe = RECIPES.get(config.recipe)
-    needs = f" Recipe {config.recipe} needs: {recipe.needs}." if recipe else ""
+    needs = ""
+    if recipe:
+        memory = recipe.costs.describe(recipe.config)["memory"]
+        needs = f" Recipe {config.recipe} needs: {recipe.needs}; {memory}."
     return f"Give another --workdir and one or more of: {'; '.join(ways)}.{needs}"

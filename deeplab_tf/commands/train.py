@@ -43,7 +43,7 @@ from deeplab_tf.commands.run_faults import (
     name_memory,
 )
 from deeplab_tf.commands.steady_output import steady_output
-from deeplab_tf.config import TrainConfig, config_path, parse_changes, read_config
+from deeplab_tf.config import TrainConfig, config_path, parse_changes
 from deeplab_tf.datasets import build_shapes
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
 from deeplab_tf.files import sole_writer_in
@@ -52,6 +52,7 @@ from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.quiet import hear_onednn
 from deeplab_tf.recipes import RECIPES, describe_recipes
 from deeplab_tf.training import loop, strategies
+from deeplab_tf.training.advice import advice_on, format_advice, void_advice
 from deeplab_tf.training.checkpoints import last_step
 from deeplab_tf.training.compiling import check_packages
 from deeplab_tf.training.log import write_report
@@ -155,9 +156,9 @@ def main(argv: list[str]) -> None:
         is_chief = strategies.workers_of(strategy).is_chief
         ending = ""
         try:
-            score = run_workers(FLAGS.recipe, changes, workdir, strategy)
+            score, void_share = run_workers(FLAGS.recipe, changes, workdir, strategy)
             if is_chief:
-                ending = describe_end(score, workdir)
+                ending = describe_end(score, workdir, void_share)
         except RunStopped as stopped:
             ending = str(stopped)
     if is_chief:
@@ -197,8 +198,12 @@ def precision_of_new_run(recipe: str, changes: dict, workdir: str) -> str:
 
 def run_workers(
     recipe: str, changes: dict, workdir: str, strategy: tf.distribute.Strategy
-) -> float | None:
+) -> tuple[float | None, float]:
     """Trains in one process or as one of several workers, see `loop.train`.
+
+    Returns:
+      The last validation mean IoU, None when all was done before; and the share of the
+      training labels that is void.
 
     Raises:
       InUse: another process trains in the workdir.
@@ -217,7 +222,8 @@ def run_workers(
         with strategies.output_folder(strategy, workdir) as output:
             replicas = strategy.num_replicas_in_sync
             with name_bad_records(config, workdir), name_memory(config, replicas):
-                return loop.train(config, data, workdir, strategy, output)
+                score = loop.train(config, data, workdir, strategy, output)
+                return score, data.void_share() if is_chief else 0.0
 
 
 def sole_trainer(workdir: str, is_chief: bool):
@@ -277,13 +283,17 @@ def print_report(workdir: str) -> None:
         print(f"There is no summary: {error}")  # the run itself is well
 
 
-def describe_end(score: float | None, workdir: str) -> str:
-    """Says what came out of a run that is done, and what comes next."""
-    steps = read_config(workdir).steps
+def describe_end(score: float | None, workdir: str, void_share: float = 0.0) -> str:
+    """Says what came out of a run that is done, what to try, and what comes next."""
+    steps = last_step(checkpoint_folder(workdir))
     result = f"All {steps} steps are done already."
     if score is not None:
         result = f"Validation mean IoU {score:.4f} after {steps} steps."
-    return f"{result}\nNext: {call_of('evaluate')} --workdir={workdir}"
+    advice = void_advice(void_share)
+    with contextlib.suppress(OSError, ValueError):  # the run itself is well
+        advice += advice_on(workdir)
+    following = f"Next: {call_of('evaluate')} --workdir={workdir}"
+    return "\n".join(filter(None, [result, format_advice(advice), following]))
 
 
 def run() -> None:

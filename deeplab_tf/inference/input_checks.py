@@ -6,6 +6,7 @@ import os
 import warnings
 
 import numpy as np
+from PIL import Image
 
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.networks.pixel_range import (
@@ -13,19 +14,25 @@ from deeplab_tf.networks.pixel_range import (
     why_impossible,
     why_unlikely,
 )
+from deeplab_tf.pictures.images import MODES, pillow_pixels, read_image
 
 
 def checked_image(image):
     """Returns one image, RGB in 0..255 [height, width, 3]; see `Segmenter.predict`.
 
     Args:
-      image: an array, a tensor, or what NumPy makes one of, such as a PIL image. What
-        has a shape and can be sliced, such as a `numpy.memmap`, stays as it is.
+      image: a path, a PIL image, an array, a tensor, or what NumPy makes an array of.
+        What has a shape and can be sliced, such as a `numpy.memmap`, stays as it is.
 
     Raises:
+      OSError: there is no such file, or it cannot be read.
       ValueError: it is none, or its values cannot be those of an image of 8 bits.
     """
-    image = _as_array(image, "predict takes one")
+    if isinstance(image, (str, os.PathLike)):
+        image = _read(image)
+    elif isinstance(image, Image.Image) and image.mode in MODES:
+        image = pillow_pixels(image)
+    image = _as_array(image)
     shape = tuple(image.shape)
     if len(shape) != 3 or shape[-1] != 3:
         raise ValueError(
@@ -46,7 +53,7 @@ def checked_images(images):
     Raises:
       ValueError: as of `checked_image`.
     """
-    images = _as_array(images, "a batch of them is")
+    images = _as_array(images)
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
@@ -59,12 +66,19 @@ def checked_images(images):
     return images
 
 
-def _as_array(images, taken: str):
+def _read(path: str | os.PathLike) -> np.ndarray:
+    try:
+        return read_image(path, MIN_IMAGE_SIZE)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _as_array(images):
     if isinstance(images, (str, bytes, os.PathLike)):
         raise ValueError(
-            f"Expected RGB images: {taken} an array, not a file. Received: "
-            f"{str(images)[:80]!r}. Read it first: image = "
-            "deeplab_tf.pictures.images.read_image(path)"
+            "Expected RGB images as an array, not a file. Received: "
+            f"{str(images)[:80]!r}. Give its path to Segmenter.predict, or read it: "
+            "image = deeplab_tf.pictures.images.read_image(path)"
         )
     if all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__")):
         return images

@@ -13,6 +13,7 @@ from tensorflow import keras
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
 from deeplab_tf.inference.input_checks import checked_image, checked_images
 from deeplab_tf.inference.network import Network, as_network, as_uint8
+from deeplab_tf.inference.predicted import Prediction
 from deeplab_tf.inference.runtimes import is_runtime_file, load_network
 from deeplab_tf.inference.saved_models import SavedModelNetwork
 from deeplab_tf.inference.windows import blend_windows, check_window
@@ -28,7 +29,7 @@ MAX_SCALE = 16  # which takes 256 times the memory
 class Segmenter:
     """Any-size images in, classes or probabilities at the same size out.
 
-    `Segmenter.from_workdir("runs/demo").predict(image)`
+    `Segmenter.from_workdir("runs/demo").predict("photo.jpg").show()`
 
     Each of its functions is traced once, for images of any size and any batch: a trace
     for each size would not be quicker (`python -m benchmarks.inference`).
@@ -164,22 +165,26 @@ class Segmenter:
         """Returns the class of every pixel of one image.
 
         Args:
-          image: RGB in 0..255, uint8 or float [height, width, 3], an array, a tensor or
-            a PIL image. With windows, anything that can be sliced will do, such as a
-            `numpy.memmap`.
+          image: the path of an image file, which is turned upright; a PIL image of any
+            colours, not turned; or RGB in 0..255, uint8 or float [height, width, 3], an
+            array or a tensor. With windows, anything that can be sliced will do, such
+            as a `numpy.memmap`.
           out: uint8 [height, width] to write to, such as a `numpy.memmap`; None makes
             an array.
 
         Returns:
-          uint8 [height, width] in [0, num_classes).
+          uint8 [height, width] in [0, num_classes): a `Prediction`, an array that can
+          show itself; or `out`, where it was given.
 
         Raises:
+          OSError: there is no such file, or it cannot be read.
           ValueError: another shape, a side under 32 pixels, values that cannot be
             those of an image in 0..255, or out of another size.
         """
         image = checked_image(image)
         size = tuple(image.shape[:2])
-        out = np.empty(size, np.uint8) if out is None else out
+        is_ours = out is None
+        out = np.empty(size, np.uint8) if is_ours else out
         if out.shape != size:
             raise ValueError(f"Expected out of shape {size}. Received: {out.shape}")
         if self._in_windows(image):
@@ -187,7 +192,7 @@ class Segmenter:
                 out[rows, columns] = block.argmax(-1)
         else:
             out[...] = self._predict_whole(np.asarray(image)[None])[0]
-        return out
+        return Prediction.of(out, image, self.labels) if is_ours else out
 
     def predict_batch(self, images) -> np.ndarray:
         """As `predict`, on images of one size, B of 0 too: uint8 [B, height, width]."""

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 from tensorflow import keras
 
+from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.backbones import backbone_features, find_backbone
 from deeplab_tf.networks.blocks import (
@@ -292,7 +293,8 @@ def build_model(
     """
     if config.model not in MODELS:
         raise ValueError(
-            f"model must be one of {sorted(MODELS)}. Received: {config.model!r}"
+            f"model must be one of {sorted(MODELS)}. Received: {config.model!r}."
+            f"{did_you_mean(config.model, MODELS)}"
         )
     stride = output_stride or config.output_stride
     rates = config.atrous_rates

@@ -24,7 +24,7 @@ _EXIF_ORIENTATION = 274
 # Most pixels that TensorFlow decodes; a JPEG with several pictures is MPO to Pillow.
 _TENSORFLOW_PIXELS = {"JPEG": 2**29 // 3, "MPO": 2**29 // 3, "PNG": 2**29 - 1}
 _GREY_16 = ("I;16", "I;16B", "I;16L")
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *_GREY_16)
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *_GREY_16)
 # Random, and without the 255 that begins a marker.
 _NO_PIXELS = np.random.default_rng(0).integers(0, 255, 256, np.uint8).tobytes()
 _pillow_lock = threading.Lock()
@@ -199,7 +199,7 @@ def _check_header(header: _Header, min_size: int, max_pixels: int) -> None:
         raise ValueError(
             f"a {header.format} of {several}; save the one that counts as an image"
         )
-    if header.format not in _TENSORFLOW_PIXELS and header.mode not in _MODES:
+    if header.format not in _TENSORFLOW_PIXELS and header.mode not in MODES:
         raise ValueError(
             f"a {header.format} of 32-bit, floating-point or other pixels without an "
             f"8-bit colour (mode {header.mode}); save it with 8 or 16 bits"
@@ -214,7 +214,7 @@ def _decode(file: IO[bytes], header: _Header) -> np.ndarray:
     if header.width * header.height <= _TENSORFLOW_PIXELS.get(header.format, 0):
         return _tensorflow_pixels(file.read(), header.format)
     with _pillow(header.format) as open_image:
-        return _pillow_pixels(open_image(file))
+        return pillow_pixels(open_image(file))
 
 
 def _tensorflow_pixels(data: bytes, found: str) -> np.ndarray:
@@ -250,7 +250,7 @@ def _eighth(data: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-def _pillow_pixels(image: Image.Image, block_rows: int = 256) -> np.ndarray:
+def pillow_pixels(image: Image.Image, block_rows: int = 256) -> np.ndarray:
     """Decodes to uint8 [height, width, 3]; a whole converted image is never made."""
     image.load()
     width, height = image.size

@@ -16,13 +16,13 @@ from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
 from deeplab_tf.networks.weight_files import copy_weights, read_weights
 from deeplab_tf.training import gradient_steps, optimizers
+from deeplab_tf.training.advice import MIN_NORMALIZED_IMAGES
 from deeplab_tf.training.losses import check_loss, make_loss
 from deeplab_tf.training.schedules import make_schedule
 from deeplab_tf.workdir import workdir_weights
 
 # Of the moving statistics: after three, 5 per cent of what they were is left.
 TIME_CONSTANTS = 3
-MIN_NORMALIZED_IMAGES = 8
 
 
 def check_packages(config: TrainConfig) -> None:

@@ -1,22 +1,16 @@
 """What a run has done: its log.csv, and the summary and the curves made of it.
 
-    python -m deeplab_tf.report --workdir=runs/demo
-
-Prints the summary and writes `<workdir>/summary.txt` and `<workdir>/curves.png`, as
-train.py does when it ends. Only log.csv and config.json are read, so the run may still
-be going on. Epochs are counted from 0 in log.csv and from 1 everywhere else.
+Only log.csv and config.json are read, so the run may still be going on. Epochs are
+counted from 0 in log.csv and from 1 everywhere else.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 
-from deeplab_tf.command_names import call_of, name_of
 from deeplab_tf.config import TrainConfig, read_config
 from deeplab_tf.files import atomic_write
 from deeplab_tf.workdir import CURVES_FILE, LOG_FILE, SUMMARY_FILE
@@ -324,18 +318,3 @@ def write_report(workdir: str | os.PathLike) -> str:
     except ImportError as error:
         return f"{summary}\n\n{error}"
     return summary
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog=call_of("report"), description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--workdir", required=True, help="Folder of a run of train.py.")
-    workdir = parser.parse_args(arguments).workdir
-    try:
-        report = write_report(workdir)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{name_of('report')}: {error}")
-    print(report)
-    drawn = not report.endswith(NO_MATPLOTLIB)
-    print(f"Written: {os.path.join(workdir, CURVES_FILE if drawn else SUMMARY_FILE)}")

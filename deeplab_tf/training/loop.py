@@ -23,12 +23,14 @@ from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.networks.recomputation import recompute_in_training
 from deeplab_tf.recipes import RECIPES
 from deeplab_tf.training import compiling, strategies, watching
-from deeplab_tf.training.averaging import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.checkpoints import list_checkpoints
+from deeplab_tf.training.gradient_steps import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.meter import RunMeter
 from deeplab_tf.training.resuming import (
+    EarlyStopping,
     ResumableRun,
     checkpoint_folder,
+    earlier_scores,
     stop_on_signals,
     validation_score,
 )
@@ -75,6 +77,8 @@ def train(
 ) -> float | None:
     """Trains up to `config.steps`, resuming what the workdir holds.
 
+    With `config.patience` it ends earlier where validation gets no better.
+
     Args:
       config: complete, with classes and steps.
       data: what it reads.
@@ -103,16 +107,22 @@ def train(
         f"{config.steps} steps of {config.batch_size} images."
     )
     validation = make_validation(data, model, strategy)
-    callbacks = make_callbacks(config, data, run)
+    before = earlier_scores(workdir, run.epochs) if config.patience else ()
+    stopping = EarlyStopping(config.patience, before)
+    callbacks = [*make_callbacks(config, data, run), stopping]
 
     logs = {}
     with stop_on_signals(run):
         if is_not_validated(config, data, run):
             logs = end_epoch(config, model, validation, callbacks, run)
         for span in epoch_spans(config.steps, data.steps_per_epoch, run.step):
+            if stopping.is_over:
+                break
             history = fit(config, data, model, strategy, span, validation, callbacks)
             logs = {name: values[-1] for name, values in history.items()}
     strategies.wait_for_workers(strategy)
+    if stopping.is_over and run.is_chief:
+        print(stopping.describe())
     return validation_score(logs)
 
 
@@ -216,7 +226,7 @@ def data_for_fit(make_dataset, model: keras.Model, strategy: tf.distribute.Strat
 def make_callbacks(config: TrainConfig, data: Data, run: ResumableRun) -> list:
     """What happens at the end of an epoch, in order."""
     logs = os.path.join(run.output, TENSORBOARD_FOLDER)
-    images = os.path.join(logs, "images")
+    pictures = os.path.join(logs, "pictures")
     meter = RunMeter(config, run.step, validation_epochs(config))
     return [
         *([count_skipped(data)] if config.skip_bad_records else []),
@@ -225,7 +235,7 @@ def make_callbacks(config: TrainConfig, data: Data, run: ResumableRun) -> list:
         run,
         AveragedEvaluation(),  # after the run, which saves the weights of training
         watching.Scalars(logs, meter),
-        watching.ImagePanels(images, data.panels(), config, meter),
+        watching.ImagePanels(pictures, data.panels(), config, meter),
         *([watching.Progress(meter)] if run.is_chief else []),
     ]
 

@@ -15,6 +15,7 @@ from tensorflow import keras
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.class_weights import median_frequency_weights
+from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.evaluation.metrics import class_ids
 from deeplab_tf.networks.layers import several_replicas
@@ -309,7 +310,8 @@ def check_loss(config: TrainConfig) -> None:
     """
     if config.loss not in LOSSES:
         raise ValueError(
-            f"loss must be one of {sorted(LOSSES)}. Received: {config.loss!r}"
+            f"loss must be one of {sorted(LOSSES)}. Received: {config.loss!r}."
+            f"{did_you_mean(config.loss, LOSSES)}"
         )
     options = set().union(*map(_arguments, LOSSES.values()))
     lacking = options - _arguments(LOSSES[config.loss]).keys()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tensorflow import keras
 
+from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.devices.replicas import recording_finiteness
 from deeplab_tf.training.gradient_steps import (
     clip_and_multiply,
@@ -126,7 +127,8 @@ def check_optimizer(name: str) -> None:
     if _addons_name(name) not in ADDONS:
         raise ValueError(
             f"optimizer must be one of {sorted(_keras_optimizers())} or of "
-            f"tensorflow-addons' {sorted(ADDONS)}. Received: {name!r}"
+            f"tensorflow-addons' {sorted(ADDONS)}. Received: {name!r}."
+            f"{did_you_mean(name, [*_keras_optimizers(), *ADDONS])}"
         )
     try:
         import tensorflow_addons  # noqa: F401

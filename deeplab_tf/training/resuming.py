@@ -25,10 +25,11 @@ from deeplab_tf.config import (
 )
 from deeplab_tf.devices.replicas import explain_not_finite, steps_since_bad
 from deeplab_tf.networks.weight_files import save_weights
-from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
-from deeplab_tf.training.log import plain_names
+from deeplab_tf.training.gradient_steps import averaged_weights
+from deeplab_tf.training.log import plain_names, read_log
 from deeplab_tf.training.optimizers import build_optimizer
+from deeplab_tf.training.schedules import current_learning_rate
 from deeplab_tf.workdir import (
     BEST_WEIGHTS,
     CHECKPOINT_FOLDER,
@@ -76,7 +77,7 @@ def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> N
     difference = describe_difference(claimed, config)
     if difference:
         raise ValueError(
-            f"{workdir} belongs to a run of another configuration ({difference}). "
+            f"{workdir} belongs to a run of another configuration:\n{difference}\n"
             "Give another --workdir, or the flags of that run to resume it."
         )
 
@@ -171,7 +172,8 @@ class ResumableRun(keras.callbacks.Callback):
             raise NonFiniteLoss(
                 f"The loss became {loss} at step {self.step + 1}. {self.workdir} keeps "
                 f"its state of step {int(self._saved_step.numpy())}. Try a lower "
-                "learning rate in another --workdir. "
+                f"learning rate in another --workdir, such as --learning_rate="
+                f"{current_learning_rate(self.model.optimizer) / 10:.1g}. "
                 f"{explain_not_finite(self._bad_replicas(), self._devices)}".rstrip()
             )
         self.step += 1
@@ -208,6 +210,59 @@ class ResumableRun(keras.callbacks.Callback):
             f"Stopped by {self._stop_reason or 'a signal to another worker'} after "
             f"step {self.step}. All of it is saved: the same command resumes."
         )
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Ends a run after so many validations without a better mean IoU.
+
+    All workers of a run have one, and see the same scores.
+
+    Args:
+      patience: such validations; 0 never ends a run.
+      scores: validation mean IoU of the epochs that were done before, in their order.
+    """
+
+    def __init__(self, patience: int, scores: Sequence[float] = ()):
+        super().__init__()
+        self.patience = patience
+        self._scores = list(scores)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run ends here, steps left or not."""
+        return 0 < self.patience <= validations_since_best(self._scores)
+
+    def on_epoch_end(self, epoch, logs=None):
+        score = validation_score(logs)
+        if score is not None:
+            self._scores.append(score)
+            if self.is_over:
+                self.model.stop_training = True
+
+    def describe(self) -> str:
+        """Says of a run that is over why, and how it goes on."""
+        return (
+            f"Stopped early: none of the last {self.patience} validations was better "
+            f"than that of before, mean IoU {max(self._scores):.4f}, whose weights are "
+            f"{BEST_WEIGHTS}. With --set=patience=0 the same command goes on."
+        )
+
+
+def validations_since_best(scores: Sequence[float]) -> int:
+    """[0.3, 0.5, 0.4, 0.5] -> 2: an equal score is no better one."""
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+def earlier_scores(workdir: str | os.PathLike, epochs: int) -> list[float]:
+    """Reads the validation mean IoU of the first `epochs` epochs off a run's log.
+
+    Raises:
+      ValueError: the log is damaged.
+    """
+    path = os.path.join(workdir, LOG_FILE)
+    rows = read_log(path) if epochs and os.path.exists(path) else []
+    scores = [row.get("val_mean_iou") for row in rows if row["epoch"] < epochs]
+    return [score for score in scores if score is not None]
 
 
 # Ask a run to stop. A terminal that is closed sends SIGHUP, which Windows has not.

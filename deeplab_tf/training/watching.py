@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.pictures.visualize import panel
-from deeplab_tf.training.averaging import averaged_weights
+from deeplab_tf.pictures.visualize import above, legend, panel
+from deeplab_tf.training.gradient_steps import averaged_weights
 from deeplab_tf.training.log import (
     VALIDATION,
     format_duration,
@@ -117,12 +117,13 @@ def event_writer(folder: str | os.PathLike, first_step: int):
 class ImagePanels(keras.callbacks.Callback):
     """Writes image | label | prediction panels to TensorBoard after each validation.
 
-    They show the weights that were validated: their moving average, where there is one.
+    Under each is a legend of the classes that its label or its prediction shows. They
+    show the weights that were validated: their moving average, where there is one.
 
     Args:
       log_dir: TensorBoard folder.
       examples: (image uint8 [h, w, 3], label int [h, w]) pairs to draw.
-      config: colormap and ignore label.
+      config: names and colours of the classes, and the ignore label.
       meter: of the same run, a callback before this one.
     """
 
@@ -149,7 +150,7 @@ class ImagePanels(keras.callbacks.Callback):
         with self._writer.as_default(), averaged_weights(self.model):
             for index, (image, label) in enumerate(self.examples):
                 drawn = self._draw(image, label)
-                name = f"validation/{index}"
+                name = f"image, label, prediction/{index}"
                 tf.summary.image(name, drawn[None], step=self.meter.step)
         self._writer.flush()
 
@@ -157,8 +158,12 @@ class ImagePanels(keras.callbacks.Callback):
         outputs = self.model(image[None].astype("float32"), training=False)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs
         prediction = np.argmax(logits[0], -1).astype(np.uint8)
-        colors = (self.config.colormap, self.config.ignore_label)
-        return panel(image, label, prediction, *colors)
+        colors, ignore = self.config.colormap, self.config.ignore_label
+        drawn = panel(image, label, prediction, colors, ignore)
+        present = sorted({*np.unique(label), *np.unique(prediction)} - {ignore})
+        names = [self.config.class_names[i] for i in present]
+        strip = legend([colors[i] for i in present], names, drawn.shape[1])
+        return above(drawn, strip)
 
 
 class Progress(keras.callbacks.Callback):

@@ -32,6 +32,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.data.reading.augment import augment
 
 JITTER_PROBABILITY = 0.8
@@ -206,7 +207,7 @@ def find_policy(name: str) -> Policy:
     if name not in POLICIES:
         raise ValueError(
             f"Expected an augmentation policy of {', '.join(POLICIES)}. "
-            f"Received: {name!r}"
+            f"Received: {name!r}.{did_you_mean(name, POLICIES)}"
         )
     return POLICIES[name]
 

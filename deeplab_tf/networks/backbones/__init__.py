@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Callable
 
+from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.networks.backbones.mobilenet_v2 import mobilenet_v2
 from deeplab_tf.networks.backbones.output_stride import OUTPUT_STRIDES
 from deeplab_tf.networks.backbones.resnet import resnet
@@ -135,7 +136,7 @@ def find_backbone(name: str) -> Backbone:
         return _mobilenet_v2(float(match[1]), divisor=1 if match[2] else 8)
     raise ValueError(
         f"backbone must be one of {sorted(BACKBONES)}, or mobilenet_v2_ALPHA such as "
-        f"mobilenet_v2_0.5. Received: {name!r}"
+        f"mobilenet_v2_0.5. Received: {name!r}.{did_you_mean(name, BACKBONES)}"
     )
 
 
