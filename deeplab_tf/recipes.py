@@ -260,7 +260,7 @@ RECIPES = {
         what="DeepLabV3 on COCO's images of VOC's classes with more than 1,000 "
         "annotated pixels. The paper does not state the steps.",
         paper="none of its own",
-        needs="COCO's masks as VOC's 21 classes, such as by datasets.build_folder; "
+        needs="python -m datasets.build_coco --task=voc --input_dir=coco; "
         f"{_IMAGENET}; {_GPU}",
         costs=Costs(14.4, 174, 1.9),
     ),
@@ -285,7 +285,8 @@ RECIPES = {
         what="DeepLabV3 on Cityscapes, evaluated on whole images of 1024x2048.",
         paper="77.23 on val at output stride 16, 77.82 at 8, 79.30 with scales and "
         "flip (1706.05587, appendix B)",
-        needs=f"records of Cityscapes' trainIds; {_IMAGENET}; {_GPU}",
+        needs="python -m datasets.build_cityscapes --input_dir=cityscapes; "
+        f"{_IMAGENET}; {_GPU}",
         costs=Costs(31.0, 79, 1.9),
     ),
     "deeplab_v3plus_voc2012": Recipe(

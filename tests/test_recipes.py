@@ -11,6 +11,7 @@ from tensorflow import keras
 from benchmarks import recipe_costs
 from datasets.sources.catalog import DATASETS
 from deeplab_tf import TrainConfig
+from deeplab_tf.commands.command_line import list_builders
 from deeplab_tf.commands.train import CONFIG_FLAGS
 from deeplab_tf.config import NETWORK_FIELDS, parse_changes
 from deeplab_tf.networks.heads import is_classifier
@@ -75,6 +76,13 @@ def test_recipes_say_what_they_take(name):
         assert re.search(r"\d (GB|minutes|hours|days)", said)
     for said in (facts["memory"], facts["time"]):  # a device, or an estimate
         assert "Xeon" in said or "estimated" in said
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_builders_that_a_recipe_names_exist(name):
+    named = re.findall(r"python -m datasets\.build_(\w+)", RECIPES[name].needs)
+    assert set(named) <= set(list_builders())
+    assert named or name == "demo" or RECIPES[name].config.init.startswith("runs/")
 
 
 def test_time_of_a_recipe_by_hand():
