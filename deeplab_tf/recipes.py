@@ -310,7 +310,7 @@ RECIPES = {
         "deeplab_tf.weights research_deeplab CHECKPOINT --partial "
         "--set=model=deeplab_v3plus --set=num_classes=21 "
         f"--output=runs/xception65_imagenet; {_VOC}; {_GPU}",
-        costs=Costs(28.0, 226, 1.3),
+        costs=Costs(28.0, 226, 1.3, time="35 minutes or more on an H200, estimated"),
     ),
     "deeplab_v2_voc2012": Recipe(
         dataclasses.replace(
@@ -360,7 +360,13 @@ RECIPES = {
         what="DeepLab-LargeFOV on VGG-16; evaluate.py --crf sharpens it.",
         paper="62.25 on val, 67.64 with the CRF (1412.7062, table 1)",
         needs=f"{_VOC}; {_IMAGENET}; one GPU",
-        costs=Costs(6.2, 240, 0.7),
+        costs=Costs(
+            6.2,
+            240,
+            0.7,
+            memory="3.6 GB of an H200 in bfloat16 (docs/benchmarks.md)",
+            time="3 minutes on an H200 in bfloat16, 716 images a second",
+        ),
     ),
 }
 
@@ -415,7 +421,7 @@ def describe_choices() -> str:
             f"These are flags of {call_of('train')}, with --data_dir and --workdir.",
             "Estimated is what an H200's figures for DeepLabV3-ResNet-50 say of the",
             "others, in float32 with XLA (docs/benchmarks.md): other cards are slower,",
-            "and separable networks (Xception, MobileNetV2) take longer than that.",
+            "separable networks (Xception, MobileNetV2) take several times as long.",
             "",
         ]
     )
