@@ -12,7 +12,7 @@ from PIL import Image
 
 import deeplab_tf
 from datasets.sources.shapes import draw_scene
-from deeplab_tf.recipes import RECIPES
+from deeplab_tf.recipes import CHOICES, RECIPES
 from tests.support import docs_pages
 from tests.support.docs_pages import ROOT, addresses, anchor, anchors, blocks, links
 from tests.support.printed_blocks import Terminal
@@ -95,6 +95,11 @@ def test_the_reference_has_every_public_name():
 
 def test_the_page_of_recipes_has_every_recipe():
     text = (DOCS / "choosing_a_recipe.md").read_text()
+    table = rows(DOCS / "choosing_a_recipe.md", 2)
+    for take in CHOICES.values():
+        name, _, flags = take.removeprefix("--recipe=").partition(" ")
+        parts = [f"`{part}`" for part in (name, flags) if part]
+        assert any(all(part in row[1] for part in parts) for row in table), take
     assert [name for name in RECIPES if f"`{name}`" not in text] == []
 
 
