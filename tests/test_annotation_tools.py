@@ -157,7 +157,9 @@ def test_splits_are_found_and_valid_is_val(tmp_path, folders, capsys):
         "train": 2,
         "val": 2,
     }
-    assert "4 pairs, split by" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 pairs, classes by their numbers, split by" in printed
+    assert "--class_names=a,b,... or a file of them." in printed
 
 
 def test_lists_beside_folders_are_splits(tmp_path):

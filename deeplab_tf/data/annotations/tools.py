@@ -174,7 +174,7 @@ def understand(
     found = TOOLS[name].read(folder, options)
     if not found.num_pairs:
         raise DatasetError(f"Expected pairs of image and label in {folder}: none there")
-    print(describe(TOOLS[name].title, folder, found))
+    print(describe(TOOLS[name].title, folder, found, options.class_names))
     return found
 
 
@@ -182,11 +182,21 @@ def _fits(folder: Path) -> bool:
     return any(tool.detect(folder) for tool in TOOLS.values())
 
 
-def describe(title: str, folder: Path, found: Found) -> str:
-    """Returns one sentence on what was understood, and the notes."""
-    classes = f", classes from {found.classes_from}" if found.classes_from else ""
+def describe(title: str, folder: Path, found: Found, class_names: str = "") -> str:
+    """Returns one sentence on what was understood, and the notes.
+
+    Args:
+      title: of the row.
+      folder: that was read.
+      found: in it.
+      class_names: what a person said of them; "" where nothing.
+    """
+    names = class_names or found.classes_from
+    classes = f", classes from {names}" if names else ", classes by their numbers"
     where = found.splits_from
     has_val = where and list(found.splits) != ["train"]
     splits = f", split by {where}" if has_val else ", split by --val_fraction"
     lines = [f"{folder}: {title}: {found.num_pairs} pairs{classes}{splits}."]
+    if not names:
+        lines.append("  Names can be given: --class_names=a,b,... or a file of them.")
     return "\n".join([*lines, *(f"  {note}" for note in found.notes)])
