@@ -61,8 +61,8 @@ def count_wrong(output: Path, examples: list[Example]) -> tuple[int, int]:
     """
     info, records = read_info(output), {}
     table = np.arange(256)
-    for i, name in enumerate(info.class_names):
-        table[i] = NAMES.index(name) if name in NAMES else i
+    if set(info.class_names) <= set(NAMES):
+        table[: len(info.class_names)] = list(map(NAMES.index, info.class_names))
     for split in info.splits:
         records.update(read_records(output, split))
     wrong = sum(
