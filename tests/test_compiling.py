@@ -10,7 +10,11 @@ import tensorflow as tf
 from deeplab_tf.commands import train
 from deeplab_tf.config import TrainConfig, write_config
 from deeplab_tf.networks.models import build_model
-from deeplab_tf.networks.weight_files import named_weights, save_weights
+from deeplab_tf.networks.weight_files import (
+    WeightReport,
+    named_weights,
+    save_weights,
+)
 from deeplab_tf.training import compiling
 from deeplab_tf.training.compiling import check_packages, is_jit_compiled
 from tests.support.networks import randomize, small_config
@@ -137,3 +141,32 @@ def test_a_classifier_of_other_classes_is_left_out(tmp_path):
     for name, value in named_weights(model).items():
         kept = new if name.startswith("logits") else before
         np.testing.assert_array_equal(np.array(value), kept[name], err_msg=name)
+
+
+HEAD = ("aspp_pool_conv/kernel", "logits/kernel")
+
+
+@pytest.mark.parametrize(
+    "source, missing, unused, said",
+    [
+        (
+            "net.h5",
+            HEAD,
+            (),
+            "net.h5: 3 weights copied, 2 new (the head), as expected.",
+        ),
+        ("net.h5", HEAD, ("top/bias",), "net.h5: 3 weights copied, 2 new (the head),"),
+        ("best.npz", (), (), "best.npz: 3 weights copied, as expected."),
+        ("best.npz", (), ("x/bias",), "3 weights copied, 0 missing, 1 unused\n"),
+        ("net.h5", ("conv1/kernel",), (), "1 missing, 0 unused\n  missing: conv1/"),
+    ],
+)
+def test_what_a_run_begins_from_is_one_line_where_it_is_well(
+    source, missing, unused, said
+):
+    report = WeightReport(source, ("a", "b", "c"), missing, unused)
+    assert said in compiling.describe_start(report)
+
+
+def test_a_run_from_scratch_says_so():
+    assert compiling.describe_start(None) == "Training from scratch."

@@ -12,9 +12,14 @@ from tensorflow import keras
 from deeplab_tf.config import TrainConfig, read_config
 from deeplab_tf.evaluation.class_order import same_ids
 from deeplab_tf.evaluation.metrics import MeanIoU
+from deeplab_tf.networks.blocks import HEAD_PREFIXES
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
-from deeplab_tf.networks.weight_files import copy_weights, read_weights
+from deeplab_tf.networks.weight_files import (
+    WeightReport,
+    copy_weights,
+    read_weights,
+)
 from deeplab_tf.training import gradient_steps, optimizers
 from deeplab_tf.training.advice import MIN_NORMALIZED_IMAGES
 from deeplab_tf.training.losses import check_loss, make_loss
@@ -257,6 +262,22 @@ def initialize(model: keras.Model, config: TrainConfig):
     if is_workdir:
         arrays = _in_class_order(arrays, read_config(config.init), config)
     return copy_weights(model, arrays, path, allow_missing=replaceable)
+
+
+def describe_start(report: WeightReport | None) -> str:
+    """Says what a run begins from: a line where only the head is new, as expected.
+
+    Args:
+      report: of `initialize`.
+    """
+    if report is None:
+        return "Training from scratch."
+    # The top of a classification network is left over; of a network of ours nothing is.
+    odd = report.unused if report.source.endswith(".npz") else ()
+    if odd or not all(name.startswith(HEAD_PREFIXES) for name in report.missing):
+        return str(report)
+    new = f", {len(report.missing)} new (the head)" if report.missing else ""
+    return f"{report.source}: {len(report.copied)} weights copied{new}, as expected."
 
 
 def _in_class_order(arrays: dict, source: TrainConfig, config: TrainConfig) -> dict:

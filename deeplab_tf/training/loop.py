@@ -100,7 +100,7 @@ def train(
     model = make_model(config, strategy)
     if not list_checkpoints(checkpoint_folder(workdir)):
         report = compiling.initialize(model, config)
-        print(report or "Training from scratch.")
+        print(compiling.describe_start(report))
     run = begin_or_resume(config, model, workdir, strategy, output)
     print(
         f"{config.model} on {config.backbone}, {model.count_params():,} parameters, "
