@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ from deeplab_tf.class_tables import (
     VOC2012,
 )
 from deeplab_tf.colors import Color, distinct_colormap
+
+# As VOC, torchvision, LabelMe and others spell it.
+_BACKGROUNDS = ("background", "__background__", "_background_", "bg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +105,37 @@ def colormap_for(
         if table.names == tuple(class_names):
             return table.colors
     return distinct_colormap(len(class_names))
+
+
+def hidden_classes(
+    class_names: Sequence[str], hide: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """Chooses the classes that pictures over a photo leave clear.
+
+    Args:
+      class_names: in the order of the class ids.
+      hide: their names, whatever their case; None is the background, by the names
+        that data sets and networks give it.
+
+    Returns:
+      Class ids, in their order.
+
+    Raises:
+      ValueError: no class has such a name.
+    """
+    folded = [name.strip().casefold() for name in class_names]
+    if hide is None:
+        return tuple(i for i, name in enumerate(folded) if name in _BACKGROUNDS)
+    for name in hide:
+        if name.strip().casefold() not in folded:
+            near = difflib.get_close_matches(name, class_names, 3, 0.4)
+            listed = ", ".join(near or class_names[:20])
+            raise ValueError(
+                "Expected names of classes, to be left clear, such as "
+                f"{listed}. Received: {name}"
+            )
+    wanted = {name.strip().casefold() for name in hide}
+    return tuple(i for i, name in enumerate(folded) if name in wanted)
 
 
 def labels_for(num_classes: int) -> Labels:

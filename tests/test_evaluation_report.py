@@ -16,10 +16,10 @@ from PIL import Image
 from deeplab_tf.colors import IGNORE_COLOR
 from deeplab_tf.evaluation.best_and_worst import ERROR_COLOR, BestAndWorst
 from deeplab_tf.evaluation.charts import ticks
-from deeplab_tf.evaluation.html_report import write_report
+from deeplab_tf.evaluation.html_report import draw, write_report
 from deeplab_tf.evaluation.scores import Evaluation, compare, percent
 from deeplab_tf.labels import Labels, labels_for
-from deeplab_tf.pictures.visualize import colorize
+from deeplab_tf.pictures.visualize import overlay
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 NAMES = ("sky", HOSTILE, "dog")
@@ -40,7 +40,7 @@ def random_images(count, num_classes=3, shape=(20, 24)):
         yield f"{index} {HOSTILE}", image, label, classes
 
 
-def make_page(path, images, labels=LABELS, worse=0, **more):
+def make_page(path, images, labels=LABELS, worse=0, hidden=(), **more):
     """Writes the page of images; with `worse`, compared with shifted predictions."""
     evaluation, other = Evaluation(labels.class_names), Evaluation(labels.class_names)
     pictures = BestAndWorst()
@@ -52,7 +52,7 @@ def make_page(path, images, labels=LABELS, worse=0, **more):
     if worse:
         comparison = compare(results, other.results(draws=20), draws=20)
         results["comparison"] = {**comparison, "with": f"other {HOSTILE}.json"}
-    write_report(results, labels, pictures, path)
+    write_report(results, labels, pictures, path, hidden)
     return results, path.read_text(encoding="utf-8")
 
 
@@ -193,14 +193,15 @@ def test_pictures_are_image_label_prediction_and_errors(tmp_path):
     sources = [value for key, value in page.attributes if key == "src"]
     shown = [decoded(source) for source in sources]
     assert [source[:15] for source in sources] == [
-        f"data:image/{kind}" for kind in ("jpeg", "png;", "png;", "jpeg")
+        f"data:image/{kind}" for kind in ("jpeg", "jpeg", "jpeg", "jpeg")
     ]
     assert shown[0].shape == image.shape
-    np.testing.assert_array_equal(shown[1], colorize(label, LABELS.colormap))
-    np.testing.assert_array_equal(shown[2], colorize(classes, LABELS.colormap))
-    # The picture of the errors before its JPEG blurs it.
+    # The pictures before their JPEG blurs them.
     pictures = BestAndWorst()
     pictures.add(0.5, name, image, label, classes)
+    for classes_, picture in ((label, shown[1]), (classes, shown[2])):
+        drawn = draw(pictures.best()[0], classes_, LABELS, ())
+        np.testing.assert_allclose(picture.mean((0, 1)), drawn.mean((0, 1)), atol=3)
     errors = pictures.best()[0].errors()
     void, wrong = label == 255, (label != classes) & (label != 255)
     assert (errors[void] == IGNORE_COLOR).all()
@@ -210,6 +211,21 @@ def test_pictures_are_image_label_prediction_and_errors(tmp_path):
     np.testing.assert_allclose(shown[3].mean((0, 1)), errors.mean((0, 1)), atol=3)
     legend = text.partition('<div class="legend">')[2].partition("</figure>")[0]
     assert Reader(f"<div>{legend}").texts == [*NAMES, "void", "wrong"]
+
+
+def test_label_and_prediction_are_over_the_photo_and_leave_the_hidden_clear(tmp_path):
+    ((name, image, label, classes),) = images = list(random_images(1))
+    pictures = BestAndWorst()
+    pictures.add(0.5, name, image, label, classes)
+    picture = pictures.best()[0]
+    drawn = draw(picture, label, LABELS, (0,))
+    np.testing.assert_array_equal(drawn[label == 0], image[label == 0])
+    assert (drawn[label == 255] == IGNORE_COLOR).all()
+    painted = overlay(image, label, LABELS.colormap, 0.7, hidden=(0,))
+    np.testing.assert_array_equal(drawn[label != 255], painted[label != 255])
+    _, text = make_page(tmp_path / "a.html", images, hidden=(0,))
+    legend = text.partition('<div class="legend">')[2].partition("</figure>")[0]
+    assert Reader(f"<div>{legend}").texts == [*NAMES[1:], "void", "wrong"]
 
 
 def test_classes_that_an_image_lacks_are_not_in_its_legend(tmp_path):
@@ -330,7 +346,7 @@ def luminance(color: str) -> float:
     return float(np.mean([int(part) for part in re.findall(r"\d+", color)[:3]]))
 
 
-def test_page_fits_from_400_to_1600_pixels_in_light_and_dark(browser, tmp_path):
+def test_page_fits_from_390_to_1600_pixels_in_light_and_dark(browser, tmp_path):
     names = tuple(f"class {index} {HOSTILE}" for index in range(40))
     labels = Labels(names, labels_for(40).colormap)
     long = "a/very/long/path" * 20
@@ -340,7 +356,7 @@ def test_page_fits_from_400_to_1600_pixels_in_light_and_dark(browser, tmp_path):
     for scheme, dark in (("light", False), ("dark", True)):
         feature = {"name": "prefers-color-scheme", "value": scheme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        for width in (400, 800, 1600):
+        for width in (390, 800, 1600):
             size = {"width": width, "height": 900, "deviceScaleFactor": 1}
             size["mobile"] = False
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -10,9 +10,11 @@ import pytest
 
 from datasets.sources.catalog import DATASETS
 from deeplab_tf.class_tables import (
+    CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
     CITYSCAPES_TRAIN_IDS,
     CLASS_TABLES,
+    VOC2012,
 )
 from deeplab_tf.colors import (
     IGNORE_COLOR,
@@ -21,7 +23,7 @@ from deeplab_tf.colors import (
     voc_colormap,
 )
 from deeplab_tf.data.records.info import DatasetInfo
-from deeplab_tf.labels import colormap_for, labels_for
+from deeplab_tf.labels import colormap_for, hidden_classes, labels_for
 from serving import client
 
 # --- Published data sets -------------------------------------------------------------
@@ -274,3 +276,29 @@ def test_distinct_colours_begin_with_black_and_never_repeat():
     for wrong in (0, 257):
         with pytest.raises(ValueError, match=f"1 to 256 classes. Received: {wrong}"):
             distinct_colormap(wrong)
+
+
+# --- What pictures leave clear -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names, hide, hidden",
+    [
+        (VOC2012.names, None, (0,)),
+        (("__background__", "cat"), None, (0,)),
+        (("_background_", "cat"), None, (0,)),
+        (("road", "Background "), None, (1,)),
+        (CITYSCAPES.names, None, ()),
+        (("class 0", "class 1"), None, ()),
+        (VOC2012.names, (), ()),
+        (CITYSCAPES.names, ("Sky", "road"), (0, 10)),
+        (("background", "cat"), ("cat",), (1,)),
+    ],
+)
+def test_hidden_classes_are_the_background_or_those_that_are_named(names, hide, hidden):
+    assert hidden_classes(names, hide) == hidden
+
+
+def test_a_hidden_class_that_is_none_is_told_with_the_nearest_name():
+    with pytest.raises(ValueError, match="such as aeroplane.*Received: airplane"):
+        hidden_classes(VOC2012.names, ["airplane"])

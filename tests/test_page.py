@@ -25,6 +25,7 @@ from PIL import Image
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.pictures.images import read_image
+from deeplab_tf.pictures.visualize import outlines
 from deeplab_tf.prediction import page, page_server
 
 LABELS = Labels(
@@ -144,7 +145,20 @@ def test_the_answer_says_what_was_predicted(client, segmenter):
 
 def entry(number, name, color, pixels):
     values = {"id": number, "name": name, "color": color, "pixels": pixels}
-    return {**values, "share": pixels / 8000}
+    return {**values, "share": pixels / 8000, "hidden": False}
+
+
+@pytest.mark.parametrize("hidden, ids", [(None, {2}), ((), set()), ((1, 3), {1, 3})])
+def test_the_answer_says_what_is_left_clear(hidden, ids):
+    labels = Labels(("cat", "dog", "Background", "horse"), LABELS.colormap)
+    app = page.make_app(Stripes(labels), "run", hidden=hidden)
+    legend = app.test_client().post("/segment", data=encoded()).get_json()["legend"]
+    assert {entry["id"] for entry in legend if entry["hidden"]} == ids
+
+
+def test_the_port_is_none_of_tensorflow_servings():
+    assert page.PORT not in (8500, 8501)
+    assert f"PORT:-{page.PORT}" in (FILES.parents[2] / "serving/page.yaml").read_text()
 
 
 def test_a_form_is_answered_as_the_bytes_are(client):
@@ -595,7 +609,7 @@ class Screen:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     def check_no_overflow(self):
-        for width in (360, 600, 899, 900, 1280, 1600):
+        for width in (360, 390, 600, 899, 900, 1280, 1600):
             self.emulate(width)
             widths = self("[document.documentElement.scrollWidth, innerWidth]")
             assert widths[0] <= widths[1] == width
@@ -713,6 +727,46 @@ def test_a_class_is_seen_alone(screen, photo):
         assert screen(alphas) == expected
 
 
+class Background(Stripes):
+    """0 at the left, 1 in the middle, 3 at the right."""
+
+    def predict(self, image):
+        classes = super().predict(image)
+        classes[:, : image.shape[1] // 4] = 0
+        return classes
+
+
+ALPHAS = """[classes, outlines].map(c => [0, 24, 25, 26, 74, 75, 99].map(
+    x => c.getContext('2d').getImageData(x, 9, 1, 1).data[3]))"""
+
+
+def test_the_background_is_clear_until_it_is_asked_for(browser, photo, tmp_path):
+    screen, segmenter = Screen(browser), Background()
+    saved = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Page.setDownloadBehavior", saved)
+    with running(page.make_app(segmenter, "run")) as url:
+        screen.emulate(1280)
+        browser.get(url)
+        screen.choose(photo)
+        # Column 25 is the first of class 1, 74 its last; both are painted.
+        colors, outlines = screen(ALPHAS)
+        assert colors == [0, 0, 255, 255, 255, 255, 255]
+        assert outlines == [0, 0, 255, 0, 255, 0, 0]
+        screen.find("#save-overlay").click()
+        screen.wait(lambda: list(tmp_path.glob("*_overlay.png")))
+        assert screen.texts("#clear > span") == ["Paint background too"]
+        screen.find("#paint-hidden").click()
+        colors, outlines = screen(ALPHAS)
+        assert colors == [255] * 7
+        assert outlines == [0, 255, 0, 0, 255, 0, 0]
+        screen.check_no_overflow()
+    (path,) = tmp_path.glob("*_overlay.png")
+    overlay, photo = np.asarray(Image.open(path)).astype(int), segmenter.images[0]
+    assert np.abs(overlay[:, :25, :3] - photo[:, :25]).max() <= 5  # of the JPEG
+    assert (overlay[9, [25, 74], :3] == 255).all()
+    assert (overlay[9, 26:74, 1:3] < photo[9, 26:74, 1:3]).all()  # red over it
+
+
 def test_class_map_and_overlay_are_saved(screen, photo, segmenter, tmp_path):
     saved = {"behavior": "allow", "downloadPath": str(tmp_path)}
     screen.driver.execute_cdp_cmd("Page.setDownloadBehavior", saved)
@@ -731,6 +785,9 @@ def test_class_map_and_overlay_are_saved(screen, photo, segmenter, tmp_path):
     np.testing.assert_array_equal(classes, segmenter.predict(image))
     colors = np.array(LABELS.colormap)[classes]
     difference = overlay[..., :3] - (0.75 * image + 0.25 * colors)
+    outline = outlines(classes)
+    assert (overlay[outline, :3] == 255).all() and outline.any()
+    difference[outline] = 0
     assert np.abs(difference).max() <= 5  # of the JPEG
     assert (overlay[..., 3] == 255).all()
 

@@ -246,6 +246,30 @@ def test_an_image_too_large_for_memory_is_named(segmenter, photos, tmp_path):
 # ---- Large images -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("hide", [None, (), ("cat", "HORSE")])
+def test_overlays_leave_clear_what_is_hidden(hide, segmenter, photos, tmp_path):
+    output = Output(str(tmp_path), hide=hide)
+    assert predict_files(segmenter, [str(photos / "drawn.png")], output) == []
+    image = np.asarray(Image.open(photos / "drawn.png"))
+    classes = np.asarray(Image.open(tmp_path / "classes" / "drawn.png"))
+    np.testing.assert_array_equal(classes, segmenter.predict(image))
+    picture = np.asarray(Image.open(tmp_path / "overlay" / "drawn.png"))
+    picture = picture[: image.shape[0], : image.shape[1]]
+    hidden = {None: [0], (): [], ("cat", "HORSE"): [1, 3]}[hide]
+    clear = np.isin(classes, hidden)
+    np.testing.assert_array_equal(picture[clear], image[clear])
+    assert (picture[~clear] != image[~clear]).any(-1).mean() > 0.9
+    assert (~clear).any() and (clear.any() or not hidden)
+
+
+def test_a_class_to_hide_that_is_none_is_told_before_any_work(segmenter, tmp_path):
+    with pytest.raises(ValueError, match="such as cat.*Received: cats"):
+        predict_files(
+            segmenter, ["gone.png"], Output(str(tmp_path / "o"), hide=("cats",))
+        )
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_large_image_is_predicted_in_windows_and_its_overlay_is_small(
     workdir, segmenter, photos, tmp_path, monkeypatch, capsys
 ):
@@ -452,7 +476,7 @@ def predict_flags(monkeypatch, tmp_path):
 
     def set_flags(**given):
         names = "workdir saved_model input output serve list recursive submission"
-        names += " gpu_memory_limit"
+        names += " gpu_memory_limit hide"
         values = {
             **dict.fromkeys(names.split()),
             **{"save": ["classes"], "alpha": 0.5, "port": 0, "max_megapixels": None},

@@ -38,9 +38,69 @@ def test_an_id_without_a_colour_is_named(bad):
 def test_overlay_blends_and_shows_the_image_where_ignored():
     image = np.full((1, 3, 3), 100, np.uint8)
     classes = np.array([[1, 2, 255]])
-    blended = visualize.overlay(image, classes, COLORMAP, alpha=0.25)
+    blended = visualize.overlay(image, classes, COLORMAP, alpha=0.25, outlined=False)
     expected = [[(125, 75, 75), (75, 100, 75), (100, 100, 100)]]
     np.testing.assert_array_equal(blended, expected)
+
+
+def test_hidden_classes_and_void_show_the_photo_bit_for_bit():
+    """And outlines lie on painted pixels where ids change, and nowhere else."""
+    generator = np.random.default_rng(0)
+    image = generator.integers(
+        0, 255, (40, 60, 3), dtype=np.uint8
+    )  # white is outlines'
+    coarse = generator.choice([0, 1, 2, 3, 255], (8, 12))
+    classes = np.kron(coarse, np.ones((5, 5), int)).astype(np.uint8)
+    picture = visualize.overlay(image, classes, COLORMAP, 0.4, hidden=[0])
+    clear = np.isin(classes, [0, 255])
+    np.testing.assert_array_equal(picture[clear], image[clear])
+    outline = (picture == 255).all(-1)
+    np.testing.assert_array_equal(outline, visualize.outlines(classes, (0, 255)))
+    plain = visualize.overlay(image, classes, COLORMAP, 0.4, outlined=False)
+    inside = ~clear & ~outline
+    np.testing.assert_array_equal(picture[inside], plain[inside])
+    # By another way: each pair of neighbours of two ids has one pixel of the two.
+    for axis in (0, 1):
+        left, right = classes, np.roll(classes, -1, axis)
+        pairs = np.stack([outline, np.roll(outline, -1, axis)])
+        change = (left != right) & ~(clear & np.roll(clear, -1, axis))
+        change[-1 if axis == 0 else slice(None), -1 if axis == 1 else slice(None)] = 0
+        assert pairs.any(0)[change].all()
+    padded = np.pad(classes.astype(int), 1, mode="edge")
+    neighbours = [
+        padded[1:-1, 2:],
+        padded[1:-1, :-2],
+        padded[2:, 1:-1],
+        padded[:-2, 1:-1],
+    ]
+    assert np.any([near != classes for near in neighbours], axis=0)[outline].all()
+
+
+def test_outlines_by_hand():
+    classes = np.array([[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [0, 0, 0, 2, 2, 2]])
+    everything = [[0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 1, 0, 0, 0]]
+    without_0 = [[0, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]]
+    without_1 = [[0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0], [0, 0, 1, 1, 0, 0]]
+    for clear, expected in (((), everything), ((0,), without_0), ((1,), without_1)):
+        found = visualize.outlines(classes, clear)
+        np.testing.assert_array_equal(found, np.array(expected, bool), str(clear))
+
+
+def test_outlines_of_large_images_are_wider():
+    classes = np.zeros((4, 3200), np.uint8)
+    classes[:, 1600:] = 1
+    columns = np.flatnonzero(visualize.outlines(classes)[0])
+    np.testing.assert_array_equal(columns, [1597, 1598, 1599])
+    columns = np.flatnonzero(visualize.outlines(classes, [0])[0])
+    np.testing.assert_array_equal(columns, [1600, 1601, 1602])
+
+
+def test_without_opacity_there_are_no_outlines():
+    image = np.full((2, 4, 3), 9, np.uint8)
+    classes = np.array([[0, 0, 1, 1]] * 2)
+    np.testing.assert_array_equal(
+        visualize.overlay(image, classes, COLORMAP, alpha=0), image
+    )
 
 
 def test_overlay_takes_the_float_images_of_the_pipeline():
@@ -79,14 +139,18 @@ def test_legend_names_the_classes_present_and_no_others(size):
     classes = np.zeros(size, np.uint8)
     classes[:5], classes[5:9] = 3, 255
     image = np.full((*size, 3), 90, np.uint8)
-    picture = visualize.overlay_with_legend(image, classes, COLORMAP, NAMES)
     height, width = size
-    np.testing.assert_array_equal(
-        picture[:height, :width], visualize.overlay(image, classes, COLORMAP)
-    )
-    strip = picture[height:].reshape(-1, 3)
-    shown = {color for color in COLORMAP if (strip == color).all(-1).any()}
-    assert shown == {COLORMAP[0], COLORMAP[3]}
+    for hidden, named in ((None, {3}), ((), {0, 3}), ((3,), {0})):
+        picture = visualize.overlay_with_legend(
+            image, classes, COLORMAP, NAMES, hidden=hidden
+        )
+        painted = visualize.overlay(
+            image, classes, COLORMAP, hidden=[0] if hidden is None else hidden
+        )
+        np.testing.assert_array_equal(picture[:height, :width], painted)
+        strip = picture[height:].reshape(-1, 3)
+        shown = {color for color in COLORMAP if (strip == color).all(-1).any()}
+        assert shown == {COLORMAP[class_id] for class_id in named}
 
 
 @pytest.mark.parametrize("width", [30, 200, 500, 2400])
@@ -101,6 +165,14 @@ def test_legend_is_readable_and_cuts_no_name(width):
     alone = [visualize.legend([c], [n], width) for c, n in zip(COLORMAP, NAMES)]
     ink = sum(int((255 - part.astype(int)).sum()) for part in alone)
     assert int((255 - strip.astype(int)).sum()) == ink
+
+
+def test_a_picture_of_background_alone_is_the_photo():
+    image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
+    picture = visualize.overlay_with_legend(
+        image, np.zeros((50, 80), np.uint8), COLORMAP, NAMES
+    )
+    np.testing.assert_array_equal(picture, image)
 
 
 def test_legend_grows_with_the_picture():
@@ -160,9 +232,19 @@ def test_blocks_do_not_show(monkeypatch):
     image = generator.integers(0, 256, (50, 9, 3), dtype=np.uint8)
     classes = generator.integers(0, 4, (50, 9), dtype=np.uint8)
     whole = visualize.overlay(image, classes, COLORMAP, 0.3)
+    hidden = visualize.overlay(image, classes, COLORMAP, 0.3, hidden=[0])
+    monkeypatch.setattr(visualize, "_BLOCK", 30)
+    monkeypatch.setattr(visualize, "_OUTLINE_SIDE", 20)  # three pixels wide
+    thick = visualize.outlines(classes, [0])
+    monkeypatch.setattr(visualize, "_BLOCK", 10**6)
+    np.testing.assert_array_equal(visualize.outlines(classes, [0]), thick)
+    monkeypatch.undo()
     monkeypatch.setattr(visualize, "_BLOCK", 30)
     np.testing.assert_array_equal(
         visualize.overlay(image, classes, COLORMAP, 0.3), whole
+    )
+    np.testing.assert_array_equal(
+        visualize.overlay(image, classes, COLORMAP, 0.3, hidden=[0]), hidden
     )
 
 

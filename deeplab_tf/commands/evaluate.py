@@ -22,7 +22,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 from absl import flags
@@ -31,7 +31,9 @@ from tqdm import tqdm
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.segmenter_flags import (
     begin_segmenter,
+    define_hide_flag,
     define_segmenter_flags,
+    hidden_names,
     out_of_memory_advised,
     segmenter_of,
 )
@@ -60,7 +62,7 @@ from deeplab_tf.files import InUse, sole_writer_in, write_together
 from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.saved_models import find_version
 from deeplab_tf.inference.segmenter import Segmenter
-from deeplab_tf.labels import Labels
+from deeplab_tf.labels import Labels, hidden_classes
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.strangers_words import printable
 from deeplab_tf.workdir import EVALUATION_FOLDER, workdir_weights
@@ -82,6 +84,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder to write to [<workdir>/evaluation].")
     flags.DEFINE_string("compare", None, "JSON of another evaluation of these images.")
     flags.DEFINE_bool("by_id", False, "Take ids as they are, whatever their names.")
+    define_hide_flag()
     flags.DEFINE_bool("report", True, "Write the HTML page.")
 
 
@@ -128,6 +131,7 @@ def _evaluate_into(
     other = None if values.compare is None else read_summary(values.compare)
     segmenter = segmenter_of(values)
     labels = segmenter.labels
+    hidden = hidden_classes(labels.class_names, hidden_names(values))
     if other is not None:
         check_comparable(other, labels.class_names)
     pictures = BestAndWorst() if values.report else None
@@ -151,7 +155,7 @@ def _evaluate_into(
             results["comparison"] = {**compare(results, other), "with": values.compare}
             print(comparison_table(results["comparison"]))
     finally:  # an evaluation that cannot be compared is still one
-        write_all(results, labels, pictures, places.output, name)
+        write_all(results, labels, pictures, places.output, name, hidden)
 
 
 def parse_part(text: str | None) -> tuple[int, int]:
@@ -352,6 +356,7 @@ def write_all(
     pictures: BestAndWorst | None,
     folder: str,
     name: str,
+    hidden: Collection[int] = (),
 ) -> None:
     """Writes <folder>/<name>.json, .csv and, with pictures, .html; prints their paths.
 
@@ -364,7 +369,7 @@ def write_all(
     base = os.path.join(folder, name)
     texts = {".json": summary_text(results), ".csv": table_text(results)}
     if pictures:
-        texts[".html"] = report_text(results, labels, pictures)
+        texts[".html"] = report_text(results, labels, pictures, hidden)
     written = {base + ending: text.encode() for ending, text in texts.items()}
     write_together(written)
     if not pictures:

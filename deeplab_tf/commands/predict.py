@@ -32,7 +32,9 @@ from deeplab_tf.command_names import (
 )
 from deeplab_tf.commands.segmenter_flags import (
     begin_segmenter,
+    define_hide_flag,
     define_segmenter_flags,
+    hidden_names,
     out_of_memory_advised,
     pixels_of,
     segmenter_of,
@@ -40,6 +42,7 @@ from deeplab_tf.commands.segmenter_flags import (
 from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.devices.memory import OutOfMemory
 from deeplab_tf.files import InUse
+from deeplab_tf.labels import hidden_classes
 from deeplab_tf.pictures import videos
 from deeplab_tf.pictures.images import MAX_PIXELS
 from deeplab_tf.prediction import page
@@ -64,7 +67,11 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder to write to.")
     flags.DEFINE_bool("serve", False, "Open a page in the browser instead.")
     flags.DEFINE_integer(
-        "port", 8501, "Port of the page, which only this machine reaches.", 0, 65535
+        "port",
+        page.PORT,
+        "Port of the page, which only this machine reaches.",
+        0,
+        65535,
     )
     flags.DEFINE_bool("recursive", False, "Also look into folders inside folders.")
     flags.DEFINE_string("list", None, "File of names: only these images of --input.")
@@ -74,6 +81,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "submission", None, list(SUBMISSIONS), "Test server to pack an archive for."
     )
+    define_hide_flag()
     flags.DEFINE_float("alpha", 0.5, "Opacity of the colours in overlays.", 0, 1)
     flags.DEFINE_float(
         "max_megapixels", None, "Refuse images of more [500; of a page 16].", 0
@@ -117,7 +125,9 @@ def serve_as(values: flags.FlagValues) -> None:
     page.check_flask()
     title = values.workdir or values.saved_model
     max_pixels = _max_pixels(values, page.MAX_PIXELS)
-    page.serve(segmenter_of(values), title, values.port, max_pixels)
+    segmenter = segmenter_of(values)
+    hidden = hidden_classes(segmenter.labels.class_names, hidden_names(values))
+    page.serve(segmenter, title, values.port, max_pixels, hidden=hidden)
 
 
 def predict_as(values: flags.FlagValues) -> list[str]:
@@ -139,7 +149,7 @@ def predict_as(values: flags.FlagValues) -> list[str]:
     max_pixels = _max_pixels(values, MAX_PIXELS)
     output = Output(
         *(values.output, tuple(values.save), values.alpha, values.submission),
-        max_pixels,
+        *(max_pixels, hidden_names(values)),
     )
     paths, missing = find_inputs(values.input, values.recursive, values.output), []
     if values.list:

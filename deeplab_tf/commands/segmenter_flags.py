@@ -17,6 +17,7 @@ from deeplab_tf.devices.memory import out_of_memory_named
 from deeplab_tf.inference.crf import parse_crf
 from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
+from deeplab_tf.strangers_words import printable
 
 # --help shows them as flags of the command that defines them by this module.
 flags.disclaim_key_flags()
@@ -52,13 +53,29 @@ def define_segmenter_flags(default_window: str = "no windows") -> None:
     )
 
 
+def define_hide_flag() -> None:
+    flags.DEFINE_list(
+        "hide",
+        None,
+        "Names of classes that pictures leave clear; --hide= paints all [background].",
+    )
+
+
+def hidden_names(values: flags.FlagValues) -> tuple[str, ...] | None:
+    """The names of --hide; None where it is not given, which is the background."""
+    return None if values.hide is None else tuple(filter(None, values.hide))
+
+
 def segmenter_of(values: flags.FlagValues) -> Segmenter:
-    """Loads what the flags ask for; see `load_segmenter`.
+    """Loads what the flags ask for, and says so first; see `load_segmenter`.
 
     Raises:
       FileNotFoundError: it is not there.
       ValueError: flags that contradict each other, or a value out of range.
     """
+    place = values.workdir or values.saved_model
+    if place:
+        print(f"Loading {printable(place)} ...", flush=True)
     return load_segmenter(
         values.workdir,
         values.saved_model,

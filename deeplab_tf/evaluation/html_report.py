@@ -6,6 +6,7 @@ How it looks is in `report_files`; here is what it says.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 import jinja2
 import numpy as np
@@ -16,10 +17,11 @@ from deeplab_tf.evaluation.best_and_worst import ERROR_COLOR, BestAndWorst, Pict
 from deeplab_tf.evaluation.scores import interval_text, percent
 from deeplab_tf.files import atomic_write
 from deeplab_tf.labels import Labels
-from deeplab_tf.pictures.visualize import colorize
+from deeplab_tf.pictures.visualize import overlay
 
 _FILES = os.path.join(os.path.dirname(__file__), "report_files")
 _MOST_CONFUSIONS = 10
+_OPACITY = 0.7  # of the classes over the photo, which stands beside them
 
 
 def write_report(
@@ -27,21 +29,27 @@ def write_report(
     labels: Labels,
     pictures: BestAndWorst,
     path: str | os.PathLike,
+    hidden: Collection[int] = (),
 ) -> None:
     """Writes `report_text`, whole or not at all.
 
     Args:
-      results, labels, pictures: as of `report_text`.
+      results, labels, pictures, hidden: as of `report_text`.
       path: file to write.
 
     Raises:
       OSError: it cannot be written.
     """
     with atomic_write(path) as file:
-        file.write(report_text(results, labels, pictures))
+        file.write(report_text(results, labels, pictures, hidden))
 
 
-def report_text(results: dict, labels: Labels, pictures: BestAndWorst) -> str:
+def report_text(
+    results: dict,
+    labels: Labels,
+    pictures: BestAndWorst,
+    hidden: Collection[int] = (),
+) -> str:
     """Returns the page.
 
     Args:
@@ -50,6 +58,7 @@ def report_text(results: dict, labels: Labels, pictures: BestAndWorst) -> str:
         may be in them.
       labels: names and colours of the classes.
       pictures: images to show.
+      hidden: class ids that the pictures leave clear.
     """
     shares = _row_shares(np.array(results["confusion_matrix"]))
     trimap_scores = _trimap_scores(results)
@@ -65,8 +74,8 @@ def report_text(results: dict, labels: Labels, pictures: BestAndWorst) -> str:
         confused=_most_confused(np.array(results["confusion_matrix"]), shares),
         trimap_scores=trimap_scores,
         chart=charts.curves(results["trimap"]["widths"], trimap_scores),
-        best=[_figure(picture, labels) for picture in pictures.best()],
-        worst=[_figure(picture, labels) for picture in pictures.worst()],
+        best=[_figure(picture, labels, hidden) for picture in pictures.best()],
+        worst=[_figure(picture, labels, hidden) for picture in pictures.worst()],
     )
 
 
@@ -146,15 +155,15 @@ def _trimap_scores(results: dict) -> dict[str, list[float | None]]:
     return scores
 
 
-def _figure(picture: Picture, labels: Labels) -> dict:
+def _figure(picture: Picture, labels: Labels, hidden: Collection[int]) -> dict:
     """What the page shows of a picture; "legend" are names and colours."""
     colormap, ignore_label = labels.colormap, labels.ignore_label
-    label = colorize(picture.label, colormap, ignore_label)
-    prediction = colorize(picture.classes, colormap)
+    label = draw(picture, picture.label, labels, hidden)
+    prediction = draw(picture, picture.classes, labels, hidden)
     legend = [
         (labels.class_names[index], colormap[index])
         for index in np.union1d(picture.label, picture.classes)
-        if index != ignore_label
+        if index not in (*hidden, ignore_label)
     ]
     if ignore_label in picture.label:
         legend.append(("void", IGNORE_COLOR))
@@ -163,9 +172,31 @@ def _figure(picture: Picture, labels: Labels) -> dict:
         "score": picture.score,
         "pictures": {
             "image": charts.data_uri(picture.image, "JPEG"),
-            "label": charts.data_uri(label, "PNG"),
-            "prediction": charts.data_uri(prediction, "PNG"),
+            "label": charts.data_uri(label, "JPEG"),
+            "prediction": charts.data_uri(prediction, "JPEG"),
             "errors": charts.data_uri(picture.errors(ignore_label), "JPEG"),
         },
         "legend": [*legend, ("wrong", ERROR_COLOR)],
     }
+
+
+def draw(
+    picture: Picture, classes: np.ndarray, labels: Labels, hidden: Collection[int]
+) -> np.ndarray:
+    """Draws classes over the photo, strongly; void is painted, the hidden are clear.
+
+    Args:
+      picture: whose photo it is.
+      classes: integers [height, width], its label or its prediction.
+      labels: colours of the classes.
+      hidden: class ids that show the photo.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    drawn = overlay(
+        *(picture.image, classes, labels.colormap, _OPACITY, labels.ignore_label),
+        hidden=hidden,
+    )
+    drawn[classes == labels.ignore_label] = IGNORE_COLOR
+    return drawn

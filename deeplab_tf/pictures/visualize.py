@@ -6,7 +6,7 @@ A colormap is one RGB triple (0..255) per class, in the order of the class ids.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,8 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.colors import IGNORE_COLOR, Color
 from deeplab_tf.files import atomic_write
+from deeplab_tf.labels import hidden_classes
 
+OUTLINE_COLOR = (255, 255, 255)
 _LEGEND_TEXT = (20, 20, 20)
+_OUTLINE_SIDE = 1500  # pixels of an image for each pixel of its outlines
 _BLOCK = 2**18  # values that are worked on at once, so that large images fit
 
 Colormap = Sequence[Color]
@@ -54,8 +57,11 @@ def overlay(
     colormap: Colormap,
     alpha: float = 0.5,
     ignore_label: int = IGNORE_LABEL,
+    *,
+    hidden: Collection[int] = (),
+    outlined: bool = True,
 ) -> np.ndarray:
-    """Blends the colours of the classes over an image.
+    """Blends the colours of the classes over an image, with thin outlines.
 
     Args:
       image: RGB in 0..255, uint8 or float [height, width, 3].
@@ -63,6 +69,9 @@ def overlay(
       colormap: RGB triples in 0..255, one per class.
       alpha: 0 shows the image, 1 the colours.
       ignore_label: such pixels show the image.
+      hidden: class ids that show the image too, such as that of the background.
+      outlined: whether the pixels of `outlines` are painted in `OUTLINE_COLOR`, if
+        alpha is not 0.
 
     Returns:
       uint8 [height, width, 3].
@@ -79,12 +88,54 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1]. Received: {alpha}")
     picture = np.empty(image.shape, np.uint8)
+    clear = (*hidden, ignore_label)
     for rows in row_blocks(classes.shape):
-        ignored = classes[rows] == ignore_label
-        weight = np.where(ignored, np.float32(0), np.float32(alpha))[..., None]
+        shows_image = np.isin(classes[rows], clear)
+        weight = np.where(shows_image, np.float32(0), np.float32(alpha))[..., None]
         colors = colorize(classes[rows], colormap, ignore_label)
         picture[rows] = _as_uint8(image[rows] * (1 - weight) + colors * weight)
+        if outlined and alpha:
+            picture[rows][_outlines_in(rows, classes, clear)] = OUTLINE_COLOR
     return picture
+
+
+def outlines(classes: ArrayLike, clear: Collection[int] = ()) -> np.ndarray:
+    """Finds the pixels on which the outlines of classes are drawn.
+
+    Where two classes meet they are those at the left of and above the other class, so
+    that an outline is one pixel wide, and wider in images of over 1,500 pixels a side.
+    A clear class has none of its own: its neighbour has them.
+
+    Args:
+      classes: integers [height, width].
+      clear: class ids, and the ignore label.
+
+    Returns:
+      bool [height, width].
+    """
+    classes = np.asarray(classes)
+    found = np.empty(classes.shape, bool)
+    for rows in row_blocks(classes.shape):
+        found[rows] = _outlines_in(rows, classes, clear)
+    return found
+
+
+def _outlines_in(rows: slice, classes: np.ndarray, clear: Collection[int]):
+    """Returns `outlines` of some rows, for which it sees a few around them."""
+    width = 1 + max(classes.shape) // _OUTLINE_SIDE
+    start, stop = max(0, rows.start - width), rows.stop + width
+    block = classes[start:stop]
+    is_clear = np.isin(block, tuple(clear))
+    found = np.zeros(block.shape, bool)
+    for distance in range(1, width + 1):
+        for axis in (0, 1):
+            here = (slice(None),) * axis + (slice(None, -distance),)
+            there = (slice(None),) * axis + (slice(distance, None),)
+            changes = block[here] != block[there]
+            found[here] |= changes
+            found[there] |= changes & is_clear[here]
+    found &= ~is_clear
+    return found[rows.start - start :][: rows.stop - rows.start]
 
 
 def panel(
@@ -204,8 +255,11 @@ def overlay_with_legend(
     class_names: Sequence[str],
     alpha: float = 0.5,
     ignore_label: int = IGNORE_LABEL,
+    *,
+    hidden: Collection[int] | None = None,
+    outlined: bool = True,
 ) -> np.ndarray:
-    """Overlay at the image's own size, above a legend of the classes present.
+    """Overlay at the image's own size, above a legend of the classes painted.
 
     Args:
       image: RGB in 0..255, uint8 or float [height, width, 3].
@@ -214,6 +268,9 @@ def overlay_with_legend(
       class_names: one name per class.
       alpha: see `overlay`.
       ignore_label: not drawn and not named.
+      hidden: class ids that are neither; None is the background, where one of the
+        names says so.
+      outlined: see `overlay`.
 
     Returns:
       uint8 [height + strip, max(width, strip width), 3]; the overlay is its top left.
@@ -221,12 +278,18 @@ def overlay_with_legend(
     Raises:
       ValueError: see `overlay` and `legend`.
     """
-    picture = overlay(image, classes, colormap, alpha, ignore_label)
+    if hidden is None:
+        hidden = hidden_classes(class_names)
+    picture = overlay(
+        *(image, classes, colormap, alpha, ignore_label),
+        hidden=hidden,
+        outlined=outlined,
+    )
     _check_names(colormap, class_names)
-    present = [int(i) for i in np.flatnonzero(class_counts(classes))]
-    present = [i for i in present if i != ignore_label]
-    names = [class_names[i] for i in present]
-    strip = legend([colormap[i] for i in present], names, picture.shape[1])
+    present = np.flatnonzero(class_counts(np.asarray(classes))).tolist()
+    painted = [i for i in present if i not in (*hidden, ignore_label)]
+    names = [class_names[i] for i in painted]
+    strip = legend([colormap[i] for i in painted], names, picture.shape[1])
     return above(picture, strip)
 
 

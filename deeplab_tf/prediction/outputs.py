@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from deeplab_tf.files import atomic_write, sole_writer_in
 from deeplab_tf.inference.segmenter import Segmenter
-from deeplab_tf.labels import Labels
+from deeplab_tf.labels import Labels, hidden_classes
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures import videos, visualize
 from deeplab_tf.pictures.images import MAX_PIXELS, read_image
@@ -38,6 +38,7 @@ class Output:
       alpha: opacity of the overlay.
       submission: key of `SUBMISSIONS`, or None.
       max_pixels: images of more are refused.
+      hide: names of the classes that overlays leave clear; None is the background.
     """
 
     folder: str
@@ -45,6 +46,7 @@ class Output:
     alpha: float = 0.5
     submission: str | None = None
     max_pixels: int = MAX_PIXELS
+    hide: tuple[str, ...] | None = None
 
     def __post_init__(self):
         unknown = set(self.save) - set(KINDS)
@@ -95,6 +97,7 @@ def predict_files(
       ValueError: an output would overwrite an input, a submission that does not fit, or
         predictions of other classes are there.
     """
+    hidden_classes(segmenter.labels.class_names, output.hide)  # names it knows
     if output.submission:
         num_classes = len(segmenter.labels.class_names)
         SUBMISSIONS[output.submission].check(num_classes, paths)
@@ -200,7 +203,8 @@ def predict_image(
         small = visualize.shrink(image, classes, LARGE_PIXELS)
         names, ignore = labels.class_names, labels.ignore_label
         picture = visualize.overlay_with_legend(
-            *small, labels.colormap, names, output.alpha, ignore
+            *(*small, labels.colormap, names, output.alpha, ignore),
+            hidden=hidden_classes(names, output.hide),
         )
         visualize.save_png(paths["overlay"], picture)
     if "probabilities" in paths:
@@ -250,6 +254,7 @@ def predict_video(
     if not set(paths) <= {"classes", "overlay"}:
         raise ValueError("a video, of which only classes and overlay can be saved")
     labels = segmenter.labels
+    hidden = hidden_classes(labels.class_names, output.hide)
     counts, num_frames = np.zeros(256, np.int64), 0
     for each in paths.values():
         os.makedirs(os.path.dirname(each), exist_ok=True)
@@ -270,7 +275,7 @@ def predict_video(
                 file = os.path.join(paths["classes"], f"{num_frames - 1:06d}.png")
                 save_classes(file, classes, labels)
             if "overlay" in paths:
-                write(draw_frame(frame, classes, labels, output.alpha))
+                write(draw_frame(frame, classes, labels, output.alpha, hidden))
         if not num_frames:
             raise ValueError("a video without frames")
     # Some files only estimate how many they have.
@@ -280,13 +285,18 @@ def predict_video(
 
 
 def draw_frame(
-    frame: np.ndarray, classes: np.ndarray, labels: Labels, alpha: float
+    frame: np.ndarray,
+    classes: np.ndarray,
+    labels: Labels,
+    alpha: float,
+    hidden: Collection[int] = (),
 ) -> np.ndarray:
-    """Returns the overlay of a frame, uint8 RGB, above a legend of all classes."""
-    picture = visualize.overlay(
-        frame, classes, labels.colormap, alpha, labels.ignore_label
-    )
-    strip = visualize.legend(labels.colormap, labels.class_names, frame.shape[1])
+    """Returns the overlay of a frame, uint8 RGB, above a legend of all it may paint."""
+    colors, ignore = labels.colormap, labels.ignore_label
+    picture = visualize.overlay(frame, classes, colors, alpha, ignore, hidden=hidden)
+    painted = [i for i in range(len(colors)) if i not in hidden]
+    names = [labels.class_names[i] for i in painted]
+    strip = visualize.legend([colors[i] for i in painted], names, frame.shape[1])
     return visualize.above(picture, strip)
 
 

@@ -18,16 +18,19 @@ import threading
 import time
 import webbrowser
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from deeplab_tf.labels import hidden_classes
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures.images import read_image
 from deeplab_tf.pictures.visualize import class_counts, palette_picture
 from deeplab_tf.prediction.page_server import HOST, has_left, make_server
 
+PORT = 8502  # TensorFlow Serving's own are 8500 and 8501
 MAX_PIXELS = 16_000_000
 MAX_SIDE = 16384  # of a picture that browsers can paint
 _JPEG_QUALITY = 92
@@ -57,9 +60,10 @@ def check_flask() -> None:
 def serve(
     segmenter,
     title: str,
-    port: int = 8501,
+    port: int = PORT,
     max_pixels: int = MAX_PIXELS,
     open_browser: bool = True,
+    hidden: Collection[int] | None = None,
 ) -> None:
     """Serves the page on this machine until Ctrl-C.
 
@@ -69,12 +73,15 @@ def serve(
       port: of 127.0.0.1; 0 takes a free one.
       max_pixels: images of more are refused.
       open_browser: also open the page in the user's browser.
+      hidden: see `make_app`.
 
     Raises:
       OSError: the port cannot be had.
       ValueError: the segmenter has no labels.
     """
-    server = make_server(make_app(segmenter, title, max_pixels=max_pixels), port)
+    server = make_server(
+        make_app(segmenter, title, max_pixels=max_pixels, hidden=hidden), port
+    )
     # Traces it, which the time of the first image would hold otherwise.
     segmenter.predict(np.zeros([MIN_IMAGE_SIZE, MIN_IMAGE_SIZE, 3], np.uint8))
     url = f"http://{HOST}:{server.port}/"
@@ -90,6 +97,7 @@ def make_app(
     title: str,
     max_upload_bytes: int = 32 * 2**20,
     max_pixels: int = MAX_PIXELS,
+    hidden: Collection[int] | None = None,
 ):
     """Builds the Flask application of the page.
 
@@ -105,6 +113,8 @@ def make_app(
       max_pixels: images of more pixels are refused (422) by what their header says.
         Such an image costs about 6 GB with a MobileNetV2 and 11 classes, more with
         larger networks; a segmenter with a `window` needs less.
+      hidden: class ids that are left clear until asked for; None is the background,
+        where one of the names says so.
 
     Returns:
       A `flask.Flask`.
@@ -119,6 +129,8 @@ def make_app(
             "The page names the classes, and this segmenter has no labels. Make it by "
             "from_workdir or from_saved_model, or give it labels=Labels(...)."
         )
+    if hidden is None:
+        hidden = hidden_classes(segmenter.labels.class_names)
     files = os.path.join(os.path.dirname(__file__), "page_files")
     app = flask.Flask(
         __name__,
@@ -156,7 +168,7 @@ def make_app(
                 watch.lap("network")
             except (tf.errors.ResourceExhaustedError, MemoryError):
                 flask.abort(503, "This machine's memory is too small for the image.")
-            answer = describe(image, classes, segmenter.labels)
+            answer = describe(image, classes, segmenter.labels, hidden)
             watch.lap("encode")
         return {**answer, "milliseconds": watch.milliseconds}
 
@@ -194,17 +206,20 @@ def _guard(app) -> None:
         return {"error": sentence}, error.code
 
 
-def describe(image: np.ndarray, classes: np.ndarray, labels) -> dict:
+def describe(
+    image: np.ndarray, classes: np.ndarray, labels, hidden: Collection[int] = ()
+) -> dict:
     """Says for the page what was found in an image.
 
     Args:
       image: RGB uint8 [height, width, 3].
       classes: uint8 [height, width], class ids.
       labels: a `Labels`.
+      hidden: class ids that are left clear until asked for.
 
     Returns:
       Values for JSON. width, height; legend: of the classes present, by share, dicts
-      of id, name, color (RGB in 0..255), pixels and share (0..1). In base64:
+      of id, name, color (RGB in 0..255), pixels, share (0..1) and hidden. In base64:
       image_jpeg, the image as it was segmented; classes_png, the ids as a PNG whose
       palette is the colormap; class_ids, the ids row by row, packed by zlib (a browser
       may disturb the pixels that it lets scripts read out of a PNG).
@@ -218,14 +233,14 @@ def describe(image: np.ndarray, classes: np.ndarray, labels) -> dict:
     return {
         "width": classes.shape[1],
         "height": classes.shape[0],
-        "legend": _legend(classes, labels),
+        "legend": _legend(classes, labels, hidden),
         "image_jpeg": _base64(_encoded(Image.fromarray(image), "JPEG", **jpeg)),
         "classes_png": _base64(_encoded(ids, "PNG")),
         "class_ids": _base64(zlib.compress(classes.tobytes(), 1)),
     }
 
 
-def _legend(classes, labels) -> list[dict]:
+def _legend(classes, labels, hidden) -> list[dict]:
     pixels = class_counts(classes)
     present = sorted(np.flatnonzero(pixels).tolist(), key=lambda i: (-pixels[i], i))
     return [
@@ -235,6 +250,7 @@ def _legend(classes, labels) -> list[dict]:
             "color": list(map(int, labels.colormap[i])),
             "pixels": int(pixels[i]),
             "share": float(pixels[i] / classes.size),
+            "hidden": i in hidden,
         }
         for i in present
     ]

@@ -6,6 +6,7 @@ const KEPT_RESULTS = 12; // each holds its pixels in memory
 const element = (id) => document.getElementById(id);
 const stage = element("stage");
 const canvas = element("classes");
+const outlines = element("outlines");
 const maxBytes = Number(document.body.dataset.maxBytes);
 
 const queue = [];
@@ -151,6 +152,9 @@ function show(result) {
   const megapixels = ((result.width * result.height) / 1e6).toFixed(2);
   element("size").textContent =
     `${result.width} × ${result.height} pixels, ${megapixels} megapixels`;
+  const clear = result.legend.filter((entry) => entry.hidden);
+  element("clear").hidden = !clear.length;
+  element("hidden-names").textContent = clear.map((entry) => entry.name).join(", ");
   showLegend();
   showTimes(result.milliseconds);
   paint();
@@ -161,7 +165,7 @@ function paint() {
   const { ids, width, height, legend } = shown;
   const palette = new Uint8Array(4 * 256); // transparent
   for (const { id, color } of legend) {
-    if (alone === null || alone === id) palette.set([...color, 255], 4 * id);
+    if (isPainted(id)) palette.set([...color, 255], 4 * id);
   }
   const words = new Uint32Array(palette.buffer);
   const picture = new ImageData(width, height);
@@ -170,6 +174,39 @@ function paint() {
   canvas.width = width;
   canvas.height = height;
   canvas.getContext("2d").putImageData(picture, 0, 0);
+  paintOutlines();
+}
+
+// One class alone, if one is pressed; else all but the hidden, if not asked for.
+function isPainted(id) {
+  if (alone !== null) return alone === id;
+  const { hidden } = shown.legend.find((entry) => entry.id === id);
+  return !hidden || element("paint-hidden").checked;
+}
+
+// As `outlines` of visualize.py: thin, and on pixels that are painted alone.
+function paintOutlines() {
+  const { ids, width, height, legend } = shown;
+  const painted = new Uint8Array(256);
+  for (const { id } of legend) painted[id] = isPainted(id);
+  const picture = new ImageData(width, height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  const thickness = 1 + Math.floor(Math.max(width, height) / 1500);
+  for (let distance = 1; distance <= thickness; distance++) {
+    const down = distance * width;
+    for (let i = 0; i < ids.length; i++) {
+      if (i % width < width - distance) outline(i, i + distance);
+      if (i + down < ids.length) outline(i, i + down);
+    }
+  }
+  function outline(here, there) {
+    if (ids[here] === ids[there]) return;
+    if (painted[ids[here]]) pixels[here] = 0xffffffff;
+    else if (painted[ids[there]]) pixels[there] = 0xffffffff;
+  }
+  outlines.width = width;
+  outlines.height = height;
+  outlines.getContext("2d").putImageData(picture, 0, 0);
 }
 
 function percent(share) {
@@ -198,6 +235,7 @@ function showLegend() {
     swatch.style.backgroundColor = rgb(entry.color);
     const parts = [span("name", entry.name), span("share", percent(entry.share))];
     button.append(bar, swatch, ...parts);
+    button.classList.toggle("clear", entry.hidden && !element("paint-hidden").checked);
     button.addEventListener("click", () => {
       alone = alone === entry.id ? null : entry.id;
       paint();
@@ -370,6 +408,8 @@ function saveOverlay() {
   context.drawImage(shown.image, 0, 0, shown.width, shown.height);
   context.globalAlpha = element("opacity").value / 100;
   context.drawImage(canvas, 0, 0);
+  context.globalAlpha = Number(element("opacity").value > 0);
+  context.drawImage(outlines, 0, 0);
   picture.toBlob((content) => save(content, "overlay"));
 }
 
@@ -378,6 +418,7 @@ function saveOverlay() {
 function setOpacity() {
   const value = element("opacity").value;
   canvas.style.opacity = value / 100;
+  outlines.style.opacity = Number(value > 0);
   element("opacity-value").textContent = `${value} %`;
 }
 
@@ -402,6 +443,10 @@ document.addEventListener("drop", (event) => {
 });
 element("dismiss").addEventListener("click", clearErrors);
 element("opacity").addEventListener("input", setOpacity);
+element("paint-hidden").addEventListener("change", () => {
+  paint();
+  showLegend();
+});
 element("save-overlay").addEventListener("click", saveOverlay);
 element("save-classes").addEventListener("click", () => {
   save(shown.classesPng, "classes");
