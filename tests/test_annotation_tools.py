@@ -179,7 +179,11 @@ def test_parts_without_masks_are_left_out_and_said(tmp_path, capsys):
         masks(tmp_path, f"images/{split}", f"masks/{split}")
     put(tmp_path / "images" / "test" / "x.jpg", EXAMPLES[0].jpeg)
     assert set(understand(tmp_path).splits) == {"train", "val"}
-    assert "Without masks, and left out: test." in capsys.readouterr().out
+    put(tmp_path / "masks" / "more" / "x.png", b"")
+    assert set(understand(tmp_path).splits) == {"train", "val"}
+    printed = capsys.readouterr().out
+    assert "without masks: images/test; left out." in printed
+    assert "without masks: images/test, masks/more; left out." in printed
 
 
 def test_the_folder_around_an_export_may_be_given(tmp_path):
@@ -247,6 +251,13 @@ def test_a_folder_of_nothing_known_says_what_is_there(tmp_path):
     put(tmp_path / "annotations.xml", "<annotations/>")
     put(tmp_path / "readme.txt", "x")
     with pytest.raises(DatasetError, match="annotations.xml, readme.txt.*CVAT for im"):
+        understand(tmp_path)
+
+
+def test_masks_that_are_jpegs_are_told(tmp_path):
+    for folder in ("images", "masks"):
+        put(tmp_path / folder / "a.jpg", EXAMPLES[0].jpeg)
+    with pytest.raises(DatasetError, match="masks holds JPEG files, which alter ids"):
         understand(tmp_path)
 
 

@@ -549,6 +549,18 @@ def test_transparent_pixels_of_color_masks_are_black(tmp_path, mode, alphas, exp
     np.testing.assert_array_equal(color_masks.read_colors(str(path)), [expected])
 
 
+@pytest.mark.parametrize("alpha", [None, 255, 0])
+def test_masks_of_three_equal_channels_store_ids(tmp_path, alpha):
+    make_pairs(tmp_path, "ab", ids=[[0, 1, 2, 2, 1, 255]] * 4)
+    for path in (tmp_path / "labels").iterdir():
+        ids = np.asarray(Image.open(path))
+        bands = [ids] * 3 + ([] if alpha is None else [np.full_like(ids, alpha)])
+        Image.fromarray(np.stack(bands, 2)).save(path)
+    assert folder_build(tmp_path, val_fraction=0).num_classes == 3
+    label = labels_of(tmp_path / "out")["a"]
+    np.testing.assert_array_equal(label, [[0, 1, 2, 2, 1, 255]] * 4)
+
+
 def test_transparency_of_grey_masks_says_nothing_of_ids(tmp_path):
     pixels = np.array([[[0, 0], [1, 255], [2, 9]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "mask.png")

@@ -50,6 +50,14 @@ CLASSES_CSV = "_classes.csv"
 Place = tuple[str, Path, Path]  # name of the part, folder of images, folder of masks
 
 
+def jpeg_masks(folder: Path) -> list[str]:
+    """Returns the folders that are called as those of masks are, and hold JPEGs."""
+    kinds = (".jpg", ".jpeg")
+    places = [folder, *split_folders(folder)]
+    found = [p for place in places for p in _called(place, LABEL_FOLDERS, kinds)]
+    return [p.relative_to(folder).as_posix() for p in found]
+
+
 def has_files(folder: Path, suffixes: Sequence[str]) -> bool:
     """Whether a folder, or a folder in it, has files of some kinds."""
     paths = itertools.chain(
@@ -162,20 +170,23 @@ def read_trees(folder: Path, options: Options) -> Found:
             f"Names end in {endings.image or 'nothing'} (images) and "
             f"{endings.label or 'nothing'} (masks)."
         )
-    lonely = _without_masks(folder, places)
+    lonely = _without_partner(places)
     if lonely:
-        notes.append(f"Without masks, and left out: {', '.join(lonely)}.")
+        notes.append(f"Without images or without masks: {', '.join(lonely)}; left out.")
     return Found(
         join_splits(parts), splits_from, rules=LabelRules(), notes=(what, *notes)
     )
 
 
-def _without_masks(folder: Path, places: Sequence[Place]) -> list[str]:
-    """Returns the parts that have images alone, such as images/test."""
-    used = {images for _, images, _ in places}
-    parents = {images.parent for images in used if images.parent != folder}
-    beside = [p for parent in parents for p in split_folders(parent)]
-    return sorted(p.name for p in beside if p not in used and p.parent not in used)
+def _without_partner(places: Sequence[Place]) -> list[str]:
+    """Returns the sub-folders of images or masks alone, such as images/test."""
+    name, images, labels = places[0]
+    if images.name != name or labels.name != name:
+        return []  # Nothing but a pair lies beside them.
+    used = {name for name, *_ in places}
+    parents = (images.parent, labels.parent)
+    found = [p for parent in parents for p in sub_folders(parent)]
+    return [f"{p.parent.name}/{p.name}" for p in found if p.name not in used]
 
 
 def _flat(folder: Path, images: Path, labels: Path, endings: pairing.Endings):

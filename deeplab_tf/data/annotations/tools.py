@@ -133,6 +133,11 @@ def _nothing_found(folder: Path) -> str:
         return (
             text + "annotations.xml is 'CVAT for images': export 'Segmentation mask'."
         )
+    if folders.jpeg_masks(folder):
+        return text + (
+            f"{', '.join(folders.jpeg_masks(folder))} holds JPEG files, which alter "
+            "ids and colours: save masks as PNG, from what they were made of."
+        )
     if json_files(folder) and any(folder.glob("*.json")):
         text += (
             "JSON files are there, of no kind that is read: of Label Studio export "

@@ -97,6 +97,20 @@ def is_colored(path: str) -> bool:
         return False
 
 
+def read_greys(path: str) -> np.ndarray | None:
+    """Reads a mask in RGB whose pixels are greys; None where one has a colour.
+
+    Returns:
+      uint8 [height, width], the value of red, of green and of blue.
+
+    Raises:
+      ValueError: see `read_colors`.
+    """
+    colors = read_colors(path)
+    blue = colors & 255
+    return blue.astype(np.uint8) if (colors == blue * 0x010101).all() else None
+
+
 # --- Colours to ids ------------------------------------------------------------------
 
 

@@ -94,6 +94,9 @@ def _check_rules(rules: LabelRules) -> None:
 def read_stored_ids(path: str, label_bits: int = 8) -> np.ndarray:
     """Reads a mask of ids; says what to do where it has colours or 16 bits instead.
 
+    A mask in RGB whose three channels are the same everywhere stores ids too, as some
+    programs save them.
+
     Args:
       path: of the mask.
       label_bits: see `files.read_label`.
@@ -111,6 +114,9 @@ def read_stored_ids(path: str, label_bits: int = 8) -> np.ndarray:
             raise ValueError(f"{error}, or take it as it is: --label_bits=16") from None
         if not color_masks.is_colored(path):
             raise
+        greys = color_masks.read_greys(path)
+        if greys is not None:
+            return greys
         raise ValueError(
             f"{error}. Where each colour is a class: --label_colors=infer, or "
             "--label_colors=FILE that says which"
