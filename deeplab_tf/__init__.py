@@ -27,6 +27,7 @@ _HOMES = {
     "backbone_layers": "networks.freezing",
     "build_model": "networks.models",
     "freeze_backbone": "networks.freezing",
+    "from_pretrained": "weights.pretrained",
     "inference_model": "networks.models",
     "layer_defaults": "networks.blocks",
     "load_weights": "networks.weight_files",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -24,6 +25,11 @@ _ABANDONED_SECONDS = 3600.0
 _swept: set[str] = set()
 
 # --- Files ---------------------------------------------------------------------------
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Says whether an OSError came of a full disk or a used up quota."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager

@@ -27,10 +27,11 @@ from datasets import (
 from datasets.sources import coco_layout
 from datasets.sources.catalog import DATASETS
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.downloads import archives, download, extraction
+from deeplab_tf.data.downloads import archives, download
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import read_info
+from deeplab_tf.downloading import extraction
 from tests.support.commands import call
 from tests.support.file_server import Reply, serving, tar_bytes, zip_bytes
 
@@ -70,7 +71,7 @@ def test_rows_are_well_formed(archive):
     assert archive.size is None or archive.size > 10**6
     if archive.checksum is not None:
         assert re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", archive.checksum)
-        assert archive.new_hash().digest_size * 2 == len(archive.checksum)
+        assert archive.remote.new_hash().digest_size * 2 == len(archive.checksum)
     for path in (archive.folder, *archive.members, *archive.inner):
         assert path == extraction.relative_name(path, Path("x"))
     for path in archive.inner:

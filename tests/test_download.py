@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.downloads import archives, download, fetching
+from deeplab_tf.data.downloads import archives, download
+from deeplab_tf.downloading import fetching
+from deeplab_tf.downloading.errors import DownloadError
 from tests.support.file_server import CONTENT, Reply, Server, serving, zip_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +52,7 @@ def archive_of(server: Server, **fields) -> archives.Archive:
 
 def fetch(server: Server, folder: Path, archive=None, **options) -> Path:
     options = {"waits": NO_WAITS, "timeout": 5.0, **options}
-    return fetching.fetch(archive or archive_of(server), folder, **options)
+    return fetching.fetch((archive or archive_of(server)).remote, folder, **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -75,7 +77,7 @@ def test_no_request_for_what_is_there(server, tmp_path):
 
 def test_file_that_was_there_is_checked_and_kept(server, tmp_path):
     (tmp_path / "file.zip").write_bytes(CONTENT[::-1])
-    with pytest.raises(DatasetError, match=r"Expected checksum .* Remove it"):
+    with pytest.raises(DownloadError, match=r"Expected checksum .* Remove it"):
         fetch(server, tmp_path)
     assert names(tmp_path) == ["file.zip"] and not server.requests
 
@@ -100,7 +102,7 @@ def test_cut_in_chunks_is_noticed(server, tmp_path, cut):
 
 def test_gives_up_when_nothing_new_comes(server, tmp_path):
     server.script = [Reply(cut=100), Reply(cut=0)]
-    with pytest.raises(DatasetError, match="100 bytes, which are kept"):
+    with pytest.raises(DownloadError, match="100 bytes, which are kept"):
         fetch(server, tmp_path)
     # The one that brought bytes, and as many without as there are waits.
     assert len(server.requests) == 1 + len(NO_WAITS)
@@ -119,7 +121,7 @@ def test_server_without_ranges_starts_anew(server, tmp_path):
 
 def test_server_without_ranges_that_cuts_is_given_up(server, tmp_path):
     server.script = [Reply(cut=1000, knows_ranges=False)]
-    with pytest.raises(DatasetError, match="Cannot download"):
+    with pytest.raises(DownloadError, match="Cannot download"):
         fetch(server, tmp_path)
     assert len(server.requests) == 1 + len(NO_WAITS)
 
@@ -188,7 +190,7 @@ def test_wrong_checksum(server, tmp_path, algorithm):
     right = hashlib.new(algorithm, CONTENT).hexdigest()
     archive = archive_of(server, checksum=right)
     server.script = [Reply(content=CONTENT[:-1] + b"?")]
-    with pytest.raises(DatasetError, match=f"{right}.* The file was removed"):
+    with pytest.raises(DownloadError, match=f"{right}.* The file was removed"):
         fetch(server, tmp_path, archive)
     assert names(tmp_path) == []
     server.script = [Reply()]
@@ -197,21 +199,21 @@ def test_wrong_checksum(server, tmp_path, algorithm):
 
 def test_wrong_size_is_refused_before_it_comes(server, tmp_path):
     server.script = [Reply(content=CONTENT + b"more")]
-    with pytest.raises(DatasetError, match="300000 bytes of http.* Received: 300004"):
+    with pytest.raises(DownloadError, match="300000 bytes of http.* Received: 300004"):
         fetch(server, tmp_path)
     assert names(tmp_path) == []
 
 
 def test_wrong_size_without_length(server, tmp_path):
     server.script = [Reply(content=CONTENT[:-5], has_length=False)]
-    with pytest.raises(DatasetError, match="Expected 300000 bytes .*Received: 299995"):
+    with pytest.raises(DownloadError, match="Expected 300000 bytes .*Received: 299995"):
         fetch(server, tmp_path)
     assert names(tmp_path) == []
 
 
 def test_part_longer_than_the_file_starts_anew(server, tmp_path):
     server.script = [Reply(content=CONTENT * 2, etag="", has_length=False, cut=350_000)]
-    with pytest.raises(DatasetError):
+    with pytest.raises(DownloadError):
         fetch(server, tmp_path)  # The file was another one.
     (tmp_path / "file.zip.part").write_bytes(CONTENT + b"more")
     notes = {"validator": '"first"', "total": None}
@@ -251,7 +253,7 @@ def test_part_without_its_notes_is_not_trusted(server, tmp_path, notes):
 )
 def test_refusals_are_final(server, tmp_path, status, sentence):
     server.script = [Reply(status=status)]
-    with pytest.raises(DatasetError, match=sentence):
+    with pytest.raises(DownloadError, match=sentence):
         fetch(server, tmp_path)
     assert len(server.requests) == 1 and names(tmp_path) == []
 
@@ -265,7 +267,7 @@ def test_passing_errors_pass(server, tmp_path, status, capsys):
 
 def test_lasting_server_error(server, tmp_path):
     server.script = [Reply(status=502)]
-    with pytest.raises(DatasetError, match="answers 502 Bad Gateway"):
+    with pytest.raises(DownloadError, match="answers 502 Bad Gateway"):
         fetch(server, tmp_path)
     assert len(server.requests) == 1 + len(NO_WAITS)
 
@@ -281,14 +283,14 @@ def test_redirect_keeps_the_range(server, tmp_path):
 
 def test_redirects_in_a_circle(server, tmp_path):
     server.script = [Reply(status=302, location="/file.zip")]
-    with pytest.raises(DatasetError, match="redirects in a circle"):
+    with pytest.raises(DownloadError, match="redirects in a circle"):
         fetch(server, tmp_path)
 
 
 def test_web_page_instead_of_the_file(server, tmp_path):
     server.script = [Reply(content=b"<html>log in", content_type="text/html")]
     archive = archive_of(server, size=None, checksum=None)
-    with pytest.raises(DatasetError, match="Received: a web page"):
+    with pytest.raises(DownloadError, match="Received: a web page"):
         fetch(server, tmp_path, archive)
 
 
@@ -308,18 +310,18 @@ def test_no_name_and_no_server(server, tmp_path, monkeypatch):
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}/file.zip"
     waits = (60,)  # To wait would be noticed.
     archive = archive_of(server, address=nobody)
-    with pytest.raises(DatasetError, match="cannot reach the server .*refused"):
+    with pytest.raises(DownloadError, match="cannot reach the server .*refused"):
         fetch(server, tmp_path, archive, waits=waits)
     monkeypatch.setattr(socket, "getaddrinfo", no_name)
     archive = archive_of(server, address="http://data.example/file.zip")
-    with pytest.raises(DatasetError, match="Name or service not known.*Check the net"):
+    with pytest.raises(DownloadError, match="Name or service not known.*Check the net"):
         fetch(server, tmp_path, archive, waits=waits)
 
 
 def test_too_little_room_is_told_before(server, tmp_path, monkeypatch):
     usage = fetching.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) - 1)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DatasetError, match="needs 300000 bytes .* Free: 299999"):
+    with pytest.raises(DownloadError, match="needs 300000 bytes .* Free: 299999"):
         fetch(server, tmp_path)
     assert names(tmp_path) == []
 
@@ -340,7 +342,7 @@ def test_disk_that_fills_up_keeps_what_has_come(server, tmp_path, monkeypatch):
         return (FullDisk if "a" in mode else open)(path, mode)
 
     monkeypatch.setattr(fetching, "open", open_file, raising=False)
-    with pytest.raises(DatasetError, match="No space left on the disk of .*keeps"):
+    with pytest.raises(DownloadError, match="No space left on the disk of .*keeps"):
         fetch(server, tmp_path)
     assert (tmp_path / "file.zip.part").read_bytes() == CONTENT[:50_000]
     monkeypatch.delattr(fetching, "open")
@@ -354,7 +356,7 @@ def test_disk_that_fills_up_keeps_what_has_come(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["ftp://h/x.zip", "file:///etc/x", "gopher://h/x"])
 def test_redirects_leave_the_web_for_nothing(server, tmp_path, address):
     server.script = [Reply(status=302, location=address)]
-    with pytest.raises(DatasetError, match=f"redirects to {address}|in a circle"):
+    with pytest.raises(DownloadError, match=f"redirects to {address}|in a circle"):
         fetch(server, tmp_path)
     assert len(server.requests) == 1 and names(tmp_path) == []
 
@@ -369,7 +371,7 @@ def test_a_password_is_sent_to_its_server_alone_and_never_shown(
         ]
         other.script = [Reply(status=404)]
         mirror = server.address.replace("//", "//me:s%3Acret@")
-        with pytest.raises(DatasetError) as error:
+        with pytest.raises(DownloadError) as error:
             fetch(server, tmp_path, mirror=mirror)
     expected = f"Basic {base64.b64encode(b'me:s:cret').decode()}"
     assert [headers["Authorization"] for _, headers in server.requests] == [
@@ -383,14 +385,16 @@ def test_a_password_is_sent_to_its_server_alone_and_never_shown(
 @pytest.mark.parametrize("status", [404, 503, 400])
 def test_words_of_servers_do_not_reach_the_terminal(server, tmp_path, capsys, status):
     server.script = [Reply(status=status, reason="No\x1b[2J\x1b]0;x\x07")]
-    with pytest.raises(DatasetError) as error:
+    with pytest.raises(DownloadError) as error:
         fetch(server, tmp_path)
     assert "\x1b" not in capsys.readouterr().out + str(error.value)
 
 
 def test_more_than_the_known_size_is_cut_off(server, tmp_path):
     server.script = [Reply(content=CONTENT * 20, has_length=False)]
-    with pytest.raises(DatasetError, match="Expected 300000 bytes of file.zip. .*more"):
+    with pytest.raises(
+        DownloadError, match="Expected 300000 bytes of file.zip. .*more"
+    ):
         fetch(server, tmp_path)
     assert names(tmp_path) == []
 
@@ -398,14 +402,14 @@ def test_more_than_the_known_size_is_cut_off(server, tmp_path):
 def test_more_than_any_file_is_cut_off(server, tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "MAX_UNKNOWN_BYTES", 100_000)
     server.script = [Reply(chunked=True)]
-    with pytest.raises(DatasetError, match="Expected 100000 bytes"):
+    with pytest.raises(DownloadError, match="Expected 100000 bytes"):
         fetch(server, tmp_path, archive_of(server, size=None, checksum=None))
     assert names(tmp_path) == []
 
 
 def test_nothing_that_could_be_short_is_taken(server, tmp_path):
     server.script = [Reply(has_length=False, cut=200_000)]
-    with pytest.raises(DatasetError, match="nobody could tell whether all of it came"):
+    with pytest.raises(DownloadError, match="nobody could tell whether all of it came"):
         fetch(server, tmp_path, archive_of(server, size=None, checksum=None))
     assert names(tmp_path) == []
 
@@ -480,8 +484,9 @@ def test_killed_process_is_taken_up(server, tmp_path):
     archive = archive_of(server)
     server.script = [Reply(stall=123_456), Reply()]
     program = (
-        "import sys; from deeplab_tf.data.downloads import archives, fetching; "
-        "fetching.fetch(archives.Archive(**eval(sys.argv[1])), sys.argv[2])"
+        "import sys; from deeplab_tf.data.downloads import archives; "
+        "from deeplab_tf.downloading import fetching; "
+        "fetching.fetch(archives.Archive(**eval(sys.argv[1])).remote, sys.argv[2])"
     )
     arguments = [repr(dataclasses.asdict(archive)), str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT)

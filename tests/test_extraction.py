@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.downloads import extraction
+from deeplab_tf.downloading import extraction
+from deeplab_tf.downloading.errors import DownloadError
 from tests.support.file_server import CONTENT, tar_bytes, zip_bytes
 
 FILES = {"data/a.txt": b"a" * 70_000, "data/b/c.txt": b"c", "other/d.txt": b"d"}
@@ -65,7 +65,7 @@ OUTSIDE = ["../evil", "data/../../evil", "/evil", "C:/evil", "data\\..\\..\\evil
 def test_names_that_lead_outside(tmp_path, name, suffix, pack):
     folder = tmp_path / "downloads"
     folder.mkdir()
-    with pytest.raises(DatasetError, match="outside the folder"):
+    with pytest.raises(DownloadError, match="outside the folder"):
         unpack(folder, pack({**FILES, name: b"evil"}), f"file.{suffix}")
     assert names(folder) == [f"file.{suffix}"] and names(tmp_path) == ["downloads"]
     assert not list(tmp_path.rglob("*evil*"))
@@ -81,7 +81,7 @@ def test_names_that_lead_outside(tmp_path, name, suffix, pack):
     ],
 )
 def test_links_and_devices(tmp_path, name, data):
-    with pytest.raises(DatasetError, match="link or device: data/l"):
+    with pytest.raises(DownloadError, match="link or device: data/l"):
         unpack(tmp_path, data, name)
     assert names(tmp_path) == [name]
 
@@ -104,13 +104,13 @@ def flip(data: bytes, position: int) -> bytes:
     ],
 )
 def test_damaged_archives(tmp_path, name, data):
-    with pytest.raises(DatasetError, match=r"is damaged or no archive .*Remove it"):
+    with pytest.raises(DownloadError, match=r"is damaged or no archive .*Remove it"):
         unpack(tmp_path, data, name)
     assert names(tmp_path) == [name]
 
 
 def test_archive_without_a_member(tmp_path):
-    with pytest.raises(DatasetError, match="Expected labels in .*file.zip"):
+    with pytest.raises(DownloadError, match="Expected labels in .*file.zip"):
         unpack(tmp_path, zip_bytes(FILES), members=("data", "labels"))
     assert names(tmp_path) == ["file.zip"]
 
@@ -152,14 +152,14 @@ def test_archives_grow_to_a_bound(tmp_path, name, monkeypatch):
     monkeypatch.setattr(extraction, "FREE_BYTES", 1 << 20)
     data, sentence = BOMBS[name]
     inner = ("data/in.zip",) if name == "nested.zip" else ()
-    with pytest.raises(DatasetError, match=sentence):
+    with pytest.raises(DownloadError, match=sentence):
         unpack(tmp_path, data, name, inner=inner)
     assert names(tmp_path) == [name]
 
 
 def test_too_many_files(tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "MAX_ENTRIES", 2)
-    with pytest.raises(DatasetError, match="or 2 files"):
+    with pytest.raises(DownloadError, match="or 2 files"):
         unpack(tmp_path, zip_bytes({f"data/{i}": b"" for i in range(9)}))
 
 
@@ -168,7 +168,7 @@ def test_full_disk_while_unpacking(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(extraction.shutil, "copyfileobj", full)
-    with pytest.raises(DatasetError, match="No space left .*--download_dir"):
+    with pytest.raises(DownloadError, match="No space left .* or give another folder"):
         unpack(tmp_path, zip_bytes(FILES))
     assert names(tmp_path) == ["file.zip"]
 

@@ -81,9 +81,9 @@ def _rename() -> None:
 
 
 def _weights() -> None:
-    from deeplab_tf.weights import importing
+    from deeplab_tf.weights import command_line
 
-    importing.main()
+    command_line.main()
 
 
 def _build() -> None:
@@ -100,7 +100,9 @@ COMMANDS = {
     "unpack": Command("Writes the images and labels of records to files.", _unpack),
     "report": Command("Draws the curves of a run, finished or not.", _report),
     "rename": Command("Gives the classes of a run other names and colours.", _rename),
-    "weights": Command("Makes a run of another project's weights.", _weights),
+    "weights": Command(
+        "Makes a run of published weights; lists and packs them.", _weights
+    ),
 }
 
 

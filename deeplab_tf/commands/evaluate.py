@@ -36,6 +36,7 @@ from deeplab_tf.commands.segmenter_flags import (
     hidden_names,
     out_of_memory_advised,
     segmenter_of,
+    workdir_of,
 )
 from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import read_config
@@ -117,8 +118,9 @@ def evaluate_as(values: flags.FlagValues) -> None:
     """
     part = parse_part(values.part)
     places = find_places(
-        *(values.workdir, values.saved_model),
+        *(workdir_of(values), values.saved_model),
         *(values.data_dir, values.split, values.output),
+        is_run=not values.pretrained,
     )
     name = places.split if part == WHOLE else f"{places.split}-{part[0]}-of-{part[1]}"
     with sole_writer_in(places.output, name):
@@ -301,16 +303,26 @@ def find_places(
     data_dir: str | None,
     split: str | None,
     output: str | None,
+    is_run: bool = True,
 ) -> Places:
     """Completes what the command line says by what the run says.
+
+    Args:
+      is_run: whether the workdir is a run's, with data of its own, rather than one of
+        a published network.
 
     Raises:
       FileNotFoundError: no run there, or one without weights, or no exported model.
       ValueError: arguments that contradict each other, or too few.
     """
     if bool(workdir) == bool(saved_model):
-        raise ValueError("Give either --workdir or --saved_model.")
+        raise ValueError("Give either --workdir or --saved_model, or --pretrained.")
     data_dir = resolve_data_dir(data_dir) if data_dir else None
+    if not (is_run or (data_dir and output)):
+        raise ValueError(
+            "--pretrained needs --data_dir, the folder of the records, and --output, "
+            "the folder to write to."
+        )
     if workdir:
         config = read_config(workdir)
         return Places(

@@ -30,7 +30,12 @@ from absl import flags, logging
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
 from deeplab_tf.commands.run_config import parse_size
-from deeplab_tf.commands.segmenter_flags import parse_scales, pixels_of
+from deeplab_tf.commands.segmenter_flags import (
+    define_pretrained_flag,
+    parse_scales,
+    pixels_of,
+    workdir_of,
+)
 from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
@@ -64,7 +69,8 @@ OUT_OF_MEMORY_ADVICE = (
 
 def define_flags() -> None:
     define_device_flags()
-    flags.DEFINE_string("workdir", None, "Folder of a run of train.py.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
+    define_pretrained_flag()
     flags.DEFINE_string(
         "output_dir", None, "Folder of the model's versions.", required=True
     )
@@ -134,7 +140,7 @@ def export_as(values: flags.FlagValues) -> tuple[str, Agreement]:
         if values.input_size:
             raise ValueError("--input_size needs --format: TF Serving takes any size.")
         return export_workdir(
-            *(values.workdir, values.output_dir, values.version),
+            *(_workdir_of(values), values.output_dir, values.version),
             *(values.output_stride, values.precision, images_of(values)),
             scales=parse_scales(values.scales),
             flip=values.flip,
@@ -148,9 +154,16 @@ def export_as(values: flags.FlagValues) -> tuple[str, Agreement]:
         )
     size = parse_size("--input_size", values.input_size) if values.input_size else None
     return convert_workdir(
-        *(values.workdir, values.output_dir, values.format, values.precision),
+        *(_workdir_of(values), values.output_dir, values.format, values.precision),
         *(size, values.output_stride, images_of(values)),
     )
+
+
+def _workdir_of(values: flags.FlagValues) -> str:
+    workdir = workdir_of(values)
+    if not workdir:
+        raise ValueError("Give --workdir, a run's folder, or --pretrained.")
+    return workdir
 
 
 def images_of(values: flags.FlagValues) -> list[np.ndarray] | None:

@@ -1,6 +1,7 @@
 """Segments images and videos with a trained or an exported model.
 
     python predict.py --workdir=runs/demo --input=photos --output=predictions
+    python predict.py --pretrained=xception65_voc_trainval --input=cat.jpg --output=out
     python predict.py --saved_model=exported/1 --input='photos/*.jpg,cat.png' \\
         --output=out --save=classes,overlay,probabilities
     python predict.py --workdir=runs/voc --input=cat.jpg --output=out \\
@@ -123,7 +124,7 @@ def serve_as(values: flags.FlagValues) -> None:
       ValueError: flags that contradict each other.
     """
     page.check_flask()
-    title = values.workdir or values.saved_model
+    title = values.workdir or values.saved_model or values.pretrained
     max_pixels = _max_pixels(values, page.MAX_PIXELS)
     segmenter = segmenter_of(values)
     hidden = hidden_classes(segmenter.labels.class_names, hidden_names(values))

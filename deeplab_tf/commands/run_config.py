@@ -18,6 +18,11 @@ from deeplab_tf.networks.heads import scale_rates
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.recipes import RECIPES, recipe_config
 from deeplab_tf.training.resuming import has_begun
+from deeplab_tf.weights.pretrained import (
+    is_pretrained,
+    nearest_names,
+    pretrained_workdir,
+)
 
 
 def make_config(recipe: str, changes: dict) -> TrainConfig:
@@ -38,7 +43,7 @@ def make_config(recipe: str, changes: dict) -> TrainConfig:
         changes = {**changes, "crop_size": crop_size}
     config = dataclasses.replace(recipe_config(recipe), **changes)
     check_fields(config)
-    check_init(config.init)
+    config = dataclasses.replace(config, init=resolve_init(config.init))
     if os.path.isdir(config.init):
         config = continue_network(config, changes)
     return config
@@ -83,16 +88,25 @@ def parse_size(name: str, sizes: Sequence[str | int]) -> tuple[int, int]:
     return height, width
 
 
-def check_init(init: str) -> None:
-    """Lets a run begin from what is there.
+def resolve_init(init: str) -> str:
+    """Lets a run begin from what is there, or is published under that name.
+
+    Returns:
+      The same, or the workdir of a published network.
 
     Raises:
-      FileNotFoundError: it is not; of the workdir of a recipe says which.
+      FileNotFoundError: there is none; of the workdir of a recipe says which.
+      ImportError, OSError, ValueError: see `pretrained_workdir`.
     """
     if init in ("", "imagenet") or os.path.exists(init):
-        return
+        return init
+    if is_pretrained(init):
+        return pretrained_workdir(init, backbones=True)
     recipe = os.path.basename(init)
-    advice = "Give the path of a weight file or of a workdir."
+    advice = (
+        "Give the path of a weight file or of a workdir, or a published name. "
+        f"{nearest_names(recipe)}"
+    )
     if recipe in RECIPES:
         advice = f"Run first: {call_of('train')} --recipe={recipe}"
     raise FileNotFoundError(f"There is no {init} to start from. {advice}")

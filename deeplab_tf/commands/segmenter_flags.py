@@ -18,6 +18,7 @@ from deeplab_tf.inference.crf import parse_crf
 from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.strangers_words import printable
+from deeplab_tf.weights.pretrained import pretrained_workdir
 
 # --help shows them as flags of the command that defines them by this module.
 flags.disclaim_key_flags()
@@ -36,6 +37,7 @@ def define_segmenter_flags(default_window: str = "no windows") -> None:
     flags.DEFINE_string(
         "saved_model", None, "Folder or file of export.py, instead of a run."
     )
+    define_pretrained_flag()
     flags.DEFINE_integer(
         "output_stride", None, "Output stride: 8, 16 or 32 [the run's]."
     )
@@ -77,7 +79,7 @@ def segmenter_of(values: flags.FlagValues) -> Segmenter:
     if place:
         print(f"Loading {printable(place)} ...", flush=True)
     return load_segmenter(
-        values.workdir,
+        workdir_of(values),
         values.saved_model,
         values.output_stride,
         scales=parse_scales(values.scales),
@@ -86,6 +88,30 @@ def segmenter_of(values: flags.FlagValues) -> Segmenter:
         overlap=values.overlap,
         crf=parse_crf(values.crf, values.crf_parameters),
     )
+
+
+def define_pretrained_flag() -> None:
+    """Defines --pretrained."""
+    flags.DEFINE_string(
+        "pretrained",
+        None,
+        "Name of a published network (docs/zoo.md), or a packed one's folder, address "
+        "or hf:OWNER/NAME.",
+    )
+
+
+def workdir_of(values: flags.FlagValues) -> str | None:
+    """Returns --workdir, or that of --pretrained, which is fetched where needed.
+
+    Raises:
+      ImportError, OSError, ValueError: see `pretrained_workdir`; or more than one of
+        the flags that name a network.
+    """
+    if not values.pretrained:
+        return values.workdir
+    if values.workdir or getattr(values, "saved_model", None):
+        raise ValueError("Give --pretrained alone, without another network.")
+    return pretrained_workdir(values.pretrained)
 
 
 def begin_segmenter(values: flags.FlagValues) -> None:

@@ -80,7 +80,9 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder of records, tfds:NAME or hf:NAME.")
     flags.DEFINE_string("workdir", None, "Folder of the run [runs/RECIPE].")
     flags.DEFINE_string(
-        "init", None, "imagenet, a keras.applications file, a workdir or an .npz file."
+        "init",
+        None,
+        "Weights: imagenet, a file, a workdir or a published name (docs/zoo.md).",
     )
     flags.DEFINE_enum("model", None, sorted(MODELS), "Network: a row of MODELS.")
     flags.DEFINE_string(

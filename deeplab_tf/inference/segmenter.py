@@ -20,6 +20,7 @@ from deeplab_tf.inference.windows import blend_windows, check_window
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.folding import fold_batch_norm
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE, inference_model
+from deeplab_tf.weights.pretrained import pretrained_workdir
 from deeplab_tf.workdir import load_workdir
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -113,6 +114,17 @@ class Segmenter:
         model, config = load_workdir(path, output_stride, precision)
         model = fold_batch_norm(inference_model(model))
         return cls(model, labels=Labels.from_config(config), **options)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, **options) -> Segmenter:
+        """Loads a published network by its name, fetched where it is not there yet.
+
+        Args:
+          name: a row of `weights.published.PUBLISHED`, or a folder, address or
+            hf:OWNER/NAME of a packed network; see `weights.pretrained`.
+          **options: those of `from_workdir`.
+        """
+        return cls.from_workdir(pretrained_workdir(name), **options)
 
     @classmethod
     def from_saved_model(cls, path: str | os.PathLike, **options) -> Segmenter:
@@ -310,7 +322,7 @@ def load_segmenter(
         that cannot be.
     """
     if bool(workdir) == bool(saved_model):
-        raise ValueError("Give either --workdir or --saved_model.")
+        raise ValueError("Give either --workdir or --saved_model, or --pretrained.")
     if workdir:
         return Segmenter.from_workdir(workdir, output_stride, **options)
     if output_stride:

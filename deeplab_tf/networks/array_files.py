@@ -137,19 +137,36 @@ class _KerasFile:
                 arrays[f"{layer}/{leaf_of(name)}"] = self._array(group, name)
 
     def _read_keras3_layers(self, layers, arrays) -> None:
-        """Keras 3 numbers a layer's variables; their names follow from the shapes."""
-        for layer in layers:
-            group = self._inside(layers, layer)
-            if "vars" not in group:
-                continue
-            variables = self._inside(group, "vars")
-            if "name" not in variables.attrs:
-                continue
-            values = [self._array(variables, str(i)) for i in range(len(variables))]
-            is_batch_norm = len(values) == 4 and values[0].ndim == 1
-            leaves = _BATCH_NORM_LEAVES if is_batch_norm else ("kernel", "bias")
-            for leaf, value in zip(leaves, values):
-                arrays[f"{variables.attrs['name']}/{leaf}"] = value
+        """Keras 3 numbers a layer's variables; their names follow from the shapes.
+
+        A layer may lie in another, as in Keras Hub's models; each keeps its own name.
+        """
+        waiting = [layers]
+        while waiting:
+            group = waiting.pop()
+            for part in group:
+                self._budget.add(part, 0)  # also ends where a group holds itself
+                below = self._inside(group, part)
+                if not isinstance(below, h5py.Group):
+                    continue
+                if part == "vars":
+                    self._read_keras3_variables(below, arrays)
+                else:
+                    waiting.append(below)
+
+    def _read_keras3_variables(self, variables, arrays) -> None:
+        if "name" not in variables.attrs:
+            return
+        values = [self._array(variables, str(i)) for i in range(len(variables))]
+        is_batch_norm = len(values) == 4 and values[0].ndim == 1
+        leaves = _BATCH_NORM_LEAVES if is_batch_norm else ("kernel", "bias")
+        for leaf, value in zip(leaves, values):
+            name = f"{variables.attrs['name']}/{leaf}"
+            if not np.array_equal(arrays.setdefault(name, value), value):
+                raise ValueError(
+                    f"{self._path} holds two layers called {name.rpartition('/')[0]}, "
+                    "so that nobody could tell them apart by their names."
+                )
 
     def _inside(self, group, path: str):
         """What lies at a path below a group, and in this file.

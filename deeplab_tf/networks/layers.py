@@ -277,6 +277,8 @@ NORMALIZATIONS = {
     # DeepLabV1 and V2 by their authors, in Caffe.
     "caffe_deeplab": Normalization((122.675, 116.669, 104.008), bgr=True),
     "torch": Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    # Keras Hub's DeepLabV3+ was trained on plain RGB in 0..255.
+    "none": Normalization((0.0, 0.0, 0.0)),
     # x / 127.5 - 1: MobileNets, Xception, TensorFlow's ResNets with the beta stem.
     "unit": Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }

@@ -19,6 +19,7 @@ from tensorflow import keras
 
 from deeplab_tf.files import atomic_write
 from deeplab_tf.networks.array_files import leaf_of, read_h5, read_npz
+from deeplab_tf.networks.blocks import HEAD_PREFIXES
 
 # What HDF5, h5py, zipfile and NumPy make of a damaged file.
 _DAMAGE = (
@@ -44,15 +45,22 @@ class WeightReport:
     unused: tuple[str, ...]
 
     def __str__(self):
-        lines = [
-            f"{self.source}: {len(self.copied)} weights copied, "
-            f"{len(self.missing)} missing, {len(self.unused)} unused"
-        ]
-        for title in ("missing", "unused"):
-            names = getattr(self, title)
-            if names:
-                lines.append(f"  {title}: {abbreviate(names)}")
-        return "\n".join(lines)
+        said = f"{self.source}: {len(self.copied)} weights copied"
+        if self.missing:
+            said += f", {len(self.missing)} new ({self._new_part()})"
+        if self.unused:
+            names = abbreviate(self.unused)
+            said += f"\n  {len(self.unused)} of the file left out: {names}"
+        return said
+
+    def _new_part(self) -> str:
+        """What the source did not give; expected where it is a head."""
+        layers = {name.split("/")[0] for name in self.missing}
+        if all(layer.startswith("logits") for layer in layers):
+            return "the classifier, as expected of other classes"
+        if all(layer.startswith(HEAD_PREFIXES) for layer in layers):
+            return "the head, as expected"
+        return abbreviate(self.missing)
 
 
 def named_weights(model) -> dict:

@@ -1,1 +1,1 @@
-"""Other projects' weight files in, a workdir out."""
+"""Other projects' weight files and published networks in, a workdir out."""

@@ -1,9 +1,9 @@
-"""`python -m deeplab_tf.weights`: see `importing`."""
+"""`python -m deeplab_tf.weights`: see `command_line`."""
 
 from deeplab_tf import quiet
 
 quiet.install()  # before TensorFlow is imported
 
-from deeplab_tf.weights.importing import main
+from deeplab_tf.weights.command_line import main
 
 main()

@@ -12,10 +12,18 @@ SOURCE is one of
   research_deeplab  a TensorFlow 1 checkpoint of tensorflow/models, research/deeplab; of
                     its ImageNet checkpoints the backbone, with --partial
   tflite            the authors' MobileNetV2 networks, float or quantised
+  huggingface       MobileNetV2ForSemanticSegmentation of transformers, a .bin or
+                    .safetensors file
+  keras_hub         DeepLabV3+ on a ResNet of Keras Hub, its task.weights.h5
 Model, backbone, head and classes are read off the tensors. PyTorch is not needed, and
 no code of a file is run. A tensor that is left over or missing is an error, unless
 --partial is given. The workdir serves evaluate.py, predict.py, export.py and
 train.py --init.
+
+    python -m deeplab_tf.weights --list             published networks, by name
+    python -m deeplab_tf.weights pack runs/mine --output=packed
+A name of the list is fetched and imported by --pretrained and --init themselves;
+`pack` writes a network of your own for others (pack --help).
 """
 
 from __future__ import annotations
@@ -70,6 +78,8 @@ SOURCES = {
     "bonlime": Source(read_weights, sources.bonlime),
     "research_deeplab": Source(read_checkpoint, sources.research_deeplab),
     "tflite": Source(read_tflite_weights, sources.tflite),
+    "huggingface": Source(read_torch_weights, sources.huggingface),
+    "keras_hub": Source(read_weights, sources.keras_hub),
 }
 
 

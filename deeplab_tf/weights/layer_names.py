@@ -73,6 +73,57 @@ KAZUTO1011 = (
         lambda match: f"logits_{int(match[1]) + 1}",
     ),
 )
+_HUGGINGFACE_PARTS = {
+    "expand_1x1": "expand",
+    "conv_3x3": "depthwise",
+    "reduce_1x1": "project",
+}
+
+
+def _huggingface_block(match) -> str:
+    """Layer i of transformers' MobileNetV2 is block i + 1; its stem is block 0."""
+    block = "expanded_conv" if match[1] is None else f"block_{int(match[1]) + 1}"
+    batch_norm = "_BN" if match[3] == "normalization" else ""
+    return f"{block}_{_HUGGINGFACE_PARTS[match[2]]}{batch_norm}"
+
+
+HUGGINGFACE = (
+    (r"mobilenet_v2\.conv_stem\.first_conv\.convolution", "Conv1"),
+    (r"mobilenet_v2\.conv_stem\.first_conv\.normalization", "bn_Conv1"),
+    (
+        r"mobilenet_v2\.(?:conv_stem|layer\.(\d+))\.(expand_1x1|conv_3x3|reduce_1x1)"
+        r"\.(convolution|normalization)",
+        _huggingface_block,
+    ),
+    (
+        r"segmentation_head\.conv_(pool|aspp|projection)\.(convolution|normalization)",
+        lambda match: (
+            f"aspp_{'1x1' if match[1] == 'aspp' else match[1]}"
+            f"_{'conv' if match[2] == 'convolution' else 'bn'}"
+        ),
+    ),
+    (r"segmentation_head\.classifier\.convolution", "logits"),
+)
+# (pattern of a layer's name in Keras Hub, our name).
+KERAS_HUB = (
+    (r"(conv1_(?:conv|bn))", r"\1"),
+    (
+        r"stack(\d)_block(\d+)_([0-3]_(?:conv|bn))",
+        lambda match: f"conv{int(match[1]) + 2}_block{int(match[2]) + 1}_{match[3]}",
+    ),
+    (r"aspp_(conv|bn)_1", r"aspp_1x1_\1"),
+    (
+        r"aspp_(conv|bn)_(\d+)",
+        lambda match: f"aspp_atrous{int(match[2]) - 1}_{match[1]}",
+    ),
+    (r"(conv|bn)_pooling", r"aspp_pool_\1"),
+    (r"(conv|bn)_projection", r"aspp_projection_\1"),
+    (r"decoder_conv", "decoder_low_level_conv"),
+    (r"decoder_norm", "decoder_low_level_bn"),
+    (r"segmentation_head_conv", "decoder_conv3x3_1_conv"),
+    (r"segmentation_head_norm", "decoder_conv3x3_1_bn"),
+    (r"segmentation_output", "logits"),
+)
 # The authors' heads, as bonlime calls them: scopes joined by underscores.
 _AUTHORS_HEADS = {
     "image_pooling": "aspp_pool",
@@ -112,7 +163,7 @@ def from_torch(tensors: dict[str, np.ndarray], rules) -> Translated:
 
     Args:
       tensors: "<layer>.<leaf>" -> array, kernels [out, in, height, width].
-      rules: `TORCHVISION` or `KAZUTO1011`.
+      rules: `TORCHVISION`, `KAZUTO1011` or `HUGGINGFACE`.
     """
     arrays, unused = {}, []
     for name, array in tensors.items():
@@ -127,6 +178,25 @@ def from_torch(tensors: dict[str, np.ndarray], rules) -> Translated:
             continue
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
         arrays[f"{ours}/{leaves[leaf]}"] = array
+    _check_kernels(arrays)
+    return arrays, tuple(unused)
+
+
+def from_keras(tensors: dict[str, np.ndarray], rules) -> Translated:
+    """Translates "<layer>/<leaf>" of a Keras model.
+
+    Args:
+      tensors: of the file.
+      rules: `KERAS_HUB`.
+    """
+    arrays, unused = {}, []
+    for name, array in tensors.items():
+        layer, _, leaf = name.rpartition("/")
+        ours = _translate(rules, layer)
+        if ours is None:
+            unused.append(name)
+        else:
+            arrays[f"{ours}/{leaf}"] = array
     _check_kernels(arrays)
     return arrays, tuple(unused)
 

@@ -14,16 +14,20 @@ import numpy as np
 
 from deeplab_tf.networks.backbones.mobilenet_v2 import width
 from deeplab_tf.weights.layer_names import (
+    HUGGINGFACE,
     KAZUTO1011,
+    KERAS_HUB,
     TORCHVISION,
     folded,
     from_joined_scopes,
+    from_keras,
     from_scopes,
     from_torch,
 )
 
 RESNET_DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 XCEPTION_DEPTHS = {(3, 8): 41, (3, 16): 65, (5, 16): 71}  # entry, middle blocks
+HEAD_EPSILON = 1.001e-5  # of `blocks.batch_norm`
 # State that TensorFlow 1 checkpoints keep beside the weights.
 _TRAINING_STATE = re.compile(
     r"global_step|.*/(?:Momentum|Adam(?:_1)?|RMSProp(?:_1)?|ExponentialMovingAverage)"
@@ -57,11 +61,7 @@ def torchvision(tensors: dict[str, np.ndarray]) -> Network:
     if "logits/kernel" not in arrays:
         kind = "torchvision's DeepLabV3 on a ResNet"
         raise _other_network(tensors, kind, "classifier.4.weight")
-    projection = arrays.get("aspp_projection_conv/kernel")
-    if projection is not None:
-        # Image-level pooling comes last there and first here.
-        rolled = np.roll(projection, projection.shape[3], axis=2)
-        arrays["aspp_projection_conv/kernel"] = rolled
+    _pooling_first(arrays)
     config = {
         "model": "deeplab_v3_torchvision",
         "backbone": f"resnet{_resnet_depth(arrays)}_torchvision",
@@ -160,6 +160,91 @@ def tflite(tensors: dict[str, np.ndarray]) -> Network:
     return Network(config, arrays, unused)
 
 
+def huggingface(tensors: dict[str, np.ndarray]) -> Network:
+    """transformers' MobileNetV2ForSemanticSegmentation.
+
+    It answers with logits of an eighth of the image's size, and its processor
+    stretches them over the image, as here.
+
+    Raises:
+      ValueError: not such a network.
+    """
+    # The last convolution of the classifier, which no segmentation runs.
+    tensors = {
+        name: array
+        for name, array in tensors.items()
+        if not name.startswith("mobilenet_v2.conv_1x1.")
+    }
+    arrays, unused = from_torch(tensors, HUGGINGFACE)
+    if "logits/kernel" not in arrays:
+        kind = "a MobileNetV2ForSemanticSegmentation of transformers"
+        raise _other_network(
+            tensors, kind, "segmentation_head.classifier.convolution.weight"
+        )
+    for name in arrays:
+        if name.endswith("_depthwise/kernel"):
+            arrays[name] = arrays[name].swapaxes(2, 3)
+    config = {
+        **_authors_network(arrays),
+        "output_stride": 8,
+        "strided_padding": "same",
+        "resize": "half_pixel",
+        "dropout_rate": 0.1,
+    }
+    return Network(config, arrays, unused)
+
+
+def keras_hub(tensors: dict[str, np.ndarray]) -> Network:
+    """Keras Hub's DeepLabV3ImageSegmenter with a decoder, on a ResNet.
+
+    Its decoder is one 1x1 convolution, where DeepLabV3+ has two 3x3: it becomes the
+    centre of the first, and the second hands its input on, which is the same function.
+
+    Raises:
+      ValueError: not such a network.
+    """
+    arrays, unused = from_keras(tensors, KERAS_HUB)
+    if "logits/kernel" not in arrays or "decoder_conv3x3_1_conv/kernel" not in arrays:
+        kind = "a DeepLabV3+ of Keras Hub (its task.weights.h5)"
+        raise _other_network(tensors, kind, "segmentation_output/kernel")
+    _pooling_first(arrays)
+    for name in arrays:
+        if name.endswith("/moving_variance") and name.startswith(("aspp", "decoder")):
+            # Its heads' epsilon is 0.001, Keras' own.
+            arrays[name] = arrays[name] + np.float32(1e-3 - HEAD_EPSILON)
+    kernel = arrays["decoder_conv3x3_1_conv/kernel"]
+    filters = kernel.shape[3]
+    arrays["decoder_conv3x3_1_conv/kernel"] = _as_centre(kernel)
+    identity = np.eye(filters, dtype=np.float32)[None, None]
+    arrays["decoder_conv3x3_2_conv/kernel"] = _as_centre(identity)
+    arrays["decoder_conv3x3_2_bn/folded_bias"] = np.zeros(filters, np.float32)
+    classes = arrays["logits/kernel"].shape[3]
+    arrays.setdefault("logits/bias", np.zeros(classes, np.float32))
+    config = {
+        "model": "deeplab_v3plus",
+        "backbone": f"resnet{_resnet_depth(arrays)}_keras_hub",
+        "multi_grid": (1, 1, 1),
+        "atrous_rates": (6, 12, 18),
+        "output_stride": 32,
+        "separable": False,
+        "resize": "half_pixel",
+    }
+    return Network(config, arrays, unused)
+
+
+def _as_centre(kernel: np.ndarray) -> np.ndarray:
+    """A 1x1 kernel as a 3x3 one of the same function."""
+    return np.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+
+
+def _pooling_first(arrays: dict[str, np.ndarray]) -> None:
+    """Reorders ASPP's projection: image-level pooling comes last there, first here."""
+    projection = arrays.get("aspp_projection_conv/kernel")
+    if projection is not None:
+        rolled = np.roll(projection, projection.shape[3], axis=2)
+        arrays["aspp_projection_conv/kernel"] = rolled
+
+
 def _other_network(tensors, kind: str, expected: str) -> ValueError:
     """The error for a file without a classifier; all names are the file's own."""
     return ValueError(
@@ -171,8 +256,13 @@ def _other_network(tensors, kind: str, expected: str) -> ValueError:
 def _authors_network(arrays) -> dict:
     """Reads model, backbone and head of a network of the authors off its weights."""
     decoder = "decoder_low_level_conv/kernel" in arrays
-    separable = "aspp_atrous1_depthwise/kernel" in arrays
-    has_rates = separable or "aspp_atrous1_conv/kernel" in arrays
+    separable = bool(
+        {"aspp_atrous1_depthwise/kernel", "decoder_conv3x3_1_depthwise/kernel"}
+        & set(arrays)
+    )
+    has_rates = bool(
+        {"aspp_atrous1_depthwise/kernel", "aspp_atrous1_conv/kernel"} & set(arrays)
+    )
     return {
         "model": "deeplab_v3plus" if decoder else "deeplab_v3",
         "backbone": _authors_backbone(arrays),

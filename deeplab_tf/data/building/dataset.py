@@ -32,11 +32,7 @@ from tqdm import tqdm
 from deeplab_tf.data.building import beam
 from deeplab_tf.data.building.class_table import class_table
 from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.output_folder import (
-    full_path,
-    is_disk_full,
-    unfinished_folder,
-)
+from deeplab_tf.data.building.output_folder import full_path, unfinished_folder
 from deeplab_tf.data.building.pairs import (
     Pair,
     ReadSample,
@@ -55,6 +51,7 @@ from deeplab_tf.data.building.shards import (
 )
 from deeplab_tf.data.building.worker_pool import available_cpus, map_in_order
 from deeplab_tf.data.records.info import INFO_FILE, DatasetInfo
+from deeplab_tf.files import is_disk_full
 from deeplab_tf.strangers_words import first_ten, printable
 
 LOCAL = "local"

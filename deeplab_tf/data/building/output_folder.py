@@ -12,7 +12,6 @@ folder with this file is whole there too.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -36,11 +35,6 @@ def full_path(path: str | Path) -> str:
     if is_remote(path):
         return os.fspath(path).rstrip("/")
     return str(Path(path).expanduser().resolve())
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Says whether an OSError came of a full disk or a used up quota."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def unfinished_name(output_dir: str) -> str:

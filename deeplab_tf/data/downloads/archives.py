@@ -12,7 +12,14 @@ download is accepted and its SHA-256 is printed.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+
+from deeplab_tf.downloading.fetching import Advice, RemoteFile
+
+ADVICE = Advice(
+    "put it into --download_dir, or give --download_mirror",
+    "another --download_dir",
+    "give --download_mirror",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +53,13 @@ class Archive:
         """What is there when it is unpacked, below the folder of downloads."""
         return [f"{self.folder}/{member}" for member in self.members]
 
-    def new_hash(self):
-        """Returns the hashlib object of `checksum`; of SHA-256 where there is none."""
-        names = {32: "md5", 40: "sha1", 64: "sha256"}
-        name = names[len(self.checksum)] if self.checksum else "sha256"
-        # Some systems forbid MD5 unless it is for nothing but finding damage.
-        return hashlib.new(name, usedforsecurity=False)
+    @property
+    def remote(self) -> RemoteFile:
+        """What is to be fetched of it."""
+        return RemoteFile(
+            *(self.address, self.page, self.file_name, ADVICE),
+            *(self.size, self.checksum),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

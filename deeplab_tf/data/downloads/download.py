@@ -20,9 +20,10 @@ from pathlib import Path
 
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.output_folder import locked
-from deeplab_tf.data.downloads.archives import LOGIN, SOURCES, Archive, Source
-from deeplab_tf.data.downloads.extraction import unpack
-from deeplab_tf.data.downloads.fetching import fetch
+from deeplab_tf.data.downloads.archives import ADVICE, LOGIN, SOURCES, Archive, Source
+from deeplab_tf.downloading.errors import DownloadError
+from deeplab_tf.downloading.extraction import unpack
+from deeplab_tf.downloading.fetching import fetch
 
 DOWNLOAD_DIR = "runs/downloads"
 
@@ -53,10 +54,16 @@ def obtain(
     with locked(str(lock)):
         if all((download_dir / target).exists() for target in archive.targets):
             return
-        path = fetch(archive, download_dir, mirror=mirror, **options)
-        print(f"Unpacking {path} to {download_dir / archive.folder}.")
-        folder = download_dir / archive.folder
-        unpack(path, folder, archive.members, archive.inner)
+        try:
+            path = fetch(archive.remote, download_dir, mirror=mirror, **options)
+            print(f"Unpacking {path} to {download_dir / archive.folder}.")
+            folder = download_dir / archive.folder
+            unpack(
+                *(path, folder, archive.members, archive.inner),
+                elsewhere=ADVICE.folder,
+            )
+        except DownloadError as error:
+            raise DatasetError(str(error)) from error
 
 
 def prepare(

@@ -87,6 +87,10 @@ def _torchvision_resnet(units: Sequence[int]) -> Backbone:
     return _resnet(units, "torch", stride_place="first_3x3")
 
 
+def _keras_hub_resnet(units: Sequence[int]) -> Backbone:
+    return _resnet(units, "none", stride_place="first_3x3", low_level_output=True)
+
+
 def _beta_resnet(units: Sequence[int]) -> Backbone:
     return _resnet(units, "unit", stride_place="last_3x3", beta_stem=True)
 
@@ -110,6 +114,8 @@ BACKBONES = {
     # As torchvision's segmentation models have them: stride on the 3x3.
     "resnet50_torchvision": _torchvision_resnet((3, 4, 6, 3)),
     "resnet101_torchvision": _torchvision_resnet((3, 4, 23, 3)),
+    # As Keras Hub has it: plain RGB, low-level features where the stage ends.
+    "resnet50_keras_hub": _keras_hub_resnet((3, 4, 6, 3)),
     # As the authors' TensorFlow code has them: three 3x3 in the stem.
     "resnet50_beta": _beta_resnet((3, 4, 6, 3)),
     "resnet101_beta": _beta_resnet((3, 4, 23, 3)),

@@ -38,6 +38,7 @@ def resnet(
     bottleneck: bool = True,
     beta_stem: bool = False,
     stride_place: str = "first_1x1",
+    low_level_output: bool = False,
 ) -> dict:
     """Builds a ResNet up to its last stage.
 
@@ -50,6 +51,7 @@ def resnet(
       bottleneck: whether units are 1x1, 3x3, 1x1 or (ResNet-18, -34) two 3x3.
       beta_stem: three 3x3 convolutions in the place of the 7x7 (the authors' code).
       stride_place: a row of `STRIDE_PLACES`.
+      low_level_output: whether conv2's output is "stride4", as in Keras Hub.
 
     Returns:
       {"stride4": second unit of conv2 in front of its addition, where DeepLabV3+ takes
@@ -75,6 +77,8 @@ def resnet(
             )
             if (stage, index) == (0, 1):
                 features["stride4"] = residual
+        if stage == 0 and low_level_output:
+            features["stride4"] = x
         if stage == len(units) - 2:
             features["auxiliary"] = x
     return {**features, "out": x}

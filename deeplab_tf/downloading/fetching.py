@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import http.client
 import json
 import os
@@ -24,14 +25,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.output_folder import is_disk_full
-from deeplab_tf.data.downloads.addresses import (
+from deeplab_tf.downloading.addresses import (
     shown_address,
     web_opener,
     without_password,
 )
-from deeplab_tf.data.downloads.archives import Archive
+from deeplab_tf.downloading.errors import DownloadError
+from deeplab_tf.files import is_disk_full
 from deeplab_tf.strangers_words import printable
 
 # Seconds before each new try. As many tries in a row may bring nothing new.
@@ -43,6 +43,49 @@ PASSING_ERRORS = (408, 425, 429)
 RANGE_NOT_SATISFIABLE = 416
 # Of a file whose size nobody tells.
 MAX_UNKNOWN_BYTES = 1 << 35
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """What a person may do, in the words of what downloads.
+
+    Attributes:
+      by_hand: what to do with a file that a browser fetched.
+      folder: what to give where a disk is full.
+      otherwise: what to do where there is no network.
+    """
+
+    by_hand: str
+    folder: str
+    otherwise: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteFile:
+    """One file to download.
+
+    Attributes:
+      address: where it is, without a login.
+      page: page that describes it and has its terms.
+      file_name: name to store it under.
+      advice: see `Advice`.
+      size: bytes, or None.
+      checksum: hexadecimal MD5, SHA-1 or SHA-256 (told by its length), or the
+        beginning of a SHA-256, or None.
+    """
+
+    address: str
+    page: str
+    file_name: str
+    advice: Advice
+    size: int | None = None
+    checksum: str | None = None
+
+    def new_hash(self):
+        """Returns the hashlib object of `checksum`; of SHA-256 where there is none."""
+        name = {32: "md5", 40: "sha1"}.get(len(self.checksum or ""), "sha256")
+        # Some systems forbid MD5 unless it is for nothing but finding damage.
+        return hashlib.new(name, usedforsecurity=False)
 
 
 class _BrokenOff(Exception):
@@ -113,35 +156,35 @@ def _validator(headers: http.client.HTTPMessage) -> str:
     return etag if etag.startswith('"') else headers.get("Last-Modified", "")
 
 
-def _refusal(archive: Archive, address: str, error: urllib.error.HTTPError):
+def _refusal(wanted: RemoteFile, address: str, error: urllib.error.HTTPError):
     """Returns the exception for a status other than 200 and 206."""
     address, reason = shown_address(address), printable(str(error.reason))
     by_hand = (
-        f"Get {archive.file_name} by hand (see {archive.page}) and put it into "
-        "--download_dir, or give --download_mirror."
+        f"Get {wanted.file_name} by hand (see {wanted.page}) and "
+        f"{wanted.advice.by_hand}."
     )
     if error.code in PASSING_ERRORS or error.code >= 500:
         return _BrokenOff(f"the server answers {error.code} {reason}")
     if error.code in (404, 410):
-        return DatasetError(f"There is no file {address} any more. {by_hand}")
+        return DownloadError(f"There is no file {address} any more. {by_hand}")
     if error.code in (401, 403, 407):
-        return DatasetError(
+        return DownloadError(
             f"The server or a proxy refuses {address} ({error.code} {reason}). "
             f"{by_hand}"
         )
     if 300 <= error.code < 400:
-        return DatasetError(f"{address} redirects in a circle. {by_hand}")
-    return DatasetError(
+        return DownloadError(f"{address} redirects in a circle. {by_hand}")
+    return DownloadError(
         f"The server answers {error.code} {reason} for {address}. {by_hand}"
     )
 
 
-def _open(archive: Archive, address: str, progress: _Progress, timeout: float):
+def _open(wanted: RemoteFile, address: str, progress: _Progress, timeout: float):
     """Asks for the bytes after those of `progress`; returns the response.
 
     Raises:
       _BrokenOff: no answer, or one that may be another the next time.
-      DatasetError: the answer is no.
+      DownloadError: the answer is no.
     """
     clean, words = without_password(address)
     request = urllib.request.Request(clean, headers={"User-Agent": "deeplab_tf"})
@@ -160,7 +203,7 @@ def _open(archive: Archive, address: str, progress: _Progress, timeout: float):
         if error.code == RANGE_NOT_SATISFIABLE and progress.size:
             progress.remove()
             raise _BrokenOff("the server has another file by now") from error
-        raise _refusal(archive, address, error) from error
+        raise _refusal(wanted, address, error) from error
     except urllib.error.URLError as error:
         reason = error.reason
         lasting = (socket.gaierror, ConnectionRefusedError, ssl.SSLError)
@@ -207,36 +250,32 @@ def _length(headers) -> int | None:
 
 
 def _check_offer(
-    archive: Archive, address: str, response, offset: int, total: int | None, folder
+    wanted: RemoteFile, address: str, response, offset: int, total: int | None, folder
 ) -> None:
-    """Raises DatasetError where what comes is not the file, or has no room."""
+    """Raises DownloadError where what comes is not the file, or has no room."""
     headers, address = response.headers, shown_address(address)
     if headers.get_content_type() == "text/html":
-        raise DatasetError(
-            f"Expected an archive at {address}. Received: a web page, as of a login or "
-            f"a proxy. See {archive.page}"
+        raise DownloadError(
+            f"Expected a file at {address}. Received: a web page, as of a login or "
+            f"a proxy. See {wanted.page}"
         )
-    if None not in (archive.size, total) and total != archive.size:
-        raise DatasetError(
-            f"Expected {archive.size} bytes of {address}. Received: {total}. The file "
-            f"there is another one; see {archive.page}"
+    if None not in (wanted.size, total) and total != wanted.size:
+        raise DownloadError(
+            f"Expected {wanted.size} bytes of {address}. Received: {total}. The file "
+            f"there is another one; see {wanted.page}"
         )
-    if (
-        total is None
-        and not response.chunked
-        and not (archive.size or archive.checksum)
-    ):
-        raise DatasetError(
+    if total is None and not response.chunked and not (wanted.size or wanted.checksum):
+        raise DownloadError(
             f"The server does not say how long {address} is, and neither size nor "
             "checksum of it are known: nobody could tell whether all of it came. Get "
-            f"{archive.file_name} by hand (see {archive.page}), put it into "
-            "--download_dir, and compare it with that of others."
+            f"{wanted.file_name} by hand (see {wanted.page}), compare it with that of "
+            f"others, and {wanted.advice.by_hand}."
         )
     needed, free = (total or 0) - offset, shutil.disk_usage(folder).free
     if needed > free:
-        raise DatasetError(
-            f"{archive.file_name} needs {needed} bytes on the disk of {folder}. Free: "
-            f"{free}. Make room, or give another --download_dir."
+        raise DownloadError(
+            f"{wanted.file_name} needs {needed} bytes on the disk of {folder}. Free: "
+            f"{free}. Make room, or give {wanted.advice.folder}."
         )
 
 
@@ -256,7 +295,7 @@ def _write(
     """Writes the body of a response to FILE.part, from `offset` on.
 
     Raises:
-      DatasetError: the disk is full, and what is written stays; or there come more
+      DownloadError: the disk is full, and what is written stays; or there come more
         than `limit` bytes, and nothing does.
     """
     size = offset
@@ -282,38 +321,38 @@ def _write(
     except OSError as error:
         if not is_disk_full(error):
             raise
-        raise DatasetError(
+        raise DownloadError(
             f"No space left on the disk of {progress.path}, which keeps what has come. "
             "Make room and run the same command again."
         ) from error
     if size > limit:
         progress.remove()
-        raise DatasetError(
+        raise DownloadError(
             f"Expected {limit} bytes of {progress.path.stem}. Received: more, which "
             "were not taken; what had come was removed. The file there is another one."
         )
 
 
 def _continue(
-    archive: Archive, address: str, progress: _Progress, timeout: float
+    wanted: RemoteFile, address: str, progress: _Progress, timeout: float
 ) -> None:
     """Makes one request, for what is missing of FILE.part.
 
     Raises:
       _BrokenOff: not all came.
-      DatasetError: see `fetch`.
+      DownloadError: see `fetch`.
     """
-    if progress.size and not (progress.validator or archive.checksum):
+    if progress.size and not (progress.validator or wanted.checksum):
         progress.remove()  # Nothing would tell that the rest is of another file.
-    total = archive.size if progress.total is None else progress.total
+    total = wanted.size if progress.total is None else progress.total
     if total is not None and progress.size == total:
         return
-    with _open(archive, address, progress, timeout) as response:
-        offset = _offset_of(response, progress, bool(archive.checksum))
+    with _open(wanted, address, progress, timeout) as response:
+        offset = _offset_of(response, progress, bool(wanted.checksum))
         length = _length(response.headers)
         total = None if length is None else offset + length
-        _check_offer(archive, address, response, offset, total, progress.path.parent)
-        limit = next(filter(None, (archive.size, total)), MAX_UNKNOWN_BYTES)
+        _check_offer(wanted, address, response, offset, total, progress.path.parent)
+        limit = next(filter(None, (wanted.size, total)), MAX_UNKNOWN_BYTES)
         _write(response, offset, total, limit, progress)
     if total is not None and progress.size < total:
         raise _BrokenOff(f"the connection broke off at byte {progress.size} of {total}")
@@ -323,7 +362,7 @@ def _continue(
 
 
 def _download(
-    archive: Archive,
+    wanted: RemoteFile,
     address: str,
     progress: _Progress,
     waits: Sequence[float],
@@ -334,39 +373,39 @@ def _download(
     failures = 0
     while True:
         try:
-            return _continue(archive, address, progress, timeout)
+            return _continue(wanted, address, progress, timeout)
         except _BrokenOff as error:
             failures = 0 if progress.size > furthest else failures
             furthest = max(furthest, progress.size)
             hopeless = error.unreachable and furthest == before
             if hopeless or failures == len(waits):
-                raise DatasetError(
+                raise DownloadError(
                     f"Cannot download {shown_address(address)}: {error}. Received: "
                     f"{progress.size} bytes, which are kept. Check the network and run "
-                    "the same command again, or give --download_mirror."
+                    f"the same command again, or {wanted.advice.otherwise}."
                 ) from error
-            print(f"{archive.file_name}: {error}; next try in {waits[failures]} s.")
+            print(f"{wanted.file_name}: {error}; next try in {waits[failures]} s.")
             time.sleep(waits[failures])
             failures += 1
 
 
-def _digest(path: Path, archive: Archive) -> str:
-    digest = archive.new_hash()
+def _digest(path: Path, wanted: RemoteFile) -> str:
+    digest = wanted.new_hash()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _difference(path: Path, archive: Archive) -> str:
+def _difference(path: Path, wanted: RemoteFile) -> str:
     """Says in what a file is not the one of the table; "" where it is."""
     size = path.stat().st_size
-    if archive.size not in (None, size):
-        return f"Expected {archive.size} bytes in {path}. Received: {size}."
-    digest = _digest(path, archive)
-    if archive.checksum not in (None, digest):
-        return f"Expected checksum {archive.checksum} of {path}. Received: {digest}."
-    if not archive.checksum:
+    if wanted.size not in (None, size):
+        return f"Expected {wanted.size} bytes in {path}. Received: {size}."
+    digest = _digest(path, wanted)
+    if wanted.checksum and not digest.startswith(wanted.checksum):
+        return f"Expected checksum {wanted.checksum} of {path}. Received: {digest}."
+    if not wanted.checksum:
         print(
             f"{path} has {size} bytes and the SHA-256 {digest}. No checksum of it is "
             "published; compare it with that of others."
@@ -375,46 +414,44 @@ def _difference(path: Path, archive: Archive) -> str:
 
 
 def fetch(
-    archive: Archive,
+    wanted: RemoteFile,
     folder: str | Path,
     *,
     mirror: str = "",
     waits: Sequence[float] = WAITS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> Path:
-    """Returns the path of an archive, which is downloaded where it is not there.
+    """Returns the path of a file, which is downloaded where it is not there.
 
-    Nothing else may fetch the same archive at the same time: see `download.obtain`.
+    Nothing else may fetch the same file into that folder at the same time.
 
     Args:
-      archive: what to fetch.
+      wanted: what to fetch.
       folder: where to put it.
-      mirror: address of a folder with the file; default: the archive's own address.
+      mirror: address of a folder with the file; default: the file's own address.
       waits: seconds before each new try.
       timeout: seconds that the server may be silent.
 
     Raises:
-      DatasetError: no network; the server refuses or stays silent; the size or the
+      DownloadError: no network; the server refuses or stays silent; the size or the
         checksum is wrong (the file is removed, unless it was there before); or the
         disk is full.
     """
     folder = Path(folder)
-    path = folder / archive.file_name
+    path = folder / wanted.file_name
     if path.exists():
-        if difference := _difference(path, archive):
-            raise DatasetError(f"{difference} Remove it to download it anew.")
+        if difference := _difference(path, wanted):
+            raise DownloadError(f"{difference} Remove it to download it anew.")
         return path
-    address = f"{mirror.rstrip('/')}/{archive.file_name}" if mirror else archive.address
-    print(
-        f"Downloading {shown_address(address)} to {folder}. Its terms: {archive.page}"
-    )
+    address = f"{mirror.rstrip('/')}/{wanted.file_name}" if mirror else wanted.address
+    print(f"Downloading {shown_address(address)} to {folder}. Its terms: {wanted.page}")
     folder.mkdir(parents=True, exist_ok=True)
-    progress = _Progress(folder / f"{archive.file_name}.part")
+    progress = _Progress(folder / f"{wanted.file_name}.part")
     progress.read()
-    _download(archive, address, progress, waits, timeout)
-    if difference := _difference(progress.path, archive):
+    _download(wanted, address, progress, waits, timeout)
+    if difference := _difference(progress.path, wanted):
         progress.remove()
-        raise DatasetError(
+        raise DownloadError(
             f"{difference} The file was removed. Run the same command again; if that "
             f"ends in the same way, {shown_address(address)} is another file, or "
             "something on the way damages it."

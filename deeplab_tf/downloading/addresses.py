@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 import urllib.request
 
-from deeplab_tf.data.building.errors import DatasetError
+from deeplab_tf.downloading.errors import DownloadError
 from deeplab_tf.strangers_words import printable
 
 
@@ -14,7 +14,7 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, request, response, code, message, headers, address):
         if not address.lower().startswith(("http://", "https://")):
-            raise DatasetError(
+            raise DownloadError(
                 f"{shown_address(request.full_url)} redirects to "
                 f"{shown_address(address)}. Expected an address of http or https; no "
                 "other is followed."

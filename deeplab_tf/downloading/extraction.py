@@ -20,8 +20,8 @@ from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
-from deeplab_tf.data.building.errors import DatasetError
-from deeplab_tf.data.building.output_folder import is_disk_full
+from deeplab_tf.downloading.errors import DownloadError
+from deeplab_tf.files import is_disk_full
 from deeplab_tf.strangers_words import leads_out, printable
 
 # What zipfile, tarfile and gzip raise for damage, encryption and unknown methods.
@@ -89,10 +89,10 @@ def relative_name(name: str, path: Path) -> str:
     """Returns the name of an entry without `./` and the like.
 
     Raises:
-      DatasetError: it leads out of the folder, here or on Windows.
+      DownloadError: it leads out of the folder, here or on Windows.
     """
     if leads_out(name):
-        raise DatasetError(
+        raise DownloadError(
             f"{path} names a file outside the folder it is unpacked to: "
             f"{printable(name)}. Such an archive is broken or malicious; nothing of it "
             "was kept."
@@ -109,11 +109,11 @@ def _check_growth(path: Path, size: int, count: int = 0) -> None:
       count: files and folders, likewise.
 
     Raises:
-      DatasetError: it is too much.
+      DownloadError: it is too much.
     """
     bound = FREE_BYTES + MAX_RATIO * path.stat().st_size
     if size > bound or count > MAX_ENTRIES:
-        raise DatasetError(
+        raise DownloadError(
             f"{path} has {path.stat().st_size:,} bytes and would become more than "
             f"{bound:,}, or {MAX_ENTRIES:,} files. Such an archive is broken or "
             "malicious; nothing of it was kept."
@@ -151,7 +151,7 @@ def _extract(path: Path, folder: Path, members: Sequence[str]) -> None:
             _check_growth(path, size)
             _write(entry, folder / name)
         elif not entry.is_folder:
-            raise DatasetError(
+            raise DownloadError(
                 f"{path} has a sparse file, link or device: {printable(entry.name)}. "
                 "Expected files and folders only; nothing of it was kept."
             )
@@ -161,7 +161,7 @@ def _install(path: Path, temporary: Path, folder: Path, members: Sequence[str]) 
     """Renames what was unpacked; what an earlier run had renamed stays."""
     missing = [name for name in members if not (temporary / name).exists()]
     if missing:
-        raise DatasetError(
+        raise DownloadError(
             f"Expected {', '.join(missing)} in {path}, which has no such entry. Remove "
             "the file if it is another archive of that name."
         )
@@ -172,19 +172,24 @@ def _install(path: Path, temporary: Path, folder: Path, members: Sequence[str]) 
 
 
 def unpack(
-    path: Path, folder: Path, members: Sequence[str], inner: Sequence[str] = ()
+    path: Path,
+    folder: Path,
+    members: Sequence[str],
+    inner: Sequence[str] = (),
+    elsewhere: str = "another folder",
 ) -> None:
     """Unpacks parts of an archive; each appears under its name when all are whole.
 
     Args:
       path: zip file, or tar file of any compression.
       folder: where `members` go; on the disk of `path`.
-      members: files and folders, as named in the archive.
+      members: files and folders, as named in the archive; none stands for all.
       inner: zip files in the archive, unpacked where they are before `members` are
         taken.
+      elsewhere: what to give where the disk is full, for the sentence.
 
     Raises:
-      DatasetError: damaged, not such an archive, without one of `members`, or one
+      DownloadError: damaged, not such an archive, without one of `members`, or one
         that writes elsewhere; or the disk is full. Nothing is kept then.
     """
     temporary = path.with_name(f"{path.name}.unpacking")
@@ -195,7 +200,7 @@ def unpack(
         for name in inner:
             if (temporary / name).is_file():
                 _extract(temporary / name, (temporary / name).parent, ())
-        _install(path, temporary, folder, members)
+        _install(path, temporary, folder, members or sorted(os.listdir(temporary)))
     except DAMAGE as error:
         raise _damaged(path, error) from error
     except OSError as error:
@@ -203,19 +208,19 @@ def unpack(
         if error.errno is None:
             raise _damaged(path, error) from error
         if is_disk_full(error):
-            raise DatasetError(
+            raise DownloadError(
                 f"No space left on the disk of {folder} to unpack {path.name}. Make "
-                "room and run the same command again, or give another --download_dir."
+                f"room and run the same command again, or give {elsewhere}."
             ) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _damaged(path: Path, error: Exception) -> DatasetError:
+def _damaged(path: Path, error: Exception) -> DownloadError:
     # tarfile adds a line for each compression that it tried.
     reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
-    return DatasetError(
+    return DownloadError(
         f"{path} is damaged or no archive ({reason}). Remove it and run the same "
         "command again."
     )

@@ -1,0 +1,1 @@
+"""An address in, a checked file or its unpacked content out."""
