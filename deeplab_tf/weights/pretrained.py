@@ -117,6 +117,10 @@ def _from_table(name: str, row: Published) -> str:
                 remote_file(name, row), folder, f"{mirror}/{name}" if mirror else ""
             )
             _import(row, path, workdir)
+            print(
+                f"{name}: trained on {row.trained_on}; licence {row.licence}. Kept in "
+                f"{workdir}"
+            )
     return str(workdir)
 
 
