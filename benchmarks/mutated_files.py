@@ -38,7 +38,7 @@ from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import read_weights, save_weights
 from deeplab_tf.weights.tflite_files import read_tflite_weights
-from deeplab_tf.weights.torch_files import read_torch_weights
+from deeplab_tf.weights.torch_format.files import read_torch_weights
 
 LABELS = {"class_names": ["a", "b"], "colormap": [[0, 0, 0], [9, 9, 9]]}
 ARRAYS = {

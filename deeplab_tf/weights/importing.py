@@ -53,7 +53,7 @@ from deeplab_tf.networks.weight_files import (
 from deeplab_tf.weights import sources
 from deeplab_tf.weights.checkpoint_files import read_checkpoint
 from deeplab_tf.weights.tflite_files import read_tflite_weights
-from deeplab_tf.weights.torch_files import read_torch_weights
+from deeplab_tf.weights.torch_format.files import read_torch_weights
 from deeplab_tf.workdir import BEST_WEIGHTS
 
 NEW_CLASSES = 21  # of a head that no file gives; train.py --init replaces it

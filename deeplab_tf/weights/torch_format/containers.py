@@ -15,8 +15,8 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 
-from deeplab_tf.weights.torch_pickles import Unpickler
-from deeplab_tf.weights.torch_tensors import item_size, shortened
+from deeplab_tf.weights.torch_format.pickles import Unpickler
+from deeplab_tf.weights.torch_format.tensors import item_size, shortened
 
 _TORCHSCRIPT = ("constants.pkl", "code/")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -29,7 +29,7 @@ class Contents:
     """What a file holds, as long as it is open.
 
     Attributes:
-      value: what was pickled, with records of `torch_tensors` for tensors.
+      value: what was pickled, with records of `torch_format.tensors` for tensors.
       read_storage: key of a storage -> its bytes.
       byte_order: of those, "<" or ">" as NumPy has it.
     """
@@ -49,7 +49,7 @@ def open_container(
       head: its first 512 bytes, which tell the format.
 
     Raises:
-      ValueError: not such a file, or one that is cut short or altered; `torch_files`
+      ValueError: not such a file, or one that is cut short or altered; `torch_format.files`
         has the list of what else a damaged file may lead to.
     """
     if head.startswith(b"PK\x03\x04"):

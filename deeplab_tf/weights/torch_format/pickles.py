@@ -3,7 +3,7 @@
 A pickle may call any function of Python, so this module never calls `pickle`. The
 standard library's `pickletools` splits the stream into instructions; the few that
 `torch.save` writes for tensors are carried out here, and each name in the stream is
-looked up in the tables of `torch_tensors`. Any other name stands for itself, a
+looked up in the tables of `torch_format.tensors`. Any other name stands for itself, a
 `Skipped`: what is made of it is one too. Any other instruction stops the reading.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickletools
 
-from deeplab_tf.weights.torch_tensors import (
+from deeplab_tf.weights.torch_format.tensors import (
     FUNCTIONS,
     KNOWN_NAMES,
     STORAGES,

@@ -1,7 +1,7 @@
 """PyTorch checkpoint files as NumPy arrays: no PyTorch, and no code from the file.
 
-A checkpoint is a pickle beside raw bytes. `torch_containers` takes the file apart,
-`torch_pickles` carries out the pickle, `torch_tensors` is all that a pickle may ask
+A checkpoint is a pickle beside raw bytes. `torch_format.containers` takes the file apart,
+`torch_format.pickles` carries out the pickle, `torch_format.tensors` is all that a pickle may ask
 for; here its tensors become arrays.
 """
 
@@ -17,8 +17,8 @@ import zipfile
 import numpy as np
 
 from deeplab_tf.weights.safetensors_files import ENDING, read_safetensors
-from deeplab_tf.weights.torch_containers import Contents, open_container
-from deeplab_tf.weights.torch_tensors import (
+from deeplab_tf.weights.torch_format.containers import Contents, open_container
+from deeplab_tf.weights.torch_format.tensors import (
     DTYPES,
     Skipped,
     Tensor,
