@@ -10,10 +10,12 @@ import sys
 import tarfile
 import threading
 import types
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from deeplab_tf import Segmenter, from_pretrained
 from deeplab_tf.commands import export, predict, run_config
@@ -39,6 +41,13 @@ from tests.support.weight_writers import (
     write_checkpoint,
     write_legacy_h5,
 )
+
+
+def write_picture(folder):
+    path = folder / "picture.png"
+    Image.new("RGB", (40, 40)).save(path)
+    return path
+
 
 HALF = bonlime_mobilenet(num_classes=3, widths=UNROUNDED_HALF)
 
@@ -276,7 +285,8 @@ def test_without_a_network_one_line_says_what_to_do(server, monkeypatch, tmp_pat
     row = publish(monkeypatch, server, "mine", name, content, "bonlime")
     address = "http://127.0.0.1:1/deeplabv3.h5"
     monkeypatch.setitem(PUBLISHED, "mine", dataclasses.replace(row, address=address))
-    done = call(predict, "--pretrained=mine", "--input=x.jpg", f"--output={tmp_path}/o")
+    picture = write_picture(tmp_path)
+    done = call(predict, "--pretrained=mine", f"--input={picture}", "--output=o")
     folder = tmp_path / "home/files/mine"
     assert done.returncode == 1
     sentence = done.stderr.splitlines()[-1]
@@ -410,18 +420,21 @@ def test_a_packed_network_has_a_card_and_hashes(run, packed):
 def test_packed_networks_come_from_addresses(server, run, packed, tmp_path):
     server.files.update({path.name: path.read_bytes() for path in packed.iterdir()})
     check_same(run, f"{server.address}/somewhere")
-    asked = len(server.requests)
-    check_same(run, f"{server.address}/somewhere")
-    assert len(server.requests) == asked == 5
+    pretrained.pretrained_workdir(f"{server.address}/somewhere")
+    assert len(server.requests) == 5
     archive = tmp_path / "mine.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(packed, "packed")
     server.files["mine.tar.gz"] = archive.read_bytes()
-    check_same(run, f"{server.address}/mine.tar.gz")
-    check_same(run, archive.as_uri())
-    check_same(run, packed.as_uri())
-    model = from_pretrained(packed)
-    assert model.output_shape[-1] == 2
+    weights = (run / "best.npz").read_bytes()
+    for address in (
+        f"{server.address}/mine.tar.gz",
+        archive.as_uri(),
+        packed.as_uri(),
+    ):
+        workdir = Path(pretrained.pretrained_workdir(address))
+        assert (workdir / "best.npz").read_bytes() == weights
+    assert from_pretrained(packed).output_shape[-1] == 2
 
 
 def test_packed_files_that_were_changed_are_refused(server, packed):
@@ -464,11 +477,13 @@ def test_hugging_face_repositories(run, packed, monkeypatch):
 @pytest.mark.parametrize(
     "module, arguments",
     [
-        (predict, ("--workdir=x", "--input=x", "--output=y")),
+        (predict, ("--workdir=x", "--output=y")),
         (export, ("--workdir=x", "--output_dir=y")),
     ],
 )
-def test_two_networks_at_once_are_refused(packed, module, arguments):
+def test_two_networks_at_once_are_refused(packed, tmp_path, module, arguments):
+    if module is predict:
+        arguments = (f"--input={write_picture(tmp_path)}", *arguments)
     done = call(module, f"--pretrained={packed}", *arguments)
     assert done.returncode == 1 and "Give --pretrained alone" in done.stderr
 
@@ -526,7 +541,7 @@ def test_layers_inside_layers_keep_their_names(tmp_path):
     with h5py.File(path, "w") as file:  # a group that holds itself
         group = file.create_group("layers/endless")
         group["again"] = group
-    with pytest.raises(ValueError, match="claims to hold far more"):
+    with pytest.raises(ValueError, match="holds no weights under layer names"):
         read_weights(path)
 
 
@@ -553,7 +568,7 @@ def test_keras_hubs_decoder_is_the_centre_of_a_3x3():
     first = network.arrays["decoder_conv3x3_1_conv/kernel"]
     theirs = tensors["segmentation_head_conv/kernel"]
     np.testing.assert_array_equal(first[1, 1], theirs[0, 0])
-    assert np.abs(first).sum() == np.abs(theirs).sum()
+    assert np.count_nonzero(first) == np.count_nonzero(theirs)
     second = network.arrays["decoder_conv3x3_2_conv/kernel"]
     np.testing.assert_array_equal(second[1, 1], np.eye(6))
     assert second.sum() == 6

@@ -700,7 +700,7 @@ def test_repeated_list_takes_no_memory(read):
     tracemalloc.stop()
 
 
-MODULES = sorted(Path(torch_files.__file__).parent.glob("torch_*.py"))
+MODULES = sorted(Path(torch_files.__file__).parent.glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -711,7 +711,7 @@ def test_modules_cannot_execute_what_a_file_says(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     assert not names & {"pickle", "importlib", "torch", "builtins", "copyreg"}
-    assert ("pickletools" in names) == (path.stem == "torch_pickles")
+    assert ("pickletools" in names) == (path.stem == "pickles")
     calls = {getattr(node, "id", None) for node in nodes}
     assert not calls & {"eval", "exec", "getattr", "setattr", "__import__"}
 

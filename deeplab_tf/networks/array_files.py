@@ -141,11 +141,15 @@ class _KerasFile:
 
         A layer may lie in another, as in Keras Hub's models; each keeps its own name.
         """
-        waiting = [layers]
+        waiting, seen = [layers], set()
         while waiting:
             group = waiting.pop()
+            place = h5py.h5o.get_info(group.id).addr
+            if place in seen:  # a group may hold itself
+                continue
+            seen.add(place)
             for part in group:
-                self._budget.add(part, 0)  # also ends where a group holds itself
+                self._budget.add(part, 0)
                 below = self._inside(group, part)
                 if not isinstance(below, h5py.Group):
                     continue

@@ -29,7 +29,7 @@ class Contents:
     """What a file holds, as long as it is open.
 
     Attributes:
-      value: what was pickled, with records of `torch_format.tensors` for tensors.
+      value: what was pickled, with records of `tensors` for tensors.
       read_storage: key of a storage -> its bytes.
       byte_order: of those, "<" or ">" as NumPy has it.
     """
@@ -49,7 +49,7 @@ def open_container(
       head: its first 512 bytes, which tell the format.
 
     Raises:
-      ValueError: not such a file, or one that is cut short or altered; `torch_format.files`
+      ValueError: not such a file, or one that is cut short or altered; `files`
         has the list of what else a damaged file may lead to.
     """
     if head.startswith(b"PK\x03\x04"):

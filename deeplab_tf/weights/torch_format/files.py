@@ -1,7 +1,7 @@
 """PyTorch checkpoint files as NumPy arrays: no PyTorch, and no code from the file.
 
-A checkpoint is a pickle beside raw bytes. `torch_format.containers` takes the file apart,
-`torch_format.pickles` carries out the pickle, `torch_format.tensors` is all that a pickle may ask
+A checkpoint is a pickle beside raw bytes. `containers` takes the file apart,
+`pickles` carries out the pickle, `tensors` is all that a pickle may ask
 for; here its tensors become arrays.
 """
 

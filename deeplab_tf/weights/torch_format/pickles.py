@@ -3,7 +3,7 @@
 A pickle may call any function of Python, so this module never calls `pickle`. The
 standard library's `pickletools` splits the stream into instructions; the few that
 `torch.save` writes for tensors are carried out here, and each name in the stream is
-looked up in the tables of `torch_format.tensors`. Any other name stands for itself, a
+looked up in the tables of `tensors`. Any other name stands for itself, a
 `Skipped`: what is made of it is one too. Any other instruction stops the reading.
 """
 

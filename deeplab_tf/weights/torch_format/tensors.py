@@ -15,7 +15,7 @@ import numpy as np
 _MOST_REPEATED_BYTES = 2**30
 _MOST_DIMENSIONS = 32
 
-# PyTorch's name -> NumPy's type on disk. NumPy has no bfloat16: `torch_format.files`
+# PyTorch's name -> NumPy's type on disk. NumPy has no bfloat16: `files`
 # reads its two bytes as the upper half of a float32.
 DTYPES = {
     "float64": "f8",
