@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from deeplab_tf.weights.torch_format import files as torch_files
-from deeplab_tf.weights.torch_format import torch_tensors
+from deeplab_tf.weights.torch_format import tensors as torch_tensors
 from tests.support.torch_writers import (
     Call,
     Pickle,
