@@ -470,7 +470,7 @@ def test_hugging_face_repositories(run, packed, monkeypatch):
     pretrained.pretrained_workdir("hf:somebody/streets@v2")
     assert asked == [("somebody/streets", None), ("somebody/streets", "v2")]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match="pip install 'deeplab-tf.hub.'"):
+    with pytest.raises(ImportError, match="pip install 'deeplab-tf.hf.'"):
         pretrained.pretrained_workdir("hf:somebody/streets")
 
 

@@ -229,7 +229,7 @@ def _from_hugging_face(repository: str) -> str:
     except ImportError as error:
         raise ImportError(
             f"{HUGGING_FACE}{repository} needs the package huggingface_hub. Run: pip "
-            "install 'deeplab-tf[hub]', or pip install huggingface_hub."
+            "install 'deeplab-tf[hf]', or pip install huggingface_hub."
         ) from error
     name, _, revision = repository.partition("@")
     return snapshot_download(name, revision=revision or None)
