@@ -6,6 +6,8 @@
     python evaluate.py --workdir=runs/demo --crf --crf_parameters=4,67,3
     python evaluate.py --workdir=runs/new --compare=runs/demo/evaluation/val.json
     python evaluate.py --saved_model=exported --data_dir=runs/data/voc --output=scores
+    python evaluate.py --pretrained=mobilenet_v2_voc_trainaug \\
+        --data_dir=runs/data/voc --output=scores
 
 Prints a table per class and writes into <workdir>/evaluation, or --output:
     <split>.json   all scores, also for each image, and how they were made

@@ -4,6 +4,7 @@
     python export.py --workdir=runs/demo --output_dir=exported --precision=bfloat16
     python export.py --workdir=runs/demo --output_dir=exported --format=tflite \\
         --precision=int8 --input_size=129,129
+    python export.py --pretrained=xception65_cityscapes --output_dir=exported
     tensorflow_model_server --rest_api_port=8501 --model_name=deeplab \\
         --model_base_path=$PWD/runs/demo/exported
 
