@@ -36,6 +36,7 @@ from tests.support.torch_writers import write_zip
 from tests.support.weight_writers import (
     UNROUNDED_HALF,
     bonlime_mobilenet,
+    golden,
     slim_names,
     state_dict,
     write_checkpoint,
@@ -208,6 +209,30 @@ def test_a_file_of_each_layout_becomes_a_workdir(
     assert pretrained.pretrained_workdir("mine") == workdir
     assert len(server.requests) == 1
     assert not list((tmp_path / "home/files/mine").glob("unpacked"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "source, file, backbone",
+    [
+        ("torchvision", "torchvision_deeplabv3_resnet50", "resnet50_torchvision"),
+        ("kazuto1011", "kazuto1011_deeplabv2_resnet101_msc", "resnet101"),
+    ],
+)
+def test_large_files_of_pytorch_become_workdirs(
+    server, monkeypatch, tmp_path, shared_data, source, file, backbone
+):
+    """Whole networks of 160 and 170 MB, under names that carry their hash."""
+    tensors, _, _ = golden(shared_data, file)
+    content = write_zip(tmp_path / "x.pth", state_dict(tensors)).read_bytes()
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    publish(
+        *(monkeypatch, server, "large", f"x-{digits}.pth", content, source),
+        num_classes=21,
+        checksum=digits,
+    )
+    config = read_config(pretrained.pretrained_workdir("large"))
+    assert (config.backbone, config.num_classes) == (backbone, 21)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
