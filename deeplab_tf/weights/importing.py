@@ -21,7 +21,8 @@ no code of a file is run. A tensor that is left over or missing is an error, unl
 train.py --init.
 
     python -m deeplab_tf.weights --list             published networks, by name
-    python -m deeplab_tf.weights pack runs/mine --output=packed
+    python -m deeplab_tf.weights pack runs/mine --output=packed \
+        --licence=cc-by-4.0 --data="500 photographs of one town"
 A name of the list is fetched and imported by --pretrained and --init themselves;
 `pack` writes a network of your own for others (pack --help).
 """
