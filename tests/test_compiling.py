@@ -157,8 +157,8 @@ HEAD = ("aspp_pool_conv/kernel", "logits/kernel")
         ),
         ("net.h5", HEAD, ("top/bias",), "net.h5: 3 weights copied, 2 new (the head),"),
         ("best.npz", (), (), "best.npz: 3 weights copied, as expected."),
-        ("best.npz", (), ("x/bias",), "3 weights copied, 0 missing, 1 unused\n"),
-        ("net.h5", ("conv1/kernel",), (), "1 missing, 0 unused\n  missing: conv1/"),
+        ("best.npz", (), ("x/bias",), "3 weights copied\n  1 of the file left out"),
+        ("net.h5", ("conv1/kernel",), (), ", 1 new (conv1/kernel)"),
     ],
 )
 def test_what_a_run_begins_from_is_one_line_where_it_is_well(
