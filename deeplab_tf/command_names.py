@@ -10,6 +10,7 @@ Errors and advice name a command as this process would be asked for it.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
@@ -113,6 +114,20 @@ def did_you_mean(received: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(str(received).lower(), by_lower, 1, 0.75)
     return f" Did you mean {by_lower[close[0]]}?" if close else ""
+
+
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    """Returns a `type` of argparse that takes choices, and says which one is meant."""
+
+    def parse(text: str) -> str:
+        if text in choices:
+            return text
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(choices)}. Received: {text}."
+            f"{did_you_mean(text, choices)}"
+        )
+
+    return parse
 
 
 def refuse_arguments(argv: Sequence[str]) -> None:

@@ -12,6 +12,8 @@ from deeplab_tf.command_names import call_of, did_you_mean
 from deeplab_tf.config_checks import check_fields, check_value
 from deeplab_tf.files import atomic_write
 
+IMPORTED = "_weights"  # how the "recipe" of an imported network ends
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -148,6 +150,11 @@ class TrainConfig:
     deterministic: bool = False
     seed: int = 0
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is of a network of another project, which no run of ours made."""
+        return self.recipe.endswith(IMPORTED)
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
@@ -190,6 +197,9 @@ NETWORK_FIELDS = (
     "input_scales multi_scale_features cascade_blocks strided_padding resize "
     "normalization scale_resize multi_grid_rates"
 ).split()
+
+# Those of them that a backbone was trained with, whatever head comes on it.
+BACKBONE_FIELDS = ("backbone", "strided_padding", "normalization")
 
 # What a network computes whose config.json does not say so: fields that came later, as
 # the versions before them computed.

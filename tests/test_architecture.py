@@ -45,6 +45,7 @@ ROOMS = {
     "data.plain_folders": (5, ()),
     "data.inspection": (4, ()),
     "inference": (4, ()),
+    "recipe_help": (4, ()),
     "training": (4, ()),
     "datasets": (5, ()),
     "exports": (5, ()),

@@ -12,7 +12,8 @@ from PIL import Image
 
 import deeplab_tf
 from datasets.sources.shapes import draw_scene
-from deeplab_tf.recipes import CHOICES, RECIPES
+from deeplab_tf.recipe_help import CHOICES
+from deeplab_tf.recipes import RECIPES
 from tests.support import docs_pages
 from tests.support.docs_pages import ROOT, addresses, anchor, anchors, blocks, links
 from tests.support.printed_blocks import Terminal

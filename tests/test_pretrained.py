@@ -20,6 +20,7 @@ from PIL import Image
 from deeplab_tf import Segmenter, from_pretrained
 from deeplab_tf.commands import export, predict, run_config
 from deeplab_tf.config import TrainConfig, read_config, write_config
+from deeplab_tf.networks.freezing import backbone_layers, head_layers
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import (
     WeightReport,
@@ -27,7 +28,8 @@ from deeplab_tf.networks.weight_files import (
     read_weights,
     save_weights,
 )
-from deeplab_tf.weights import command_line, importing, pretrained, sources
+from deeplab_tf.training import compiling
+from deeplab_tf.weights import command_line, importing, packing, pretrained, sources
 from deeplab_tf.weights.published import PUBLISHED, Published
 from tests.support.commands import ROOT, call
 from tests.support.file_server import Reply, serving, tar_bytes
@@ -316,6 +318,7 @@ def test_without_a_network_one_line_says_what_to_do(server, monkeypatch, tmp_pat
     assert done.returncode == 1
     sentence = done.stderr.splitlines()[-1]
     assert address in sentence and f"put it into {folder}" in sentence
+    assert ". " not in sentence, "it is one sentence"
     # A file that a browser fetched is taken, and the server is not asked.
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
@@ -360,6 +363,89 @@ def test_names_that_are_none(server):
         pretrained.pretrained_workdir("xception65_imagenet")
     with pytest.raises(ValueError, match="http, https or file. Received: ftp://"):
         pretrained.pretrained_workdir("ftp://host/packed")
+
+
+def test_a_mirror_on_this_machine_with_another_file(server, monkeypatch, tmp_path):
+    row = publish(monkeypatch, server, "mine", "x.h5", b"as published", "bonlime")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / row.file_name).write_bytes(b"AS PUBLISHED")
+    monkeypatch.setenv(pretrained.MIRROR_VARIABLE, tmp_path.as_uri())
+    with pytest.raises(ValueError, match=f"copy of {tmp_path.as_uri()}/mine/x.h5"):
+        pretrained.pretrained_workdir("mine")
+    assert not list((tmp_path / "home").rglob("*.h5"))
+
+
+def test_places_that_hold_no_network(server, monkeypatch, tmp_path):
+    picture = write_picture(tmp_path)
+    with pytest.raises(ValueError, match="archive of it .*Received: the file .*png"):
+        pretrained.pretrained_workdir(picture)
+    with pytest.raises(ValueError, match="no folder and no published network 'runs/x'"):
+        pretrained.pretrained_workdir("runs/x")
+    with pytest.raises(ValueError, match="Did you mean xception65_imagenet"):
+        pretrained.pretrained_workdir("Xception65_ImageNet")
+    monkeypatch.setenv(pretrained.HOME_VARIABLE, str(picture / "home"))
+    with pytest.raises(OSError, match="cannot be written to .*set DEEPLAB_TF_HOME"):
+        pretrained.pretrained_workdir("mobilenet_v2_voc_trainaug")
+
+
+def test_a_mistyped_source_is_guessed(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["torchvison", "x.pth", "--output=y"])
+    assert "Did you mean torchvision?" in capsys.readouterr().err
+
+
+def backbone_workdir(folder):
+    """As an ImageNet checkpoint becomes one: a head that nothing has trained."""
+    config = TrainConfig(
+        recipe="research_deeplab_weights",
+        model="deeplab_v3plus",
+        backbone="tiny",
+        multi_grid=(1,),
+        num_classes=21,
+    )
+    model = build_model(config)
+    for layer in backbone_layers(model):
+        layer.set_weights([np.full(w.shape, 0.5) for w in layer.get_weights()])
+    write_config(config, folder)
+    save_weights(model, folder / "best.npz")
+    return str(folder)
+
+
+def test_a_backbone_gets_the_recipes_own_head(tmp_path):
+    """Not the network and the random head of the workdir that it lies in."""
+    init = backbone_workdir(tmp_path / "imagenet")
+    changes = {"init": init, "model": "deeplab_v3", "frozen_batch_norm": True}
+    config = run_config.make_config("demo", changes)
+    assert config.backbone == "tiny" and config.model == "deeplab_v3"
+    assert config.multi_grid == (1, 1), "the recipe's own, of which one unit takes one"
+    plus = run_config.make_config("deeplab_v3plus_voc2012", {"init": init})
+    assert (plus.model, plus.backbone) == ("deeplab_v3plus", "tiny")
+    cascade = run_config.make_config("deeplab_v3_cascade_voc2012", {"init": init})
+    assert (cascade.model, cascade.backbone) == ("deeplab_v3_cascade", "tiny")
+
+    config = dataclasses.replace(config, num_classes=21, steps=1000)
+    model = build_model(config)
+    before = {n: np.array(v) for n, v in named_weights(model).items()}
+    report = compiling.initialize(model, config)
+    head = {f"{x.name}/" for x in head_layers(model)}
+    assert {name.partition("/")[0] + "/" for name in report.missing} == head
+    for name, variable in named_weights(model).items():
+        expected = before[name] if name in report.missing else 0.5
+        np.testing.assert_array_equal(np.array(variable), expected, err_msg=name)
+    assert "head" in compiling.describe_start(report)
+    warnings = compiling.batch_norm_warnings(model, config)
+    assert any("nothing has trained it" in warning for warning in warnings)
+
+
+def test_an_imported_network_keeps_its_head(tmp_path):
+    folder = tmp_path / "imported"
+    backbone_workdir(folder)
+    arrays = read_weights(folder / "best.npz")
+    arrays["aspp_projection_bn/moving_variance"] *= 0.9
+    np.savez(folder / "best.npz", **arrays)
+    config = run_config.make_config("demo", {"init": str(folder)})
+    assert config.model == "deeplab_v3plus"
+    assert compiling.has_trained_head(folder)
 
 
 def test_init_takes_a_published_name_unless_a_file_has_it(
@@ -460,6 +546,26 @@ def test_packed_networks_come_from_addresses(server, run, packed, tmp_path):
         workdir = Path(pretrained.pretrained_workdir(address))
         assert (workdir / "best.npz").read_bytes() == weights
     assert from_pretrained(packed).output_shape[-1] == 2
+    # An archive of this machine that was written anew is another network.
+    (packed / "README.md").unlink()
+    (packed / "SHA256SUMS").unlink()
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(packed, "packed")
+    workdir = Path(pretrained.pretrained_workdir(archive))
+    assert (workdir / "config.json").is_file()
+    assert not (workdir / "README.md").exists()
+
+
+def test_the_card_of_an_imported_network_claims_no_training(tmp_path):
+    folder, output = backbone_workdir(tmp_path / "imported"), tmp_path / "packed"
+    packing.pack(folder, output)
+    card = (output / "README.md").read_text()
+    assert "imported (research_deeplab_weights)" in card
+    assert "steps" not in card and "split" not in card
+    (tmp_path / "imported/evaluation").mkdir()
+    (tmp_path / "imported/evaluation/val.json").write_text("{")
+    with pytest.raises(ValueError, match="val.json is damaged"):
+        packing.pack(folder, tmp_path / "other")
 
 
 def test_packed_files_that_were_changed_are_refused(server, packed):
@@ -494,6 +600,13 @@ def test_hugging_face_repositories(run, packed, monkeypatch):
     check_same(run, "hf:somebody/streets")
     pretrained.pretrained_workdir("hf:somebody/streets@v2")
     assert asked == [("somebody/streets", None), ("somebody/streets", "v2")]
+
+    def offline(name, revision):
+        raise OSError("No connection.\nA second line.")
+
+    hub.snapshot_download = offline
+    with pytest.raises(ValueError, match="Cannot fetch hf:somebody/.*No conn.*folder"):
+        pretrained.pretrained_workdir("hf:somebody/streets")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match="pip install 'deeplab-tf.hf.'"):
         pretrained.pretrained_workdir("hf:somebody/streets")

@@ -17,13 +17,8 @@ from deeplab_tf.config import NETWORK_FIELDS, parse_changes
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.weight_files import named_weights
-from deeplab_tf.recipes import (
-    CHOICES,
-    RECIPES,
-    Costs,
-    describe_recipes,
-    recipe_config,
-)
+from deeplab_tf.recipe_help import CHOICES, describe_recipes
+from deeplab_tf.recipes import RECIPES, Costs, recipe_config
 from deeplab_tf.training import compiling
 from deeplab_tf.training.schedules import make_schedule
 from deeplab_tf.training.strategies import STRATEGIES

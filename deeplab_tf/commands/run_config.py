@@ -8,15 +8,18 @@ from collections.abc import Collection, Sequence
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.config import (
+    BACKBONE_FIELDS,
     BEFORE_THE_FIELD,
     NETWORK_FIELDS,
     TrainConfig,
     read_config,
 )
 from deeplab_tf.config_checks import check_fields
+from deeplab_tf.networks.backbones import find_backbone
 from deeplab_tf.networks.heads import scale_rates
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.recipes import RECIPES, recipe_config
+from deeplab_tf.training.compiling import has_trained_head
 from deeplab_tf.training.resuming import has_begun
 from deeplab_tf.weights.pretrained import (
     is_pretrained,
@@ -115,6 +118,9 @@ def resolve_init(init: str) -> str:
 def continue_network(config: TrainConfig, chosen: Collection[str]) -> TrainConfig:
     """Takes what is to be trained from the workdir that a run begins from.
 
+    Of a network whose head nothing has trained that is the backbone; the recipe's own
+    head comes on it.
+
     Args:
       config: its `init` is the workdir of a run.
       chosen: fields that stay as they are.
@@ -123,9 +129,13 @@ def continue_network(config: TrainConfig, chosen: Collection[str]) -> TrainConfi
       FileNotFoundError, ValueError: it is no such workdir.
     """
     trained = read_config(config.init)
-    fields = {
-        name: getattr(trained, name) for name in NETWORK_FIELDS if name not in chosen
-    }
+    names = NETWORK_FIELDS
+    if not has_trained_head(config.init):
+        names = list(BACKBONE_FIELDS)
+        units = find_backbone(trained.backbone).multi_grid_units
+        if config.multi_grid and len(config.multi_grid) < units:
+            names.append("multi_grid")  # the recipe's is of another backbone
+    fields = {name: getattr(trained, name) for name in names if name not in chosen}
     if fields.get("atrous_rates"):
         fields["atrous_rates"] = scale_rates(
             fields["atrous_rates"], trained.output_stride, config.output_stride

@@ -75,11 +75,12 @@ def segmenter_of(values: flags.FlagValues) -> Segmenter:
       FileNotFoundError: it is not there.
       ValueError: flags that contradict each other, or a value out of range.
     """
-    place = values.workdir or values.saved_model
+    workdir = workdir_of(values)
+    place = workdir or values.saved_model
     if place:
         print(f"Loading {printable(place)} ...", flush=True)
     return load_segmenter(
-        workdir_of(values),
+        workdir,
         values.saved_model,
         values.output_stride,
         scales=parse_scales(values.scales),

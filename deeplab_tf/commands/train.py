@@ -50,7 +50,8 @@ from deeplab_tf.files import sole_writer_in
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.quiet import hear_onednn
-from deeplab_tf.recipes import RECIPES, describe_recipes
+from deeplab_tf.recipe_help import describe_recipes
+from deeplab_tf.recipes import RECIPES
 from deeplab_tf.training import loop, strategies
 from deeplab_tf.training.advice import advice_on, format_advice, void_advice
 from deeplab_tf.training.checkpoints import last_step

@@ -10,7 +10,6 @@ import base64
 import dataclasses
 import hashlib
 import http.client
-import json
 import os
 import re
 import shutil
@@ -31,6 +30,7 @@ from deeplab_tf.downloading.addresses import (
     without_password,
 )
 from deeplab_tf.downloading.errors import DownloadError
+from deeplab_tf.downloading.progress import Progress
 from deeplab_tf.files import is_disk_full
 from deeplab_tf.strangers_words import printable
 
@@ -100,53 +100,6 @@ class _BrokenOff(Exception):
         self.unreachable = unreachable
 
 
-# --- What is known of a file that is not whole ---------------------------------------
-
-
-@dataclasses.dataclass
-class _Progress:
-    """FILE.part, and FILE.part.json with what the server said of it.
-
-    Attributes:
-      path: of FILE.part.
-      validator: ETag or date by which the server knows the file again, or "".
-      total: size of the whole file, or None.
-    """
-
-    path: Path
-    validator: str = ""
-    total: int | None = None
-
-    @property
-    def notes(self) -> Path:
-        return Path(f"{self.path}.json")
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def read(self) -> None:
-        """Reads the notes of an earlier run; without them there is nothing to keep."""
-        try:
-            notes = json.loads(self.notes.read_text(encoding="utf-8"))
-            self.validator, self.total = notes["validator"], notes["total"]
-        except (OSError, ValueError, KeyError, TypeError):
-            self.remove()
-
-    def start(self, offset: int, validator: str, total: int | None) -> None:
-        """Cuts the file to `offset` bytes and notes what it is a part of."""
-        with open(self.path, "ab") as file:
-            file.truncate(offset)
-        self.validator, self.total = validator, total
-        notes = {"validator": validator, "total": total}
-        self.notes.write_text(json.dumps(notes), encoding="utf-8")
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.notes.unlink(missing_ok=True)
-        self.validator, self.total = "", None
-
-
 # --- One request ---------------------------------------------------------------------
 
 
@@ -179,7 +132,7 @@ def _refusal(wanted: RemoteFile, address: str, error: urllib.error.HTTPError):
     )
 
 
-def _open(wanted: RemoteFile, address: str, progress: _Progress, timeout: float):
+def _open(wanted: RemoteFile, address: str, progress: Progress, timeout: float):
     """Asks for the bytes after those of `progress`; returns the response.
 
     Raises:
@@ -217,7 +170,7 @@ def _open(wanted: RemoteFile, address: str, progress: _Progress, timeout: float)
         ) from error
 
 
-def _offset_of(response, progress: _Progress, has_checksum: bool) -> int:
+def _offset_of(response, progress: Progress, has_checksum: bool) -> int:
     """Returns where in the file the body of a response begins.
 
     Args:
@@ -290,7 +243,7 @@ def _read(response) -> bytes:
 
 
 def _write(
-    response, offset: int, total: int | None, limit: int, progress: _Progress
+    response, offset: int, total: int | None, limit: int, progress: Progress
 ) -> None:
     """Writes the body of a response to FILE.part, from `offset` on.
 
@@ -334,7 +287,7 @@ def _write(
 
 
 def _continue(
-    wanted: RemoteFile, address: str, progress: _Progress, timeout: float
+    wanted: RemoteFile, address: str, progress: Progress, timeout: float
 ) -> None:
     """Makes one request, for what is missing of FILE.part.
 
@@ -364,7 +317,7 @@ def _continue(
 def _download(
     wanted: RemoteFile,
     address: str,
-    progress: _Progress,
+    progress: Progress,
     waits: Sequence[float],
     timeout: float,
 ) -> None:
@@ -379,10 +332,11 @@ def _download(
             furthest = max(furthest, progress.size)
             hopeless = error.unreachable and furthest == before
             if hopeless or failures == len(waits):
+                kept = f", {progress.size} bytes, which are kept," * bool(progress.size)
                 raise DownloadError(
-                    f"Cannot download {shown_address(address)}: {error}. Received: "
-                    f"{progress.size} bytes, which are kept. Check the network and run "
-                    f"the same command again, or {wanted.advice.otherwise}."
+                    f"Cannot download {shown_address(address)}{kept}: {error}; check "
+                    "the network and run the same command again, or "
+                    f"{wanted.advice.otherwise}."
                 ) from error
             print(f"{wanted.file_name}: {error}; next try in {waits[failures]} s.")
             time.sleep(waits[failures])
@@ -397,7 +351,7 @@ def _digest(path: Path, wanted: RemoteFile) -> str:
     return digest.hexdigest()
 
 
-def _difference(path: Path, wanted: RemoteFile) -> str:
+def difference_of(path: Path, wanted: RemoteFile) -> str:
     """Says in what a file is not the one of the table; "" where it is."""
     size = path.stat().st_size
     if wanted.size not in (None, size):
@@ -440,16 +394,16 @@ def fetch(
     folder = Path(folder)
     path = folder / wanted.file_name
     if path.exists():
-        if difference := _difference(path, wanted):
+        if difference := difference_of(path, wanted):
             raise DownloadError(f"{difference} Remove it to download it anew.")
         return path
     address = f"{mirror.rstrip('/')}/{wanted.file_name}" if mirror else wanted.address
     print(f"Downloading {shown_address(address)} to {folder}. Its terms: {wanted.page}")
     folder.mkdir(parents=True, exist_ok=True)
-    progress = _Progress(folder / f"{wanted.file_name}.part")
+    progress = Progress(folder / f"{wanted.file_name}.part")
     progress.read()
     _download(wanted, address, progress, waits, timeout)
-    if difference := _difference(progress.path, wanted):
+    if difference := difference_of(progress.path, wanted):
         progress.remove()
         raise DownloadError(
             f"{difference} The file was removed. Run the same command again; if that "

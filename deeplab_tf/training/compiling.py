@@ -207,7 +207,7 @@ def batch_norm_warnings(model: keras.Model, config: TrainConfig) -> list[str]:
             "more, or frozen_batch_norm=backbone (true from a trained workdir); "
             "accumulation_steps does not help here."
         )
-    if config.frozen_batch_norm is True and not _has_trained_head(config):
+    if config.frozen_batch_norm is True and not _begins_with_trained_head(config):
         warnings.append(
             "The head's BatchNorm is frozen too, and nothing has trained it: it "
             "normalises nothing, and the loss may become NaN within a few steps. Set "
@@ -216,8 +216,34 @@ def batch_norm_warnings(model: keras.Model, config: TrainConfig) -> list[str]:
     return warnings
 
 
-def _has_trained_head(config: TrainConfig) -> bool:
-    return os.path.isdir(config.init) or config.init.endswith(".npz")
+def _begins_with_trained_head(config: TrainConfig) -> bool:
+    if os.path.isdir(config.init):
+        return has_trained_head(config.init)
+    return config.init.endswith(".npz")
+
+
+def has_trained_head(workdir: str | os.PathLike) -> bool:
+    """Says whether more than the backbone of a workdir's network was trained.
+
+    What was made of an ImageNet checkpoint has a head too, of random weights, so that
+    it is a network; the head's BatchNorm has never seen an image.
+
+    Raises:
+      FileNotFoundError, ValueError: it is no workdir, or a damaged one.
+    """
+    if not read_config(workdir).is_imported:
+        return True
+    arrays = read_weights(workdir_weights(workdir))
+    variances = [
+        array
+        for name, array in arrays.items()
+        if _is_of_head(name) and name.endswith("/moving_variance")
+    ]
+    return not variances or any((array != 1).any() for array in variances)
+
+
+def _is_of_head(name: str) -> bool:
+    return name.startswith(HEAD_PREFIXES)
 
 
 def label_outputs(model: keras.Model, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -236,7 +262,8 @@ def initialize(model: keras.Model, config: TrainConfig):
       config: `init` is "" (nothing), "imagenet", a keras.applications file for the
         backbone, or a workdir or .npz file of the same network. Its classifiers are
         left out where their number of classes differs; a workdir's are put into the
-        order of this run's class names, and left out where the names are others.
+        order of this run's class names, and left out where the names are others. Of
+        a workdir whose head nothing has trained the backbone is taken.
 
     Returns:
       A `weight_files.WeightReport`, or None for "".
@@ -252,16 +279,21 @@ def initialize(model: keras.Model, config: TrainConfig):
         path = workdir_weights(path)
     if not path.endswith(".npz"):
         return load_backbone_weights(model, config.backbone, path)
-    # What only training needs may be absent from a file made for inference.
-    replaceable = [
-        layer.name
-        for layer in model.layers
-        if is_classifier(layer.name) or layer.name.startswith("auxiliary")
-    ]
     arrays = read_weights(path)
+    if is_workdir and not has_trained_head(config.init):
+        arrays = {name: a for name, a in arrays.items() if not _is_of_head(name)}
+        is_replaceable = _is_of_head
+    else:
+        is_replaceable = _is_left_to_training
     if is_workdir:
         arrays = _in_class_order(arrays, read_config(config.init), config)
+    replaceable = [layer.name for layer in model.layers if is_replaceable(layer.name)]
     return copy_weights(model, arrays, path, allow_missing=replaceable)
+
+
+def _is_left_to_training(name: str) -> bool:
+    """What only training needs may be absent from a file made for inference."""
+    return is_classifier(name) or name.startswith("auxiliary")
 
 
 def describe_start(report: WeightReport | None) -> str:
@@ -274,7 +306,7 @@ def describe_start(report: WeightReport | None) -> str:
         return "Training from scratch."
     # The top of a classification network is left over; of a network of ours nothing is.
     odd = report.unused if report.source.endswith(".npz") else ()
-    if odd or not all(name.startswith(HEAD_PREFIXES) for name in report.missing):
+    if odd or not all(map(_is_of_head, report.missing)):
         return str(report)
     new = f", {len(report.missing)} new (the head)" if report.missing else ""
     return f"{report.source}: {len(report.copied)} weights copied{new}, as expected."

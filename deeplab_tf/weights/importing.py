@@ -38,8 +38,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from deeplab_tf.command_names import as_typed, call_of, name_of
-from deeplab_tf.config import TrainConfig, parse_changes, read_config, write_config
+from deeplab_tf.command_names import as_typed, call_of, name_of, one_of
+from deeplab_tf.config import (
+    IMPORTED,
+    TrainConfig,
+    parse_changes,
+    read_config,
+    write_config,
+)
 from deeplab_tf.config_checks import check_fields
 from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.labels import Labels, colormap_for, labels_for
@@ -195,7 +201,7 @@ def _config(source: str, network: sources.Network, changes: dict) -> TrainConfig
     labels = labels_for(count)
     if names:
         labels = Labels(names, colormap_for(names))
-    fields = {"recipe": f"{source}_weights", **network.config, **changes}
+    fields = {"recipe": f"{source}{IMPORTED}", **network.config, **changes}
     fields.update(
         num_classes=count,
         class_names=labels.class_names,
@@ -282,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "source",
-        choices=sorted(SOURCES),
+        type=one_of(sorted(SOURCES)),
         metavar="SOURCE",
         help="Project that the file comes from, one of those above.",
     )

@@ -164,11 +164,19 @@ def check_packed(folder: str | os.PathLike) -> str:
 
 
 def read_scores(workdir: str | os.PathLike) -> list[dict]:
-    """Reads what evaluate.py wrote into a workdir, the parts of splits left out."""
+    """Reads what evaluate.py wrote into a workdir, the parts of splits left out.
+
+    Raises:
+      ValueError: a file of it is damaged.
+    """
     scores = []
     for path in sorted(Path(workdir, EVALUATION_FOLDER).glob("*.json")):
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Evaluate again, or remove it."
+            ) from error
         if "mean_iou" in found and found.get("part", "1/1") == "1/1":
             scores.append(found)
     return scores
@@ -179,6 +187,7 @@ def model_card(
 ) -> str:
     """Returns README.md of a packed network."""
     data = data or config.data_dir or "not stated"
+    is_ours = not config.is_imported
     names = ", ".join(config.class_names)
     table = [_score_row(config, found) for found in scores]
     if table:
@@ -207,17 +216,15 @@ def model_card(
             "",
             "## Data",
             "",
-            f"{data}; trained on its split {config.train_split!r}.",
+            data
+            + (f"; trained on its split {config.train_split!r}." if is_ours else "."),
             "",
             f"Classes: {names}.",
             "",
             "## Recipe",
             "",
-            f"{config.recipe}, {config.steps or f'{config.epochs} epochs of'} steps of "
-            f"{config.batch_size} crops of {'x'.join(map(str, config.crop_size))}, "
-            f"{config.optimizer} at {config.learning_rate}, from "
-            f"{config.init or 'random weights'}; config.json has every field. Written "
-            f"by deeplab_tf {__version__}.",
+            f"{_describe_recipe(config)}; config.json has every field. Written by "
+            f"deeplab_tf {__version__}.",
             "",
             "## Scores",
             "",
@@ -228,6 +235,17 @@ def model_card(
             f"{stated}. The data has terms of its own.",
             "",
         ]
+    )
+
+
+def _describe_recipe(config: TrainConfig) -> str:
+    if config.is_imported:
+        return f"Trained elsewhere and imported ({config.recipe})"
+    length = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
+    return (
+        f"{config.recipe}, {length} of {config.batch_size} crops of "
+        f"{'x'.join(map(str, config.crop_size))}, {config.optimizer} at "
+        f"{config.learning_rate}, from {config.init or 'random weights'}"
     )
 
 

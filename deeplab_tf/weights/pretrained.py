@@ -3,7 +3,7 @@
     mobilenet_v2_voc_trainaug     a row of `published.PUBLISHED`
     runs/mine, packed             a workdir, or a folder that `packing` wrote
     https://HOST/packed           such a folder on a server, file:// on this machine
-    https://HOST/packed.tar.gz    the same as an archive
+    https://HOST/packed.tar.gz    the same as an archive, or the path of one
     hf:OWNER/NAME                 the same as a Hugging Face repository
 
 What comes over the network is fetched once, into DEEPLAB_TF_HOME [~/.cache/deeplab_tf]:
@@ -29,16 +29,30 @@ from pathlib import Path
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.config import config_path
+from deeplab_tf.downloading.errors import DownloadError
 from deeplab_tf.downloading.extraction import unpack
-from deeplab_tf.downloading.fetching import Advice, RemoteFile, fetch
+from deeplab_tf.downloading.fetching import (
+    Advice,
+    RemoteFile,
+    difference_of,
+    fetch,
+)
 from deeplab_tf.files import InUse, atomic_write, sole_writer_in
-from deeplab_tf.weights.packing import HASH_FILE, check_packed, read_hashes
+from deeplab_tf.strangers_words import printable
+from deeplab_tf.weights.packing import (
+    CARD_FILE,
+    CONFIG_FILE,
+    HASH_FILE,
+    check_packed,
+    read_hashes,
+)
 from deeplab_tf.weights.published import PUBLISHED, Published
 
 HOME_VARIABLE, MIRROR_VARIABLE = "DEEPLAB_TF_HOME", "DEEPLAB_TF_MIRROR"
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 HUGGING_FACE = "hf:"
 WAIT_SECONDS = 1.0
+_ANOTHER_HOME = f"another {HOME_VARIABLE}"
 
 
 def home() -> Path:
@@ -67,12 +81,17 @@ def pretrained_workdir(name: str | os.PathLike, *, backbones: bool = False) -> s
     name = os.fspath(name)
     if os.path.isdir(name):
         return check_packed(name)
+    if os.path.isfile(name):
+        return _from_file(name)
     if name.startswith(HUGGING_FACE):
         return check_packed(_from_hugging_face(name[len(HUGGING_FACE) :]))
     if "://" in name:
         return _from_address(name)
     if name not in PUBLISHED:
-        raise ValueError(f"There is no {name}. {nearest_names(name)}")
+        raise ValueError(
+            f"There is no folder and no published network {name!r}. "
+            f"{nearest_names(name)}"
+        )
     if not PUBLISHED[name].num_classes and not backbones:
         raise ValueError(
             f"{name} is a backbone without a trained head, which predicts nothing. "
@@ -100,7 +119,7 @@ def from_pretrained(
 
 def nearest_names(name: str) -> str:
     """Says which published names are like one that is none, and where all are."""
-    near = difflib.get_close_matches(name, PUBLISHED, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), PUBLISHED, n=3, cutoff=0.5)
     listed = f"All published names: {call_of('weights')} --list"
     return f"Did you mean {' or '.join(near)}? {listed}" if near else listed
 
@@ -127,14 +146,15 @@ def _from_table(name: str, row: Published) -> str:
 def remote_file(name: str, row: Published) -> RemoteFile:
     """What is to be fetched of a row."""
     return RemoteFile(
-        *(row.address, row.page, row.file_name, _advice(home() / "files" / name)),
+        *(row.address, row.page, row.file_name),
+        _advice(home() / "files" / name, f", or give {MIRROR_VARIABLE}"),
         *(row.size, row.checksum),
     )
 
 
-def _advice(folder: Path) -> Advice:
-    put = f"put it into {folder}, or give {MIRROR_VARIABLE}"
-    return Advice(put, f"another {HOME_VARIABLE}", f"fetch it elsewhere and {put}")
+def _advice(folder: Path, mirror: str = "") -> Advice:
+    put = f"put it into {folder}{mirror}"
+    return Advice(put, _ANOTHER_HOME, f"fetch it elsewhere and {put}")
 
 
 def _import(row: Published, path: Path, workdir: Path) -> None:
@@ -146,7 +166,7 @@ def _import(row: Published, path: Path, workdir: Path) -> None:
             unpacked = path.with_name("unpacked")
             stack.callback(shutil.rmtree, unpacked, ignore_errors=True)
             shutil.rmtree(unpacked, ignore_errors=True)  # of one that was killed
-            unpack(path, unpacked, ())
+            unpack(path, unpacked, (), elsewhere=_ANOTHER_HOME)
             path = _checkpoint_in(unpacked)
         names = {"class_names": row.class_names} if row.class_names else {}
         report = import_weights(
@@ -173,6 +193,21 @@ def _checkpoint_in(folder: Path) -> Path:
 # --- Packed networks -----------------------------------------------------------------
 
 
+def _from_file(path: str) -> str:
+    """Takes an archive of a packed network that lies on this machine.
+
+    Raises:
+      ValueError: it is no archive.
+    """
+    if not path.endswith(ARCHIVES):
+        raise ValueError(
+            f"Expected the folder of a network, or an archive of it "
+            f"({', '.join(ARCHIVES)}). Received: the file {path}. A file of weights is "
+            f"imported first: {call_of('weights')} --help"
+        )
+    return _from_address(Path(os.path.abspath(path)).as_uri())
+
+
 def _from_address(address: str) -> str:
     """Fetches a packed network, an archive or the files that its hash file names."""
     parts = urllib.parse.urlsplit(address.rstrip("/"))
@@ -183,32 +218,42 @@ def _from_address(address: str) -> str:
             f"Expected an address of http, https or file. Received: {address}"
         )
     file_name = parts.path.rpartition("/")[2] or parts.netloc
-    key = f"{file_name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+    key = f"{file_name}-{_digits_of(address)}"
     workdir, folder = home() / "networks" / key, home() / "files" / key
     with _turn(workdir) as is_new:
         if is_new and file_name.endswith(ARCHIVES):
-            _fetch(_of(address, file_name, folder), folder)
+            _fetch(_of(address, file_name, folder, address), folder)
             unpacked = folder / "unpacked"
             shutil.rmtree(unpacked, ignore_errors=True)
-            unpack(folder / file_name, unpacked, ())
+            unpack(folder / file_name, unpacked, (), elsewhere=_ANOTHER_HOME)
             _keep(_packed_in(unpacked), workdir)
             shutil.rmtree(unpacked, ignore_errors=True)
         elif is_new:
             base = address.rstrip("/")
-            _fetch(_of(f"{base}/{HASH_FILE}", HASH_FILE, folder), folder)
+            card = f"{base}/{CARD_FILE}"
+            _fetch(_of(f"{base}/{HASH_FILE}", HASH_FILE, folder, card), folder)
             for name, digest in read_hashes(folder).items():
-                _fetch(_of(f"{base}/{name}", name, folder, digest), folder)
+                _fetch(_of(f"{base}/{name}", name, folder, card, digest), folder)
             _keep(folder, workdir)
     return str(workdir)
 
 
-def _of(address: str, name: str, folder: Path, checksum: str | None = None):
-    return RemoteFile(address, address, name, _advice(folder), checksum=checksum)
+def _digits_of(address: str) -> str:
+    """Digits that differ between addresses, and when a file of this machine changes."""
+    text = address
+    if address.startswith("file://"):
+        status = os.stat(_local_path(address))
+        text = f"{address} {status.st_mtime_ns} {status.st_size}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _of(address: str, name: str, folder: Path, page: str, checksum: str | None = None):
+    return RemoteFile(address, page, name, _advice(folder), checksum=checksum)
 
 
 def _packed_in(folder: Path) -> Path:
     """The folder that was packed, which an archive may hold under its name."""
-    inside = [path.parent for path in sorted(folder.rglob(HASH_FILE))]
+    inside = [path.parent for path in sorted(folder.rglob(CONFIG_FILE))]
     return inside[0] if inside else folder
 
 
@@ -232,7 +277,15 @@ def _from_hugging_face(repository: str) -> str:
             "install 'deeplab-tf[hf]', or pip install huggingface_hub."
         ) from error
     name, _, revision = repository.partition("@")
-    return snapshot_download(name, revision=revision or None)
+    try:
+        return snapshot_download(name, revision=revision or None)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"Cannot fetch {HUGGING_FACE}{repository} ({printable(reason)}); check its "
+            "name and the network, or download the repository elsewhere and give its "
+            "folder instead."
+        ) from error
 
 
 # --- Files ---------------------------------------------------------------------------
@@ -257,6 +310,11 @@ def _turn(workdir: Path) -> Iterator[bool]:
                     print(f"{error} Waiting for it.", flush=True)
                 told = True
                 time.sleep(WAIT_SECONDS)
+            except OSError as error:
+                raise OSError(
+                    f"{home()} cannot be written to ({error.strerror or error}); set "
+                    f"{HOME_VARIABLE} to a folder that can."
+                ) from error
         yield not os.path.isfile(config_path(workdir))
 
 
@@ -264,12 +322,19 @@ def _fetch(wanted: RemoteFile, folder: Path, mirror: str = "") -> Path:
     """As `fetching.fetch`, which checks; file:// is copied from this machine."""
     address = f"{mirror}/{wanted.file_name}" if mirror else wanted.address
     path = folder / wanted.file_name
-    if address.startswith("file://") and not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(_local_path(address), "rb") as source:
-            with atomic_write(path, "wb") as file:
-                shutil.copyfileobj(source, file)
-    return fetch(wanted, folder, mirror=mirror)
+    if not address.startswith("file://") or path.exists():
+        return fetch(wanted, folder, mirror=mirror)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(_local_path(address), "rb") as source:
+        with atomic_write(path, "wb") as file:
+            shutil.copyfileobj(source, file)
+    if difference := difference_of(path, wanted):
+        path.unlink()  # or the next try would take it for one put there by hand
+        raise DownloadError(
+            f"{difference} It is a copy of {address}, which is another file, and was "
+            "removed again."
+        )
+    return path
 
 
 def _local_path(address: str) -> str:
