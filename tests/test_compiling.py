@@ -159,10 +159,10 @@ HEAD = ("aspp_pool_conv/kernel", "logits/kernel")
             "net.h5",
             HEAD,
             (),
-            "net.h5: 3 weights copied, 2 new (the head), as expected.",
+            "net.h5: 3 weights copied, 2 new (the head), as expected",
         ),
         ("net.h5", HEAD, ("top/bias",), "net.h5: 3 weights copied, 2 new (the head),"),
-        ("best.npz", (), (), "best.npz: 3 weights copied, as expected."),
+        ("best.npz", (), (), "best.npz: 3 weights copied"),
         ("best.npz", (), ("x/bias",), "3 weights copied\n  1 of the file left out"),
         ("net.h5", ("conv1/kernel",), (), ", 1 new (conv1/kernel)"),
     ],
@@ -171,7 +171,10 @@ def test_what_a_run_begins_from_is_one_line_where_it_is_well(
     source, missing, unused, said
 ):
     report = WeightReport(source, ("a", "b", "c"), missing, unused)
-    assert said in compiling.describe_start(report)
+    told = compiling.describe_start(report)
+    assert said in told and ("left out" in told) == (
+        source == "best.npz" and unused != ()
+    )
 
 
 def test_a_run_from_scratch_says_so():

@@ -636,12 +636,12 @@ def test_two_networks_at_once_are_refused(packed, tmp_path, module, arguments):
         (
             ("aspp_1x1_conv/kernel", "logits/bias"),
             (),
-            ", 2 new (the head, as expected)",
+            ", 2 new (the head), as expected",
         ),
         (
             ("logits/bias",),
             (),
-            ", 1 new (the classifier, as expected of other cla",
+            ", 1 new (the classifier), as expected of other c",
         ),
         (("conv1_conv/kernel",), ("a/b",), ", 1 new (conv1_conv/kernel)\n  1 of the"),
     ],

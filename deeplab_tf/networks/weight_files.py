@@ -47,7 +47,7 @@ class WeightReport:
     def __str__(self):
         said = f"{self.source}: {len(self.copied)} weights copied"
         if self.missing:
-            said += f", {len(self.missing)} new ({self._new_part()})"
+            said += f", {len(self.missing)} new {self._new_part()}"
         if self.unused:
             names = abbreviate(self.unused)
             said += f"\n  {len(self.unused)} of the file left out: {names}"
@@ -57,10 +57,10 @@ class WeightReport:
         """What the source did not give; expected where it is a head."""
         layers = {name.split("/")[0] for name in self.missing}
         if all(layer.startswith("logits") for layer in layers):
-            return "the classifier, as expected of other classes"
+            return "(the classifier), as expected of other classes"
         if all(layer.startswith(HEAD_PREFIXES) for layer in layers):
-            return "the head, as expected"
-        return abbreviate(self.missing)
+            return "(the head), as expected"
+        return f"({abbreviate(self.missing)})"
 
 
 def named_weights(model) -> dict:

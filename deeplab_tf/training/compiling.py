@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -297,7 +298,7 @@ def _is_left_to_training(name: str) -> bool:
 
 
 def describe_start(report: WeightReport | None) -> str:
-    """Says what a run begins from: a line where only the head is new, as expected.
+    """Says what a run begins from: a line where all is as expected.
 
     Args:
       report: of `initialize`.
@@ -305,11 +306,9 @@ def describe_start(report: WeightReport | None) -> str:
     if report is None:
         return "Training from scratch."
     # The top of a classification network is left over; of a network of ours nothing is.
-    odd = report.unused if report.source.endswith(".npz") else ()
-    if odd or not all(map(_is_of_head, report.missing)):
-        return str(report)
-    new = f", {len(report.missing)} new (the head)" if report.missing else ""
-    return f"{report.source}: {len(report.copied)} weights copied{new}, as expected."
+    if not report.source.endswith(".npz"):
+        report = dataclasses.replace(report, unused=())
+    return str(report)
 
 
 def _in_class_order(arrays: dict, source: TrainConfig, config: TrainConfig) -> dict:
