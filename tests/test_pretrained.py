@@ -437,6 +437,17 @@ def test_a_backbone_gets_the_recipes_own_head(tmp_path):
     assert any("nothing has trained it" in warning for warning in warnings)
 
 
+def test_a_deeper_backbone_brings_its_own_multi_grid(tmp_path):
+    """The demo's has two factors, for ResNet-18; Xception takes three."""
+    config = TrainConfig(recipe="research_deeplab_weights", backbone="xception65")
+    write_config(config, tmp_path)
+    np.savez(tmp_path / "best.npz", **{"aspp_pool_bn/moving_variance": np.ones(2)})
+    demo = run_config.make_config("demo", {"init": str(tmp_path)})
+    assert (demo.backbone, demo.multi_grid) == ("xception65", None)
+    three = run_config.make_config("finetune_mobilenet_v2", {"init": str(tmp_path)})
+    assert three.multi_grid == (1, 1, 1)
+
+
 def test_an_imported_network_keeps_its_head(tmp_path):
     folder = tmp_path / "imported"
     backbone_workdir(folder)
