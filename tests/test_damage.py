@@ -229,10 +229,6 @@ PAIR_DAMAGE = {
         lambda d: save_as(d.label, COLORED.convert("RGBA"), "PNG"),
         r"c.png has colours or more than 8 bits \(Pillow mode RGBA\)",
     ),
-    "label: grey with alpha": (
-        lambda d: save_as(d.label, GREY.convert("LA"), "PNG"),
-        r"c.png has colours or more than 8 bits \(Pillow mode LA\)",
-    ),
     "label: 16 bits": (
         lambda d: d.label.write_bytes(grey_png(IDS.astype(int), 16)),
         r"c.png has colours or more than 8 bits \(Pillow mode I",

@@ -336,7 +336,7 @@ def run_evaluate(**arguments) -> None:
         (
             *("workdir", "saved_model", "split", "data_dir", "output_stride"),
             *("window", "overlap", "crf_parameters", "part", "output", "compare"),
-            "hide",
+            *("hide", "pretrained"),
         )
     )
     evaluate.evaluate_as(types.SimpleNamespace(**{**values, **defaults, **arguments}))

@@ -197,10 +197,10 @@ def test_other_layers_with_kernels_are_refused():
 
 
 def test_multi_scale_inputs_count_every_scale():
-    """DeepLabV2, section 4.1.2: the network at 513, floor(513 * 0.75) and 513 / 2."""
+    """DeepLabV2, section 4.1.2: the network at 513, 512 * 0.75 + 1 and 512 / 2 + 1."""
     single = build("deeplab_v2", "resnet18", **ONE_SCALE)
     multi = row("deeplab_v2", "resnet18").build()
-    parts = [multiply_adds(single, size, size) for size in (513, 384, 256)]
+    parts = [multiply_adds(single, size, size) for size in (513, 385, 257)]
     assert multiply_adds(multi) == sum(parts)
     assert count_parameters(multi) == count_parameters(single)
 

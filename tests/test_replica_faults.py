@@ -24,10 +24,8 @@ def results():
 def test_the_replica_whose_gradients_went_bad_is_named(results, index, words):
     message = results["messages"][index]
     assert message.startswith("The loss became nan at step 2. ")
-    assert (
-        f"Try a lower learning rate in another --workdir. The gradients of {words}"
-        in (message)
-    )
+    assert "Try a lower learning rate in another --workdir" in message
+    assert f". The gradients of {words}" in message
     assert "--cross_device=one_device" in message
 
 

@@ -33,19 +33,13 @@ from tests.support.networks import narrow, randomize, small_config
 
 LABELS = Labels(tuple("abcde"), tuple((n, n, n) for n in range(5)))
 SIZE = (65, 65)
-FORMATS = [
-    "tflite",
-    pytest.param(
-        "onnx",
-        marks=pytest.mark.skipif(
-            not (
-                importlib.util.find_spec("tf2onnx")
-                and importlib.util.find_spec("onnxruntime")
-            ),
-            reason="needs tf2onnx and onnxruntime, which do not fit this lane",
-        ),
+needs_onnx = pytest.mark.skipif(
+    not (
+        importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime")
     ),
-]
+    reason="needs tf2onnx and onnxruntime, which do not fit this lane",
+)
+FORMATS = ["tflite", pytest.param("onnx", marks=needs_onnx)]
 
 
 def image_of(height, width, seed=0):
@@ -80,18 +74,7 @@ def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path, monkeyp
     changes = {"cascade_blocks": 1} if name == "deeplab_v3_cascade" else {}
     model = inference_model(randomize(build_model(small_config(name, **changes))))
     path = tmp_path / f"x.{format_}"
-
-    def convert():
-        convert_model(model, LABELS, path, input_size=SIZE, images=[image_of(*SIZE)])
-
-    if (name, format_) == ("deeplab_v2", "onnx"):
-        # The maximum over scales has sizes that ONNX Runtime's checks do not follow.
-        with pytest.raises(
-            RuntimeError, match="deeplab_v2 cannot be converted to onnx"
-        ):
-            convert()
-        return
-    convert()
+    convert_model(model, LABELS, path, input_size=SIZE, images=[image_of(*SIZE)])
     image = image_of(*SIZE, seed=1)
     logits = model(image[None].astype(np.float32), training=False).numpy()[0]
     classes = load_network(path).classes(image[None])[0]
@@ -99,6 +82,16 @@ def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path, monkeyp
     # Of two that tie either will do.
     assert (logits.max(-1) - chosen).max() <= 1e-4 * np.abs(logits).max()
     assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.labels.json"]
+
+
+@needs_onnx
+def test_scales_by_half_pixels_are_no_onnx_of_one_size(tmp_path, monkeypatch):
+    """Their maximum has sizes that ONNX Runtime's checks do not follow."""
+    narrow(monkeypatch)
+    config = small_config("deeplab_v2", scale_resize="half_pixel")
+    model = inference_model(build_model(config))
+    with pytest.raises(RuntimeError, match="deeplab_v2 cannot be converted to onnx"):
+        convert_model(model, LABELS, tmp_path / "x.onnx", input_size=SIZE, images=[])
 
 
 @pytest.mark.parametrize("format_", FORMATS)
