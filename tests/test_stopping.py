@@ -187,9 +187,7 @@ def test_a_run_that_left_something_keeps_its_workdir(tmp_path, name):
     else:
         (tmp_path / name).touch()
     other = dataclasses.replace(CONFIG, learning_rate=0.5)
-    with pytest.raises(
-        ValueError, match=r"learning_rate: 0.002 -> 0.5\nGive another --workdir"
-    ):
+    with pytest.raises(ValueError, match="0.002 -> 0.5\nGive another --workdir"):
         resuming.claim_workdir(other, str(tmp_path))
     assert read_config(tmp_path) == CONFIG
 
