@@ -91,7 +91,8 @@ def shards_of(folder: Path) -> dict[str, list[Path]]:
       DatasetError: there are none.
     """
     shards: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.parquet")):
+    # Hidden files are macOS' copies, or named to lead elsewhere ("...parquet").
+    for path in sorted(folder.rglob("[!.]*.parquet")):
         match = _SHARD.fullmatch(path.stem)
         name = match[1] if match else path.stem
         name = path.parent.name if name.isdecimal() else name

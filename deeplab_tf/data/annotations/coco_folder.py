@@ -15,10 +15,12 @@ from pathlib import Path
 from deeplab_tf.data.annotations import coco, coco_regions
 from deeplab_tf.data.annotations.found import (
     BACKGROUND_NAMES,
+    VOID_NAMES,
     Drawn,
     Found,
     Options,
     check_once,
+    expect,
     head_of,
     join_splits,
     json_files,
@@ -28,7 +30,7 @@ from deeplab_tf.data.annotations.found import (
 from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.class_map import Classes
-from deeplab_tf.data.records.info import MAX_CLASSES
+from deeplab_tf.data.records.info import IGNORE_LABEL, MAX_CLASSES
 
 # --- Categories and classes ----------------------------------------------------------
 
@@ -79,7 +81,8 @@ def choose_classes(
       counts: category id -> number of its annotations.
 
     Returns:
-      Names of the classes, background first, and category id -> class id.
+      Names of the classes, background first, and category id -> class id, or 255 for
+      names that mean void.
 
     Raises:
       DatasetError: no class is left, or more than a label can hold.
@@ -94,6 +97,8 @@ def choose_classes(
         name = category["name"]
         if name.lower() in BACKGROUND_NAMES:
             class_ids[category_id] = 0
+        elif name.lower() in VOID_NAMES:
+            class_ids[category_id] = IGNORE_LABEL
         elif name not in parents or counts.get(category_id):
             class_ids[category_id] = len(names)
             names.append(name)
@@ -117,6 +122,7 @@ def class_table(
         remark = {
             None: " (left out: a supercategory without annotations)",
             0: " (is class 0)",
+            IGNORE_LABEL: " (pixels without a class)",
         }.get(class_id, "")
         lines.append(
             f"{category_id:8}  {'-' if class_id is None else class_id:>5}  "
@@ -186,6 +192,7 @@ def read(folder: Path, options: Options) -> Found:
     coco_regions.require_pycocotools()
     refuse_class_names(options, "the categories of the JSON files")
     read_files = [coco.read_instances(path) for path in _files(folder)]
+    expect(read_files, "COCO's JSON files", folder)
     categories = merge_categories(read_files)
     check_once([c["name"] for c in categories.values()], read_files[0].path)
     counts = count_annotations(read_files)

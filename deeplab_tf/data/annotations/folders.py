@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deeplab_tf.data.annotations import pairing
@@ -20,6 +20,7 @@ from deeplab_tf.data.annotations.found import (
     SPLIT_WORDS,
     Found,
     Options,
+    expect,
     join_splits,
     split_folders,
     sub_folders,
@@ -34,6 +35,7 @@ from deeplab_tf.data.folders.folder_splits import (
 )
 from deeplab_tf.data.folders.label_rules import LabelRules
 from deeplab_tf.image_kinds import IMAGE_SUFFIXES
+from deeplab_tf.strangers_words import first_ten
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "photos")
 IMAGE_FOLDERS += ("input", "inputs", "pictures", "rgb")
@@ -55,7 +57,10 @@ def jpeg_masks(folder: Path) -> list[str]:
     kinds = (".jpg", ".jpeg")
     places = [folder, *split_folders(folder)]
     found = [p for place in places for p in _called(place, LABEL_FOLDERS, kinds)]
-    return [p.relative_to(folder).as_posix() for p in found]
+    found += [
+        p for p in places if any(map(pairing.is_known, pairing.endings_in(p, kinds)))
+    ]
+    return [p.relative_to(folder.parent).as_posix() for p in found]
 
 
 def has_files(folder: Path, suffixes: Sequence[str]) -> bool:
@@ -102,6 +107,25 @@ def _one_each(images: Sequence[Path], labels: Sequence[Path]) -> tuple[Path, Pat
     )
 
 
+def _places_below(images: Path, labels: Path) -> list[Place]:
+    """Returns the splits in two folders; where none are, the folders and their groups.
+
+    Raises:
+      DatasetError: there are images beside folders that are called as splits.
+    """
+    subs = [p.name for p in sub_folders(images) if (labels / p.name).is_dir()]
+    splits = [name for name in subs if name.lower() in SPLIT_WORDS]
+    loose = any(p.suffix.lower() in IMAGE_SUFFIXES for p in images.iterdir())
+    if splits and loose:
+        raise DatasetError(
+            f"Expected images or sub-folders (splits) in {images}. Received both."
+        )
+    both = [(images / name, labels / name) for name in subs]
+    if splits:
+        return [(name, *pair) for name, pair in zip(subs, both)]
+    return [("", *pair) for pair in [(images, labels)] * (loose or not subs) + both]
+
+
 def _split_pairs(folder: Path) -> list[Place]:
     """Returns the parts of train and trainannot, or train_images and train_masks."""
     by_name = {p.name.lower(): p for p in sub_folders(folder)}
@@ -123,12 +147,8 @@ def _places(folder: Path, images_dir: str = "") -> tuple[list[Place], str]:
     images, labels = _both(folder, images_dir)
     if images and labels:
         images, labels = _one_each(images, labels)
-        names = [p.name for p in sub_folders(images) if (labels / p.name).is_dir()]
         what = f"Images are in {images.name}, masks in {labels.name}."
-        loose = any(p.suffix.lower() in IMAGE_SUFFIXES for p in images.iterdir())
-        if not names or loose:
-            return [("", images, labels)], what
-        return [(name, images / name, labels / name) for name in names], what
+        return _places_below(images, labels), what
     parts = [(p.name, *_both(p)) for p in split_folders(folder)]
     parts = [(name, i, m) for name, i, m in parts if i and m]
     if parts:
@@ -156,15 +176,14 @@ def read_trees(folder: Path, options: Options) -> Found:
     """
     places, what = _places(folder, options.images_dir)
     given = pairing.Endings(options.image_ending, options.label_ending)
+    expect(places, "folders of images and of masks", folder)
+    notes = []
     endings = pairing.find_endings([(i, m) for _, i, m in places], given)
-    parts, notes = [], []
-    for name, images, labels in places:
-        if not name:
-            parts, splits_from = _flat(folder, images, labels, endings)
-            break
-        samples = list_samples(images, labels, None, *endings)
-        parts.append((name, samples))
+    if places[0][0]:
+        parts = [(n, list_samples(i, m, None, *endings)) for n, i, m in places]
         splits_from = "the names of folders"
+    else:
+        parts, splits_from = _flat(folder, places, endings)
     if any(endings):
         notes.append(
             f"Names end in {endings.image or 'nothing'} (images) and "
@@ -180,28 +199,58 @@ def read_trees(folder: Path, options: Options) -> Found:
 
 def _without_partner(places: Sequence[Place]) -> list[str]:
     """Returns the sub-folders of images or masks alone, such as images/test."""
-    name, images, labels = places[0]
-    if images.name != name or labels.name != name:
+    name, images, labels = places[-1]
+    if images.name == labels.name:
+        parents = (images.parent, labels.parent)
+    elif not name:
+        parents = (images, labels)
+    else:
         return []  # Nothing but a pair lies beside them.
-    used = {name for name, *_ in places}
-    parents = (images.parent, labels.parent)
+    used = {images.name for _, images, _ in places}
     found = [p for parent in parents for p in sub_folders(parent)]
     return [f"{p.parent.name}/{p.name}" for p in found if p.name not in used]
 
 
-def _flat(folder: Path, images: Path, labels: Path, endings: pairing.Endings):
-    """Returns the parts of two folders without splits in them, and what names them."""
-    places = (images.parent, folder, folder / "splits", folder / "ImageSets")
-    for place in dict.fromkeys(places):
-        lists = [place / f"{name}.txt" for name in LIST_NAMES]
-        lists = [path for path in lists if path.is_file()]
-        if lists:
-            parts = [
-                (p.stem, list_samples(images, labels, read_names(p), *endings))
-                for p in lists
-            ]
-            return parts, ", ".join(p.name for p in lists)
-    return [("", list_samples(images, labels, None, *endings))], ""
+def _flat(folder: Path, pairs: Sequence[Place], endings: pairing.Endings):
+    """Returns the parts of folders without splits in them, and what names them."""
+    (_, images, labels), *groups = pairs
+    root = groups[0][1].parent if groups else images
+    places = (root.parent, folder, folder / "splits", folder / "ImageSets")
+    lists = [p / f"{name}.txt" for p in dict.fromkeys(places) for name in LIST_NAMES]
+    lists = [path for path in lists if path.is_file()]
+    lists = [path for path in lists if path.parent == lists[0].parent]
+    if lists and not groups:
+        parts = [
+            (p.stem, list_samples(images, labels, read_names(p), *endings))
+            for p in lists
+        ]
+        return parts, ", ".join(p.name for p in lists)
+    samples = {}
+    for _, i, m in pairs:
+        for s in list_samples(i, m, None, *endings):
+            # Groups may use the same names.
+            name = (i.relative_to(root) / s.name).as_posix()
+            samples[name] = s._replace(name=name)
+    if lists:
+        parts = [(p.stem, _listed(p, samples)) for p in lists]
+        return parts, ", ".join(p.name for p in lists)
+    return [("", list(samples.values()))], ""
+
+
+def _listed(path: Path, samples: Mapping[str, Sample]) -> list[Sample]:
+    """Returns the samples that a list names.
+
+    Raises:
+      DatasetError: some are not there.
+    """
+    names = read_names(path)
+    missing = [name for name in names if name not in samples]
+    if missing:
+        raise DatasetError(
+            f"Expected names of images with their folders in {path}. Received: "
+            f"{', '.join(first_ten(missing))}"
+        )
+    return [samples[name] for name in names]
 
 
 def detect_ade20k(folder: Path) -> bool:
@@ -243,13 +292,13 @@ def read_one_folder(folder: Path, options: Options) -> Found:
       DatasetError: masks may have several endings, or see `pairing.pair_one_folder`.
     """
     ending, folders = options.label_ending, _folders_of_pairs(folder)
+    expect(folders or ending, "images, and masks that are named after them,", folder)
     if not ending:
         counts = sum((pairing.endings_in(p) for p in folders), Counter())
         if len(counts) > 1:
             pairing.ask_for_ending(list(counts), folder)
         ending = next(iter(counts))
-        known = ending.strip("_-. ()").lower() in pairing.KNOWN_ENDINGS
-        if ending and not known:
+        if ending and not pairing.is_known(ending):
             pairing.ask_for_ending([ending], folder)
     folders = folders or [folder]
     parts = [("" if p == folder else p.name, _pairs(p, ending)) for p in folders]
@@ -281,12 +330,10 @@ def _pairs(folder: Path, ending: str) -> list[Sample]:
 
 
 def _roboflow_folders(folder: Path) -> list[Path]:
+    """Returns the folders with masks, where one or more have _classes.csv."""
     folders = [folder, *split_folders(folder)]
-    return [
-        p
-        for p in folders
-        if (p / CLASSES_CSV).is_file() and next(p.glob("*_mask.png"), None)
-    ]
+    folders = [p for p in folders if next(p.glob("*_mask.png"), None)]
+    return folders if any((p / CLASSES_CSV).is_file() for p in folders) else []
 
 
 def detect_roboflow(folder: Path) -> bool:
@@ -301,17 +348,19 @@ def read_roboflow(folder: Path, options: Options) -> Found:
       DatasetError: the splits have other classes, or see `pairing.pair_one_folder`.
     """
     folders = _roboflow_folders(folder)
-    texts = {p: (p / CLASSES_CSV).read_text("utf-8", "replace") for p in folders}
-    for path, text in texts.items():
-        if text.split() != texts[folders[0]].split():
+    expect(folders, "NAME_mask.png and _classes.csv", folder)
+    tables = [p / CLASSES_CSV for p in folders if (p / CLASSES_CSV).is_file()]
+    texts = [table.read_text("utf-8", "replace").split() for table in tables]
+    for table, text in zip(tables, texts):
+        if text != texts[0]:
             raise DatasetError(
                 f"Expected the same classes in all splits. Received: other ones in "
-                f"{path / CLASSES_CSV} than in {folders[0] / CLASSES_CSV}"
+                f"{table} than in {tables[0]}"
             )
     parts = [("" if p == folder else p.name, _pairs(p, "_mask")) for p in folders]
     return Found(
         join_splits(parts),
         "the names of folders" if parts[0][0] else "",
         CLASSES_CSV,
-        LabelRules(str(folders[0] / CLASSES_CSV)),
+        LabelRules(str(tables[0])),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from collections import Counter
@@ -15,11 +16,14 @@ import numpy as np
 from deeplab_tf.colors import Color
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.pairs import Sample
+from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.data.folders.class_map import Classes
 from deeplab_tf.data.folders.color_tables import IGNORED_NAMES
 from deeplab_tf.data.folders.folder_splits import Splits
 from deeplab_tf.data.folders.label_rules import LabelRules
 from deeplab_tf.data.records.info import IGNORE_LABEL, MAX_CLASSES
+from deeplab_tf.image_kinds import IMAGE_SUFFIXES
+from deeplab_tf.strangers_words import first_ten
 
 # What tools call pixels without an object; LabelMe has underscores.
 BACKGROUND_NAMES = ("background", "_background_")
@@ -114,13 +118,27 @@ def _first(said: LabelRules, own: LabelRules) -> LabelRules:
     changes = {k: v for k, v in said._asdict().items() if v != getattr(default, k)}
     if said.label_colors:  # Its file says all that the folder's would.
         return said
-    if said.label_ids or said.ignore_label or said.class_map:
+    # A class map says what 255 is; stored ids that are no class ids, as ADE20K's, stay.
+    if said.label_ids or (said.class_map and not own.label_ids):
         own = own._replace(label_ids=(), ignore_label=())
     if said.label_ids or said.class_names:
         own = own._replace(label_colors=None)
     if said.num_classes or said.label_ids:
         own = own._replace(class_names=None)
     return own._replace(**changes)
+
+
+def expect(there: object, what: str, folder: Path) -> None:
+    """Refuses a folder in which the reader that --format names finds nothing.
+
+    Raises:
+      DatasetError: `there` is empty.
+    """
+    if not there:
+        raise DatasetError(
+            f"Expected {what} in {folder}. Received: none. Without --format it is "
+            "looked for what is there."
+        )
 
 
 # --- Splits --------------------------------------------------------------------------
@@ -160,6 +178,21 @@ def join_splits(parts: Iterable[tuple[str, Sequence[Sample]]]) -> Splits:
             )
         splits[split] = list(samples)
     return splits
+
+
+def unused_parts(folder: Path, found: Found) -> tuple[str, ...]:
+    """Says which folders of images no sample is of, such as a test/ without labels."""
+    samples = list(itertools.chain.from_iterable(found.splits.values()))
+    files = [s.image for s in samples]
+    files += [s.label for s in samples if found.drawn is None]
+    used = {os.path.relpath(file, folder).split(os.sep)[0] for file in files}
+    lonely = [
+        p.name
+        for p in sub_folders(folder)
+        if p.name.lower().startswith(SPLIT_WORDS) and p.name not in used
+        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in p.rglob("*"))
+    ]
+    return (f"Without labels: {', '.join(lonely)}; left out.",) if lonely else ()
 
 
 # --- Classes -------------------------------------------------------------------------
@@ -216,6 +249,29 @@ def check_once(names: Sequence[str], place: str | Path) -> None:
             f"Expected classes that differ in more than case in {place}. Received: "
             f"{', '.join(same[:10])}. Rename one in the tool and export again."
         )
+
+
+def names_in_order(found: set[str], given: str, files: str) -> list[str]:
+    """Returns the names of a tool's files in the order of a list, if one is given.
+
+    Args:
+      found: in the files.
+      given: see `class_lists.read_class_list`; "" for the alphabet.
+      files: that have the names, for the sentence.
+
+    Raises:
+      DatasetError: a name is not in the list.
+    """
+    if not given:
+        return sorted(found)
+    listed = read_class_list(given).names
+    missing = sorted(found - set(listed))
+    if missing:
+        raise DatasetError(
+            f"Expected the labels of {files} in {given}. Received also: "
+            f"{', '.join(first_ten(missing))}"
+        )
+    return list(listed)
 
 
 def refuse_class_names(options: Options, place: str) -> None:

@@ -26,16 +26,17 @@ from deeplab_tf.data.annotations.found import (
     Found,
     Options,
     classes_of,
+    expect,
     file_name_of,
     head_of,
     json_files,
+    names_in_order,
     read_document,
     sub_folders,
 )
 from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.pairs import Sample
-from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.image_kinds import IMAGE_SUFFIXES
 from deeplab_tf.strangers_words import first_ten
 
@@ -206,9 +207,9 @@ def read(folder: Path, options: Options) -> Found:
         if brush.annotation == latest[brush.task]:
             name = _class_of(brush, _tags(tasks[brush.task]))
             regions.setdefault(brush.task, []).append((name, brush.path))
-    names = sorted({name for rows in regions.values() for name, _ in rows})
-    if options.class_names:
-        names = list(read_class_list(options.class_names).names)
+    expect(brushes, "PNGs of brush labels", folder)
+    names = {name for rows in regions.values() for name, _ in rows}
+    names = names_in_order(names, options.class_names, "the PNGs' names")
     classes, ids = classes_of(names, place=f"the names of PNGs in {folder}")
     return Found(
         {"": _samples(regions, tasks, folder, options)},

@@ -17,23 +17,22 @@ import numpy as np
 
 from deeplab_tf.data.annotations import shapes
 from deeplab_tf.data.annotations.found import (
+    SPLIT_WORDS,
     Drawn,
     Found,
     Options,
     check_once,
     classes_of,
+    expect,
     head_of,
     join_splits,
-    json_files,
+    names_in_order,
     read_document,
     read_json,
-    split_folders,
-    sub_folders,
 )
 from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.pairs import Sample
-from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.image_kinds import IMAGE_SUFFIXES
 from deeplab_tf.strangers_words import name_below
 
@@ -43,9 +42,20 @@ _LINE_WIDTH, _POINT_RADIUS = 10, 5
 
 
 def _files(folder: Path) -> list[Path]:
-    """Returns the JSON files with shapes, of a folder and the folders in it."""
-    paths = json_files(folder) + [p for s in sub_folders(folder) for p in json_files(s)]
-    return [p for p in paths if '"shapes"' in head_of(p) and head_of(p)[0] == "{"]
+    """Returns the JSON files with shapes, of a folder and all folders in it."""
+    paths = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() == ".json")
+    shown = [p for p in paths if not _is_hidden(p.relative_to(folder))]
+    return [p for p in shown if _is_labelme(head_of(p))]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_labelme(head: str) -> bool:
+    # Some programs write the image, which is long, before the shapes.
+    keys = ('"shapes"', '"imageData"')
+    return head.startswith("{") and any(key in head for key in keys)
 
 
 def detect(folder: Path) -> bool:
@@ -127,29 +137,33 @@ def _image_of(path: Path, document: Mapping, root: Path, options: Options) -> st
     """Returns the image that a JSON file is of.
 
     `imagePath` counts where it leads to a file in the folder that is built; else an
-    image of the JSON file's own name, beside it or in the folder of images.
+    image of that name, or of the JSON file's own, beside it or in the folder of images.
 
     Raises:
-      DatasetError: `imagePath` leads out of the folder and there is no other.
+      DatasetError: there is none, and `imagePath` leads out of the folder, or the JSON
+        file holds the image itself.
     """
     named = str(document.get("imagePath") or "").replace("\\", "/")
     beside = [path.parent, root / "images", root / "JPEGImages"]
+    beside += [path.parent.parent / "images"] if path.parent != root else []
     beside += [Path(options.images_dir).expanduser()] if options.images_dir else []
-    stem = path.stem
-    others = [files.find_file(folder, stem, IMAGE_SUFFIXES) for folder in beside]
+    candidates = [str(f / Path(named).name) for f in beside if named]
+    candidates += [files.find_file(f, path.stem, IMAGE_SUFFIXES) for f in beside]
+    problem = ""
     try:
-        relative = name_below(root, str(path.parent / named)) if named else ""
+        if named:
+            candidates.insert(0, str(root / name_below(root, str(path.parent / named))))
     except ValueError as error:
-        relative = ""
-        if not any(map(_is_file, others)):
-            raise DatasetError(
-                f"{path}: {error}. Put the image beside the JSON file, or say where "
-                "images are: --images_dir=FOLDER"
-            ) from error
-    candidates = [str(root / relative)] if relative else []
-    candidates += [str(f / Path(named).name) for f in beside if named]
-    candidates += others
-    return next(filter(_is_file, map(files.as_stored, candidates)), candidates[0])
+        problem = str(error)
+    if document.get("imageData"):
+        problem = problem or "the image is there as text alone (imageData)"
+    found = next(filter(_is_file, map(files.as_stored, candidates)), None)
+    if problem and not found:
+        raise DatasetError(
+            f"{path}: {problem}. Put the image beside the JSON file, or say where "
+            "images are: --images_dir=FOLDER"
+        )
+    return found or candidates[0]
 
 
 def _is_file(path: str) -> bool:
@@ -165,16 +179,8 @@ def _class_names(found: set[str], folder: Path, options: Options):
     given = options.class_names
     if not given and (folder / LABELS).is_file():
         given = str(folder / LABELS)
-    if not given:
-        return sorted(found), "the labels of all files, by the alphabet"
-    listed = read_class_list(given).names
-    missing = sorted(found - set(listed))
-    if missing:
-        raise DatasetError(
-            f"Expected the labels of LabelMe's files in {given}. Received also: "
-            f"{', '.join(missing[:10])}"
-        )
-    return list(listed), Path(given).name
+    place = Path(given).name if given else "the labels of all files, by the alphabet"
+    return names_in_order(found, given, "LabelMe's files"), place
 
 
 def read(folder: Path, options: Options) -> Found:
@@ -186,12 +192,11 @@ def read(folder: Path, options: Options) -> Found:
     """
     parts: dict[str, list[Sample]] = {}
     labels: set[str] = set()
-    splits = {p.name for p in split_folders(folder)}
     paths = _files(folder)
-    named = {p.parent.name for p in paths if p.parent != folder}
-    has_splits = (
-        bool(named) and named <= splits and folder not in {p.parent for p in paths}
-    )
+    expect(paths, "JSON files of LabelMe", folder)
+    # The folder of the first level that a file lies in; its own name where in none.
+    tops = {p: p.relative_to(folder).parts[0] for p in paths}
+    has_splits = {name.lower() for name in tops.values()} <= set(SPLIT_WORDS)
     for path in paths:
         document = read_document(path)
         try:
@@ -199,9 +204,8 @@ def read(folder: Path, options: Options) -> Found:
         except ValueError as error:
             raise DatasetError(f"Expected a file of LabelMe's: {error}") from error
         image = _image_of(path, document, folder, options)
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        part = path.parent.name if has_splits else ""
-        name = path.stem if part else name
+        part = tops[path] if has_splits else ""
+        name = path.relative_to(folder / part).with_suffix("").as_posix()
         parts.setdefault(part, []).append(Sample(name, image, str(path)))
     check_once(sorted(labels), folder)
     names, classes_from = _class_names(labels, folder, options)

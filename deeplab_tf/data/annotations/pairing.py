@@ -106,7 +106,8 @@ def find_endings(
         raise DatasetError(
             f"Expected masks that are named after images. Received: {image_stems[0]} "
             f"first in {images}, {label_stems[0]} first in {labels}. Say what follows "
-            "the names: --image_ending=_X --label_ending=_Y"
+            "the names: --image_ending=_X --label_ending=_Y. Where names differ "
+            "otherwise, list the pairs: --list=FILE of the columns image,label"
         )
     # The same endings and as many of them: which are meant, nobody can tell.
     likely = [ending for ending, n in best.items() if 2 * n >= max(best.values())]
@@ -122,6 +123,8 @@ def ask_for_ending(endings: Sequence[str], folder: Path) -> None:
         for ending in sorted(endings)
         if ending
     ]
+    if "" in endings:
+        ways.append("Masks of the images' own names: move the others elsewhere")
     raise DatasetError(
         f"Expected one mask for each image. Received several kinds in {folder}. "
         f"{'. '.join(ways)}"
@@ -131,26 +134,33 @@ def ask_for_ending(endings: Sequence[str], folder: Path) -> None:
 # --- Images and masks in one folder --------------------------------------------------
 
 
-def endings_in(folder: Path) -> Counter[str]:
+def endings_in(folder: Path, kinds: Sequence[str] = LABEL_SUFFIXES) -> Counter[str]:
     """Counts what masks may have after the names of images in the same folder.
 
     "" stands for a PNG that has the name of a JPEG. Of other endings those of
     `KNOWN_ENDINGS` count where there are any.
+
+    Args:
+      folder: to look into.
+      kinds: suffixes of masks.
     """
     stems = stems_in(folder, IMAGE_SUFFIXES)
     photos = {normalize("NFC", path.stem) for path in _photos(folder)}
     found: Counter[str] = Counter()
     known = set(stems)
-    for stem in stems_in(folder, LABEL_SUFFIXES):
+    for stem in stems_in(folder, kinds):
         found[""] += stem in photos
         ends = [i for i in range(len(stem) - 1, 0, -1) if stem[:i] in known]
         rests = [stem[i:] for i in ends if _ENDING.fullmatch(stem[i:])]
         found.update(rests[:1])
     found = +found
-    usual = {
-        e: n for e, n in found.items() if e.strip("_-. ()").lower() in KNOWN_ENDINGS
-    }
+    usual = {ending: n for ending, n in found.items() if is_known(ending)}
     return Counter(usual) or found
+
+
+def is_known(ending: str) -> bool:
+    """Whether people and tools let masks end so."""
+    return ending.strip("_-. ()").lower() in KNOWN_ENDINGS
 
 
 def _photos(folder: Path) -> list[Path]:

@@ -24,12 +24,12 @@ from deeplab_tf.data.annotations.found import (
     Found,
     Options,
     classes_of,
+    expect,
     join_splits,
     json_files,
     read_document,
     read_json,
     refuse_class_names,
-    sub_folders,
 )
 from deeplab_tf.data.building import files
 from deeplab_tf.data.building.errors import DatasetError
@@ -41,8 +41,8 @@ META = "meta.json"
 
 
 def _datasets(folder: Path) -> list[Path]:
-    """Returns the folders that hold img/ and ann/."""
-    return [p for p in [folder, *sub_folders(folder)] if (p / "ann").is_dir()]
+    """Returns the folders that hold ann/; data sets may lie in others (datasets/)."""
+    return sorted(path.parent for path in folder.rglob("ann") if path.is_dir())
 
 
 def detect(folder: Path) -> bool:
@@ -157,13 +157,14 @@ def read(folder: Path, options: Options) -> Found:
     titles, colors = _read_meta(folder / META)
     classes, ids = classes_of(titles, colors, folder / META)
     datasets = _datasets(folder)
+    expect(datasets, "img/ and ann/ of a data set", folder)
     are_splits = all(p.name.lower() in SPLIT_WORDS and p != folder for p in datasets)
     parts: dict[str, list[Sample]] = {}
     for dataset in datasets:
         for path in json_files(dataset / "ann"):
             name, image = _image_of(path, dataset)
             if not are_splits and len(datasets) > 1:
-                name = f"{dataset.name}/{name}"
+                name = f"{dataset.relative_to(folder).as_posix()}/{name}"
             part = dataset.name if are_splits else ""
             parts.setdefault(part, []).append(Sample(name, image, str(path)))
     if not parts:

@@ -8,6 +8,7 @@ of a folder. `tests/test_annotation_tools.py` builds a small folder for each row
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,13 @@ from deeplab_tf.data.annotations import (
     voc,
     yolo,
 )
-from deeplab_tf.data.annotations.found import Found, Options, json_files, sub_folders
+from deeplab_tf.data.annotations.found import (
+    Found,
+    Options,
+    json_files,
+    sub_folders,
+    unused_parts,
+)
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.strangers_words import first_ten
 
@@ -34,6 +41,7 @@ class Tool(NamedTuple):
       title: what is said to be understood.
       is_sure: whether a file that only this tool writes tells it; the others are asked
         only where no such file is there.
+      draws: whether its labels are regions in text, beside which masks may lie too.
       detect: folder -> whether it may be read so; reads names and heads of files.
       read: (folder, options) -> what is in it.
     """
@@ -42,6 +50,7 @@ class Tool(NamedTuple):
     is_sure: bool
     detect: Callable[[Path], bool]
     read: Callable[[Path, Options], Found]
+    draws: bool = False
 
 
 TOOLS: dict[str, Tool] = {
@@ -49,17 +58,17 @@ TOOLS: dict[str, Tool] = {
     "roboflow": Tool(
         "Roboflow semantic masks", True, folders.detect_roboflow, folders.read_roboflow
     ),
-    "coco": Tool("COCO JSON", True, coco_folder.detect, coco_folder.read),
-    "labelme": Tool("LabelMe JSON", True, labelme.detect, labelme.read),
+    "coco": Tool("COCO JSON", True, coco_folder.detect, coco_folder.read, True),
+    "labelme": Tool("LabelMe JSON", True, labelme.detect, labelme.read, True),
     "labelme_voc": Tool(
         "LabelMe's VOC export", True, voc.detect_labelme_voc, voc.read_labelme_voc
     ),
     "label_studio": Tool(
         "Label Studio brush PNGs", True, label_studio.detect, label_studio.read
     ),
-    "yolo": Tool("YOLO polygons", True, yolo.detect, yolo.read),
+    "yolo": Tool("YOLO polygons", True, yolo.detect, yolo.read, True),
     "supervisely": Tool(
-        "Supervisely project", True, supervisely.detect, supervisely.read
+        "Supervisely project", True, supervisely.detect, supervisely.read, True
     ),
     "paddleseg": Tool("PaddleSeg lists", True, lists.detect, lists.read),
     "ade20k": Tool("ADE20K", True, folders.detect_ade20k, folders.read_ade20k),
@@ -76,12 +85,14 @@ TOOLS: dict[str, Tool] = {
 }
 
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
+
+
 def the_only_folder(folder: Path) -> Path:
     """Returns the folder that an archive was unpacked to: the innermost alone one."""
     while folder.is_dir():
-        paths = [
-            p for p in folder.iterdir() if p.name[0] != "." and p.name != "__MACOSX"
-        ]
+        paths = [p for p in folder.iterdir() if p.suffix.lower() not in _ARCHIVES]
+        paths = [p for p in paths if p.name[0] != "." and p.name != "__MACOSX"]
         if len(paths) != 1 or not paths[0].is_dir():
             break
         folder = paths[0]
@@ -91,7 +102,7 @@ def the_only_folder(folder: Path) -> Path:
 def _check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
-    if folder.suffix.lower() in (".zip", ".tar", ".gz", ".tgz"):
+    if folder.suffix.lower() in _ARCHIVES:
         raise DatasetError(
             f"Expected a folder. Received: {folder}, an archive. Unpack it first, and "
             "give the folder that it becomes."
@@ -170,12 +181,27 @@ def understand(
     inner = the_only_folder(folder)
     if inner != folder and not (sub_folders(folder) and _fits(folder)):
         folder = inner
-    name = detect(folder) if name == "auto" else name
-    found = TOOLS[name].read(folder, options)
+    tool = TOOLS[detect(folder) if name == "auto" else name]
+    masks = _masks_beside(folder) if name == "auto" and tool.draws else ""
+    try:
+        found = tool.read(folder, options)
+    except DatasetError as error:
+        raise DatasetError(f"{error}{masks and '. '}{masks}") from error
     if not found.num_pairs:
         raise DatasetError(f"Expected pairs of image and label in {folder}: none there")
-    print(describe(TOOLS[name].title, folder, found, options.class_names))
+    notes = (*found.notes, *unused_parts(folder, found), *([masks] if masks else []))
+    found = dataclasses.replace(found, notes=notes)
+    print(describe(tool.title, folder, found, options.class_names))
     return found
+
+
+def _masks_beside(folder: Path) -> str:
+    """Says how to read masks that lie beside the regions of a tool; "" for none."""
+    fitting = [name for name, t in TOOLS.items() if not t.is_sure and t.detect(folder)]
+    return ". ".join(
+        f"Masks are there too. Read as {TOOLS[name].title}: --format={name}"
+        for name in fitting
+    )
 
 
 def _fits(folder: Path) -> bool:

@@ -14,8 +14,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from deeplab_tf.data.annotations.found import Found, Options, join_splits, sub_folders
-from deeplab_tf.data.annotations.pairing import find_endings
+from deeplab_tf.data.annotations.found import (
+    Found,
+    Options,
+    expect,
+    join_splits,
+    refuse_class_names,
+    sub_folders,
+)
+from deeplab_tf.data.annotations.pairing import Endings, find_endings
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.pairs import Sample
 from deeplab_tf.data.folders.folder_splits import (
@@ -70,7 +77,7 @@ def _images_folder(folder: Path, options: Options) -> Path:
     return path
 
 
-def _samples_below(images: Path, masks: Path) -> list[Sample]:
+def _samples_below(images: Path, masks: Path, given: Endings) -> list[Sample]:
     """Pairs by names, in sub-folders of the same names too."""
     folders = [Path(), *(p.relative_to(masks) for p in sub_folders(masks))]
     samples = []
@@ -79,9 +86,10 @@ def _samples_below(images: Path, masks: Path) -> list[Sample]:
         if not there:
             continue
         # Images without a mask are VOC's for other tasks, and CVAT's not yet drawn.
-        names = sorted(p.stem for p in (masks / sub).iterdir() if _is_mask(p))
-        endings = find_endings([(images / sub, masks / sub)])
-        names = [n[: len(n) - len(endings.label)] for n in names]
+        stems = sorted(p.stem for p in (masks / sub).iterdir() if _is_mask(p))
+        endings = find_endings([(images / sub, masks / sub)], given)
+        stems = [stem for stem in stems if stem.endswith(endings.label)]
+        names = [stem[: len(stem) - len(endings.label)] for stem in stems]
         pairs = list_samples(images / sub, masks / sub, names, *endings)
         samples += [p._replace(name=(sub / p.name).as_posix()) for p in pairs]
     return samples
@@ -97,8 +105,13 @@ def _read_pairs(folder: Path, options: Options) -> Found:
     Raises:
       DatasetError: there are no images, or lists name none with a mask.
     """
+    masks, given = (
+        masks_folder(folder),
+        Endings(options.image_ending, options.label_ending),
+    )
+    expect(masks, f"masks in {' or '.join(MASKS)}", folder)
     images = _images_folder(folder, options)
-    samples = {s.name: s for s in _samples_below(images, masks_folder(folder))}
+    samples = {s.name: s for s in _samples_below(images, masks, given)}
     lists = sorted((folder / LISTS).glob("*.txt")) if (folder / LISTS).is_dir() else []
     names = {p.stem: _listed(p, samples) for p in lists}
     names = {split: found for split, found in names.items() if found}
@@ -155,6 +168,8 @@ def read_cvat(folder: Path, options: Options) -> Found:
     """
     found, table = _read_pairs(folder, options), str(folder / LABELMAP)
     grey = _masks_are_grey(found)
+    if not grey:
+        refuse_class_names(options, LABELMAP)
     rules = LabelRules(class_names=table) if grey else LabelRules(label_colors=table)
     return Found(found.splits, found.splits_from, LABELMAP, rules, notes=found.notes)
 

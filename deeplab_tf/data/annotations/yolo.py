@@ -25,6 +25,7 @@ from deeplab_tf.data.annotations.found import (
     Options,
     check_once,
     classes_of,
+    expect,
     join_splits,
     split_folders,
     sub_folders,
@@ -35,10 +36,12 @@ from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.image_kinds import IMAGE_SUFFIXES
 
 IMAGES, LABELS, CLASSES = "images", "labels", "classes.txt"
+# Text files among the labels that are none.
+_NO_LABELS = ("classes", "labels", "notes")
 
 
 def _has_text(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.glob("*.txt"), None) is not None
+    return any(path.stem not in _NO_LABELS for path in folder.glob("*.txt"))
 
 
 def _places(folder: Path) -> list[tuple[str, Path, Path]]:
@@ -58,7 +61,8 @@ def _classes_file(folder: Path) -> Path | None:
     """Returns data.yaml, another YAML file with names, or classes.txt."""
     paths = [*folder.glob("*.yaml"), *folder.glob("*.yml")]
     paths = [p for p in sorted(paths) if "names:" in p.read_text("utf-8", "replace")]
-    paths += [p for p in [folder / CLASSES] if p.is_file()]
+    lists = (folder / CLASSES, folder / LABELS / CLASSES)
+    paths += [p for p in lists if p.is_file()]
     paths.sort(key=lambda p: p.stem != "data")
     return paths[0] if paths else None
 
@@ -154,7 +158,7 @@ def _samples(images: Path, labels: Path) -> list[Sample]:
         samples.append(Sample(name, str(path), label))
     # A file without an image names what is missing when it is read.
     for name, text in sorted(texts.items()):
-        if name not in ("classes", "labels", "notes"):
+        if name not in _NO_LABELS:
             missing = str(images / f"{name}{{{','.join(IMAGE_SUFFIXES)}}}")
             samples.append(Sample(name, missing, json.dumps([str(text), missing])))
     return samples
@@ -166,13 +170,15 @@ def read(folder: Path, options: Options) -> Found:
     Raises:
       DatasetError: there are no classes, or two that differ in case alone.
     """
-    path = _classes_file(folder)
-    listed = read_class_list(options.class_names or path)
+    places = _places(folder)
+    expect(places, "images/ and labels/ with .txt files", folder)
+    path = options.class_names or _classes_file(folder)
+    expect(path, "data.yaml, classes.txt or --class_names", folder)
+    listed = read_class_list(path)
     check_once(listed.names, path)
     classes, ids = classes_of(listed.names, place=path)
     indices: Sequence[int] = listed.ids or range(len(listed.names))
     class_ids = {index: ids[name] for index, name in zip(indices, listed.names)}
-    places = _places(folder)
     parts = [(name, _samples(images, labels)) for name, images, labels in places]
     if not any(samples for _, samples in parts):
         raise DatasetError(f"Expected images in {places[0][1]}. Received: none")
@@ -183,7 +189,7 @@ def read(folder: Path, options: Options) -> Found:
     return Found(
         join_splits(parts),
         "the names of folders" if parts[0][0] else "",
-        path.name,
+        Path(path).name,
         drawn=Drawn(classes, functools.partial(draw, class_ids=class_ids)),
         notes=(note,) if empty else (),
     )

@@ -32,6 +32,7 @@ _NAME_WORDS = {"class", "classes", "class name", "name", "names", "label", "cate
 _ID_WORDS = {"pixel value", "pixel", "value", "id", "ids", "class id", "label id"}
 _ID_WORDS |= {"index", "train id", "trainid", "number"}
 _NUMBERED = re.compile(r"(\d+)\s*[,;:\t=\s]\s*(\S.*)")
+_YAML_PAIR = re.compile(r"""\s*["']?(\d+)["']?\s*:\s*(\S.*)""")
 # Keys of JSON and YAML under which others keep their classes.
 _KEYS = ("class_names", "names", "classes", "labels", "categories")
 _NAME_KEYS = ("name", "label", "title", "class", "class_name", "readable")
@@ -164,31 +165,34 @@ def _unquoted(text: str) -> str:
 
 
 def _yaml_rows(path: Path) -> list[Row]:
-    """Reads `names:` of a YAML file: a list in brackets, one below, or ids and names.
+    """Reads `names:` of a YAML file: a list or ids and names, in brackets or below.
 
     Raises:
       DatasetError: it is written otherwise.
     """
     text = path.read_text("utf-8-sig")
-    block = re.split(r"(?m)^names:", text, maxsplit=1)[1]
-    if block.lstrip()[:1] == "[":
-        inside = block[block.index("[") + 1 :].partition("]")[0].replace("\n", " ")
-        cells = next(csv.reader([inside], quotechar="'", skipinitialspace=True), [])
-        return [("", _unquoted(cell)) for cell in cells if cell.strip()]
+    block = re.split(r"(?m)^\s*names:", text, maxsplit=1)[1]
+    inside = re.match(r"\s*(?:\[(.*?)\]|\{(.*?)\})", block, re.S)
+    if inside:
+        line = (inside[1] or inside[2] or "").replace("\n", " ")
+        cells = next(csv.reader([line], quotechar="'", skipinitialspace=True), [])
+        rows = [_YAML_PAIR.fullmatch(cell) if inside[2] else None for cell in cells]
+        rows = [(r[1], r[2]) if r else ("", cell) for r, cell in zip(rows, cells)]
+        return [(number, _unquoted(name)) for number, name in rows if name.strip()]
     rows = []
     for line in block.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = re.fullmatch(r"\s+(\d+)\s*:\s*(\S.*)|\s*-\s+(\S.*)", line)
-        if not match:
+        pair, item = _YAML_PAIR.fullmatch(line), re.fullmatch(r"\s*-\s+(\S.*)", line)
+        if not item and not (pair and line[0].isspace()):
             break
-        rows.append((match[1] or "", _unquoted(match[2] or match[3])))
+        rows.append(("", item[1]) if item else (pair[1], pair[2]))
     if not rows:
         raise DatasetError(
             f"Expected names below 'names:' in {path}, as [a, b] or with one a line. "
             f"Received: {block.strip()[:60]!r}"
         )
-    return rows
+    return [(number, _unquoted(name)) for number, name in rows]
 
 
 def _read_json(path: Path) -> ClassList:

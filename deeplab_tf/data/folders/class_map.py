@@ -154,7 +154,8 @@ def _number_new_classes(lines: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def _old_ids(source: Classes, ids_count_as_names: bool) -> dict[str, int]:
-    numbers = {str(i): i for i in range(256)} if ids_count_as_names else {}
+    stored = enumerate(source.class_ids) if ids_count_as_names else ()
+    numbers = {str(number): i for number, i in stored if i != UNKNOWN}
     return {**numbers, **{name: i for i, name in enumerate(source.names)}}
 
 

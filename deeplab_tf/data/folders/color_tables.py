@@ -36,6 +36,8 @@ _LINE = (
     re.compile(rf"{_COLOR}[\s,;:]+(?P<name>.*\S)"),
     re.compile(rf"(?P<name>\S.*?)[\s,;:]+{_COLOR}"),
 )
+# CVAT's labelmap.txt: names with numbers, parts and actions after the colour.
+_CVAT_LINE = re.compile(rf"(?P<name>[^:]+):(?P<color>{_NUMBERS}):[^:]*:[^:]*")
 _ANOTHER_NUMBER = re.compile(r"(?:^|[\s,;:])\d+(?:$|[\s,;:])")
 _COMMENT = re.compile(r"#(?![0-9a-fA-F]{6}\b)")
 _HEADER_WORDS = {
@@ -87,6 +89,9 @@ def parse_color(value: object) -> tuple[int, int, int]:
 
 
 def _parse_line(line: str) -> NamedColor:
+    cvat = _CVAT_LINE.fullmatch(line)
+    if cvat:
+        return NamedColor(cvat["name"].strip(), parse_color(cvat["color"]))
     text = line.strip(" \t,;:")
     for pattern in _LINE:
         match = pattern.fullmatch(text)

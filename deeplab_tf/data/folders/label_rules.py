@@ -64,8 +64,10 @@ def _check_rules(rules: LabelRules) -> None:
     excluded = {
         # Names and colours of classes, and which are ignored, stand in the table.
         "label_colors": ("class_names", "num_classes", "label_ids", "ignore_label"),
-        "class_map": ("num_classes", "label_ids", "ignore_label"),
+        "class_map": ("num_classes",),
     }
+    if not rules.class_names:  # Else these say which stored id has which name.
+        excluded["class_map"] += ("label_ids", "ignore_label")
     for name, others in excluded.items():
         given = [f"--{other}" for other in others if getattr(rules, other)]
         if getattr(rules, name) and given:
