@@ -317,7 +317,7 @@ _WAY = re.compile(r": (--\w+=[^\s]+(?: --\w+=[^\s]+)*)")
 def _with_commands(error: DatasetError) -> DatasetError:
     """Adds to an error that says which flags would do the very commands with them."""
     ways = [way.rstrip(".,;") for way in _WAY.findall(str(error))]
-    ways = [way for way in ways if not re.search("=(FILE|FOLDER|N|_X)", way)]
+    ways = [way for way in ways if not re.search("=(FILE|FOLDER|NAME|N|_X)", way)]
     if not ways:
         return error
     typed = [shlex.quote(word) for word in sys.argv[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,36 @@ def test_an_archive_beside_its_folder_does_not_matter(tmp_path):
     LAYOUTS["voc"].write(tmp_path / "export", EXAMPLES, NAMES)
     put(tmp_path / "export.zip", "PK")
     assert understand(tmp_path).num_pairs == len(EXAMPLES)
+
+
+@pytest.mark.parametrize("layout", ["images", "masks"])
+def test_endings_of_any_case_are_pairs(layout, tmp_path):
+    masks(tmp_path, "images", "masks", image_end="_sat", label_end="_MASK")
+    for path in (tmp_path / layout).iterdir():
+        path.rename(path.with_suffix(path.suffix.upper()))
+    [samples] = understand(tmp_path).splits.values()
+    assert all(Path(p).is_file() for s in samples for p in (s.image, s.label))
+
+
+def test_jobs_of_coco_are_no_splits(tmp_path):
+    pytest.importorskip("pycocotools")
+    LAYOUTS["coco"].write(tmp_path / "made", EXAMPLES[:3], NAMES)
+    folder, text = tmp_path / "set", "made/train/_annotations.coco.json"
+    for job in ("job_1", "job_2"):
+        put(folder / f"{job}.json", (tmp_path / text).read_text())
+    for name in ("a", "b 1", "c"):
+        photo(folder / "images" / f"{name}.jpg")
+    found = understand(folder)
+    names = [f"{job}/{n}" for job in ("job_1", "job_2") for n in ("a", "b 1", "c")]
+    assert names_of(found) == {"": names} and not found.splits_from
+
+
+def test_lists_of_paddlex_are_splits(tmp_path):
+    LAYOUTS["paddleseg"].write(tmp_path, EXAMPLES, NAMES)
+    for split in ("train", "val"):
+        path = tmp_path / f"{split}.txt"
+        path.rename(tmp_path / f"{split}_list.txt")
+    assert names_of(understand(tmp_path)) == {"train": ["a", "b 1", "c"], "val": ["d"]}
 
 
 # --- Which reading -------------------------------------------------------------------
@@ -217,6 +248,13 @@ def test_yolo_without_a_file_of_classes_takes_those_that_are_said(tmp_path):
     (tmp_path / "data.yaml").unlink()
     options = Options(class_names="car,road,sky,void")
     assert understand(tmp_path, "yolo", options).drawn.classes.names == NAMES
+
+
+def test_yolo_without_names_says_how_to_give_them(tmp_path):
+    LAYOUTS["yolo"].write(tmp_path, EXAMPLES, NAMES)
+    put(tmp_path / "data.yaml", "nc: 4\n")
+    with pytest.raises(DatasetError, match="--format=yolo --class_names=NAME,NAME"):
+        understand(tmp_path)
 
 
 def test_yolo_finds_its_classes_among_the_labels(tmp_path):

@@ -180,6 +180,18 @@ def join_splits(parts: Iterable[tuple[str, Sequence[Sample]]]) -> Splits:
     return splits
 
 
+def join_odd_parts(found: Found) -> Found:
+    """Joins parts of which none is called as a split is: jobs, or cameras."""
+    if any(not name or name.lower() in SPLIT_WORDS for name in found.splits):
+        return found
+    samples = [
+        sample._replace(name=f"{part}/{sample.name}")
+        for part, samples in found.splits.items()
+        for sample in samples
+    ]
+    return dataclasses.replace(found, splits={"": samples}, splits_from="")
+
+
 def unused_parts(folder: Path, found: Found) -> tuple[str, ...]:
     """Says which folders of images no sample is of, such as a test/ without labels."""
     samples = list(itertools.chain.from_iterable(found.splits.values()))

@@ -30,8 +30,13 @@ LABELS = "labels.txt"
 
 def _lists(folder: Path) -> list[Path]:
     """Returns the lists of pairs in a folder, those that splits are named by."""
-    paths = [p for p in sorted(folder.glob("*.txt")) if p.stem.lower() in SPLIT_WORDS]
+    paths = [p for p in sorted(folder.glob("*.txt")) if _split(p) in SPLIT_WORDS]
     return [p for p in paths if two_paths(head_of(p).partition("\n")[0].strip())]
+
+
+def _split(path: Path) -> str:
+    """Returns the split that names a list: train.txt, or PaddleX's train_list.txt."""
+    return path.stem.lower().removesuffix("_list")
 
 
 def two_paths(line: str) -> tuple[str, str] | None:
@@ -91,17 +96,18 @@ def read(folder: Path, options: Options) -> Found:
       DatasetError: a line has not two paths, or one leads out of the folder.
     """
     lists = _lists(folder)
-    parts = [(p.stem, _read_list(p, folder)) for p in lists]
+    parts = [(_split(p), _read_list(p, folder)) for p in lists]
     labels, rules = folder / LABELS, LabelRules(ignore_label=(255,))
     if labels.is_file():
         rules = rules._replace(class_names=str(labels))
     splits = join_splits(parts)
     if {"train", "val"} <= splits.keys():
         splits.pop("trainval", None)
-    others = [p.name for p in sorted(folder.glob("*.txt")) if p not in lists]
-    unpaired = [n for n in others if os.path.splitext(n)[0].lower() in SPLIT_WORDS]
+    others = [p for p in sorted(folder.glob("*.txt")) if p not in lists]
     notes = [
-        f"{name} lists images without masks, and is left out." for name in unpaired
+        f"{path.name} lists images without masks, and is left out."
+        for path in others
+        if _split(path) in SPLIT_WORDS
     ]
     return Found(
         splits,

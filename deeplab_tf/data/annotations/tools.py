@@ -26,6 +26,7 @@ from deeplab_tf.data.annotations import (
 from deeplab_tf.data.annotations.found import (
     Found,
     Options,
+    join_odd_parts,
     json_files,
     sub_folders,
     unused_parts,
@@ -140,6 +141,11 @@ def _nothing_found(folder: Path) -> str:
         f"Expected images and masks, or an export of an annotation tool, in {folder}. "
         f"Received: {', '.join(first_ten(there)) or 'an empty folder'}. "
     )
+    if yolo.has_labels(folder):
+        return text + (
+            "labels/ holds .txt files, as YOLO's, and no data.yaml with names is "
+            "there. Say the names: --format=yolo --class_names=NAME,NAME"
+        )
     if (folder / "annotations.xml").is_file():
         return (
             text + "annotations.xml is 'CVAT for images': export 'Segmentation mask'."
@@ -155,8 +161,9 @@ def _nothing_found(folder: Path) -> str:
             "'Brush labels to PNG' or 'COCO' too. "
         )
     return text + (
-        "Say where both are: --images_dir=FOLDER --labels_dir=FOLDER. All layouts that "
-        "are found: docs/annotation_tools.md"
+        "Say where both are: --images_dir=FOLDER --labels_dir=FOLDER. Where names have "
+        "endings, as 1_sat.jpg and 1_mask.png, add them: --image_ending=_X "
+        "--label_ending=_Y. All layouts that are found: docs/annotation_tools.md"
     )
 
 
@@ -186,9 +193,12 @@ def understand(
     try:
         found = tool.read(folder, options)
     except DatasetError as error:
-        raise DatasetError(f"{error}{masks and '. '}{masks}") from error
+        if not masks:
+            raise
+        raise DatasetError(f"{str(error).rstrip('.')}. {masks}") from error
     if not found.num_pairs:
         raise DatasetError(f"Expected pairs of image and label in {folder}: none there")
+    found = join_odd_parts(found)
     notes = (*found.notes, *unused_parts(folder, found), *([masks] if masks else []))
     found = dataclasses.replace(found, notes=notes)
     print(describe(tool.title, folder, found, options.class_names))

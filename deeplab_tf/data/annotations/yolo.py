@@ -67,9 +67,14 @@ def _classes_file(folder: Path) -> Path | None:
     return paths[0] if paths else None
 
 
+def has_labels(folder: Path) -> bool:
+    """Whether there are .txt files of labels, named after images."""
+    return bool(_places(folder))
+
+
 def detect(folder: Path) -> bool:
     """Whether there are .txt files of labels, and a file of their classes."""
-    return bool(_places(folder)) and _classes_file(folder) is not None
+    return has_labels(folder) and _classes_file(folder) is not None
 
 
 # --- Labels --------------------------------------------------------------------------

@@ -99,17 +99,17 @@ def list_samples(
     if names is None:
         names = sorted(images.keys() | labels.keys())
 
-    def path(found, folder, name, suffixes):
+    def path(found, folder, name, ending, suffixes):
         # An absent file's path says in the error where it was looked for.
         return found.get(normalize("NFC", name)) or files.find_file(
-            folder, name, suffixes
+            folder, name + ending, suffixes
         )
 
     return [
         pairs.Sample(
             name,
-            path(images, images_dir, name + image_ending, IMAGE_SUFFIXES),
-            path(labels, labels_dir, name + label_ending, LABEL_SUFFIXES),
+            path(images, images_dir, name, image_ending, IMAGE_SUFFIXES),
+            path(labels, labels_dir, name, label_ending, LABEL_SUFFIXES),
         )
         for name in names
     ]
