@@ -14,7 +14,7 @@ from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.folders.class_lists import read_class_list
 from deeplab_tf.data.folders.color_tables import read_table
 from deeplab_tf.data.folders.label_rules import LabelRules, choose_classes
-from tests.support.layouts import LAYOUTS, put
+from tests.support.layouts import LAYOUTS, put, put_json
 from tests.test_annotation_tools import (
     EXAMPLES,
     NAMES,
@@ -273,6 +273,46 @@ def test_a_category_of_coco_called_void_is_255(tmp_path):
     # The region of void is 0: COCO has none but the category.
     np.testing.assert_array_equal(ids, np.where(expected == 255, ids, expected))
     assert (ids[EXAMPLES[0].ids == 3] == 255).all()
+
+
+# --- Values that no tool writes ------------------------------------------------------
+
+
+def test_a_point_without_a_place_is_one_sentence(tmp_path):
+    labelme_file(tmp_path, [shape("car", [], "point")])
+    with pytest.raises(ValueError, match=r"shape 0 \(car\) of .*a circle of 0 points"):
+        read_first(tmp_path)
+
+
+@pytest.mark.parametrize("title", [["car"], 3, None])
+def test_a_title_that_is_no_text_is_one_sentence(title, tmp_path):
+    put_json(
+        tmp_path / "meta.json", {"classes": [{"title": "car", "color": "#FF0000"}]}
+    )
+    photo(tmp_path / "ds" / "img" / "a.jpg")
+    document = {"size": {"width": 12, "height": 9}, "objects": [{"classTitle": title}]}
+    put_json(tmp_path / "ds" / "ann" / "a.jpg.json", document)
+    with pytest.raises(
+        ValueError, match="object 0 of .* which meta.json does not have"
+    ):
+        read_first(tmp_path)
+
+
+@pytest.mark.parametrize("result", [5, "x", None, [3], {}])
+def test_results_of_label_studio_that_are_none_name_no_control(result, tmp_path):
+    LAYOUTS["label_studio"].write(tmp_path, EXAMPLES, NAMES)
+    tasks = json.loads((tmp_path / "project-1.json").read_text())
+    for task in tasks:
+        task["annotations"][0]["result"] = result
+    put_json(tmp_path / "project-1.json", tasks)
+    assert understand(tmp_path).drawn.classes.names == NAMES
+
+
+def test_a_folder_of_images_that_is_absent_is_one_sentence(tmp_path):
+    masks(tmp_path, "images", "masks")
+    options = Options(images_dir=str(tmp_path / "photos"))
+    with pytest.raises(DatasetError, match="Expected a folder. Received: .*photos"):
+        understand(tmp_path, options=options)
 
 
 # --- LabelMe's images ----------------------------------------------------------------

@@ -184,8 +184,9 @@ def join_odd_parts(found: Found) -> Found:
     """Joins parts of which none is called as a split is: jobs, or cameras."""
     if any(not name or name.lower() in SPLIT_WORDS for name in found.splits):
         return found
+    several = len(found.splits) > 1  # Then these may use the same names.
     samples = [
-        sample._replace(name=f"{part}/{sample.name}")
+        sample._replace(name=f"{part}/{sample.name}" if several else sample.name)
         for part, samples in found.splits.items()
         for sample in samples
     ]

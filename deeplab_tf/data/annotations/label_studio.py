@@ -133,7 +133,8 @@ def _tags(task: Mapping[str, Any]) -> set[str]:
         result
         for annotation in (annotations if isinstance(annotations, list) else [])
         if isinstance(annotation, dict)
-        for result in annotation.get("result") or []
+        if isinstance(annotation.get("result"), list)
+        for result in annotation["result"]
     ]
     names = [r.get("from_name") for r in results if isinstance(r, dict)]
     return {name for name in names if isinstance(name, str)}

@@ -121,7 +121,8 @@ def _draw_shape(canvas: shapes.Canvas, shape: Mapping[str, Any], class_id: int) 
     elif kind in ("line", "linestrip"):
         canvas.line(points, _LINE_WIDTH, class_id)
     elif kind == "point":
-        canvas.circle([*points, (points[0][0] + _POINT_RADIUS, points[0][1])], class_id)
+        edge = [(x + _POINT_RADIUS, y) for x, y in points]
+        canvas.circle([*points, *edge], class_id)
     elif kind == "mask" and points:
         size = (canvas.width, canvas.height)
         left, top = (int(number) for number in points[0])

@@ -107,7 +107,7 @@ def draw(path: str, class_ids: Mapping[str, int]) -> np.ndarray:
     for number, region in enumerate(objects):
         title = region.get("classTitle") if isinstance(region, dict) else None
         try:
-            if title not in class_ids:
+            if not isinstance(title, str) or title not in class_ids:
                 raise ValueError(f"the class {title!r}, which {META} does not have")
             _draw_object(canvas, region, class_ids[title])
         except ValueError as error:

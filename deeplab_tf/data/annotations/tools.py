@@ -185,6 +185,8 @@ def understand(
     """
     folder, options = Path(input_dir).expanduser(), options or Options()
     _check_folder(folder)
+    if options.images_dir:
+        _check_folder(Path(options.images_dir).expanduser())
     inner = the_only_folder(folder)
     if inner != folder and not (sub_folders(folder) and _fits(folder)):
         folder = inner
