@@ -36,6 +36,11 @@ HEAD_PREFIXES = (
 )
 
 
+def is_of_head(name: str) -> bool:
+    """Says whether a layer, or a weight by its name, is of the head."""
+    return name.startswith(HEAD_PREFIXES)
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerDefaults:
     """What the papers set once for a whole network.
@@ -189,7 +194,7 @@ def batch_norm(x, *, name: str, epsilon: float = 1.001e-5, momentum: float = 0.9
 def _is_frozen(name: str) -> bool:
     frozen = current_defaults().frozen_batch_norm
     if frozen == "backbone":
-        return not name.startswith(HEAD_PREFIXES)
+        return not is_of_head(name)
     return frozen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorflow import keras
 
-from deeplab_tf.networks.blocks import HEAD_PREFIXES
+from deeplab_tf.networks.blocks import is_of_head
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -17,7 +17,7 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
       ValueError: it is no such model.
     """
     layers = [layer for layer in model.layers if layer.weights]
-    backbone = [layer for layer in layers if not layer.name.startswith(HEAD_PREFIXES)]
+    backbone = [layer for layer in layers if not is_of_head(layer.name)]
     if not backbone or len(backbone) == len(layers):
         raise ValueError(
             "Expected a network of this package, of a backbone and a head. "

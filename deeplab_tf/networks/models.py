@@ -28,8 +28,8 @@ from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.backbones import backbone_features, find_backbone
 from deeplab_tf.networks.blocks import (
-    HEAD_PREFIXES,
     conv_bn_relu,
+    is_of_head,
     layer_defaults,
     resize_like,
 )
@@ -349,9 +349,7 @@ def load_backbone_weights(model, backbone: str, weights: str) -> WeightReport:
         name: arrays[source] for name, source in sources.items() if source in arrays
     }
     unused = {name: arrays[name] for name in arrays.keys() - set(sources.values())}
-    head_layers = [
-        layer.name for layer in model.layers if layer.name.startswith(HEAD_PREFIXES)
-    ]
+    head_layers = [layer.name for layer in model.layers if is_of_head(layer.name)]
     return copy_weights(model, {**found, **unused}, path, allow_missing=head_layers)
 
 

@@ -19,7 +19,7 @@ from tensorflow import keras
 
 from deeplab_tf.files import atomic_write
 from deeplab_tf.networks.array_files import leaf_of, read_h5, read_npz
-from deeplab_tf.networks.blocks import HEAD_PREFIXES
+from deeplab_tf.networks.blocks import is_of_head
 
 # What HDF5, h5py, zipfile and NumPy make of a damaged file.
 _DAMAGE = (
@@ -58,7 +58,7 @@ class WeightReport:
         layers = {name.split("/")[0] for name in self.missing}
         if all(layer.startswith("logits") for layer in layers):
             return "(the classifier), as expected of other classes"
-        if all(layer.startswith(HEAD_PREFIXES) for layer in layers):
+        if all(map(is_of_head, layers)):
             return "(the head), as expected"
         return f"({abbreviate(self.missing)})"
 

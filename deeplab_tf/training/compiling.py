@@ -13,7 +13,7 @@ from tensorflow import keras
 from deeplab_tf.config import TrainConfig, read_config
 from deeplab_tf.evaluation.class_order import same_ids
 from deeplab_tf.evaluation.metrics import MeanIoU
-from deeplab_tf.networks.blocks import HEAD_PREFIXES
+from deeplab_tf.networks.blocks import is_of_head
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
 from deeplab_tf.networks.weight_files import (
@@ -234,17 +234,17 @@ def has_trained_head(workdir: str | os.PathLike) -> bool:
     """
     if not read_config(workdir).is_imported:
         return True
-    arrays = read_weights(workdir_weights(workdir))
+    return _has_seen_images(read_weights(workdir_weights(workdir)))
+
+
+def _has_seen_images(arrays: dict) -> bool:
+    """Whether the head's BatchNorm has, by its statistics; True of a head without."""
     variances = [
         array
         for name, array in arrays.items()
-        if _is_of_head(name) and name.endswith("/moving_variance")
+        if is_of_head(name) and name.endswith("/moving_variance")
     ]
     return not variances or any((array != 1).any() for array in variances)
-
-
-def _is_of_head(name: str) -> bool:
-    return name.startswith(HEAD_PREFIXES)
 
 
 def label_outputs(model: keras.Model, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -280,14 +280,13 @@ def initialize(model: keras.Model, config: TrainConfig):
         path = workdir_weights(path)
     if not path.endswith(".npz"):
         return load_backbone_weights(model, config.backbone, path)
-    arrays = read_weights(path)
-    if is_workdir and not has_trained_head(config.init):
-        arrays = {name: a for name, a in arrays.items() if not _is_of_head(name)}
-        is_replaceable = _is_of_head
-    else:
-        is_replaceable = _is_left_to_training
+    arrays, is_replaceable = read_weights(path), _is_left_to_training
     if is_workdir:
-        arrays = _in_class_order(arrays, read_config(config.init), config)
+        source = read_config(config.init)
+        if source.is_imported and not _has_seen_images(arrays):
+            arrays = {name: a for name, a in arrays.items() if not is_of_head(name)}
+            is_replaceable = is_of_head
+        arrays = _in_class_order(arrays, source, config)
     replaceable = [layer.name for layer in model.layers if is_replaceable(layer.name)]
     return copy_weights(model, arrays, path, allow_missing=replaceable)
 

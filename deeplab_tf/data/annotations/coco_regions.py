@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_tf.data.annotations import shapes
 from deeplab_tf.data.building import pairs
 from deeplab_tf.data.building.errors import DatasetError
 from deeplab_tf.data.building.image_files import read_image
@@ -64,10 +65,8 @@ def rasterize(text: str) -> np.ndarray:
     height, width = image["height"], image["width"]
     regions = []
     for class_id, number, segmentation in image["regions"]:
-        try:
+        with shapes.named(f"annotation {number}"):
             rle = encode(segmentation, height, width)
-        except ValueError as error:
-            raise ValueError(f"annotation {number} has {error}") from error
         regions.append((class_id, rle))
     regions.sort(key=lambda r: (r[0] != IGNORE_LABEL, -int(mask.area(r[1]))))
     label = np.zeros((height, width), np.uint8)

@@ -98,12 +98,8 @@ def draw(path: str, class_ids: Mapping[str, int]) -> np.ndarray:
     size = (document.get("imageWidth"), document.get("imageHeight"))
     canvas = shapes.Canvas(*shapes.check_size(*size, path))
     for number, shape in enumerate(_shapes_of(document, path)):
-        try:
+        with shapes.named(f"shape {number} ({shape['label']}) of {path}"):
             _draw_shape(canvas, shape, class_ids[shape["label"].strip()])
-        except ValueError as error:
-            raise ValueError(
-                f"shape {number} ({shape['label']}) of {path} has {error}"
-            ) from error
     return canvas.ids()
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,6 +22,22 @@ from deeplab_tf.data.building import files
 Point = Sequence[float]
 # A picture of a region that unpacks to more is no picture of a region.
 _MAX_UNPACKED = 2**26
+
+
+@contextlib.contextmanager
+def named(region: str) -> Iterator[None]:
+    """Says of which region the sentence of an error in the block is.
+
+    Args:
+      region: words for it, such as "object 3 of a.json".
+
+    Raises:
+      ValueError: that of the block, with these words before it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{region} has {error}") from error
 
 
 def points_of(values: object, width: int, height: int) -> list[tuple[float, float]]:

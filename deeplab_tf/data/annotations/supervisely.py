@@ -106,12 +106,10 @@ def draw(path: str, class_ids: Mapping[str, int]) -> np.ndarray:
     canvas = shapes.Canvas(*size)
     for number, region in enumerate(objects):
         title = region.get("classTitle") if isinstance(region, dict) else None
-        try:
+        with shapes.named(f"object {number} of {path}"):
             if not isinstance(title, str) or title not in class_ids:
                 raise ValueError(f"the class {title!r}, which {META} does not have")
             _draw_object(canvas, region, class_ids[title])
-        except ValueError as error:
-            raise ValueError(f"object {number} of {path} has {error}") from error
     return canvas.ids()
 
 
