@@ -9,11 +9,12 @@
 # make docs        serves the pages of docs/ at http://127.0.0.1:8000, anew at each change
 # make docs-check  builds them; a link to nowhere or a page that is in no menu is an error
 # make lint, make format, make bench
+# make -j3 environments   makes those of all these at once, which they make when needed
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-keras2 test-tf215 test-slow wheel wheel-test docs docs-check lint format bench
+.PHONY: environments demo test test-keras2 test-tf215 test-slow wheel wheel-test docs docs-check lint format bench
 
 # The first interpreter that runs and is recent enough; PYTHON=... chooses another.
 find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c "import sys; $(2) <= sys.version_info[:2] <= $(3) and print('$(p)')" 2>/dev/null)))
@@ -31,8 +32,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 venv := .venv/installed
 venv215 := .venv-tf215/installed
 venv_docs := .venv-docs/installed
-# A file's tests share what they make: they stay with one worker.
-pytest := -m pytest -q -n 2 --dist loadfile --durations=5 -m "not slow"
+# A file's tests share what they make: they stay with one worker. tests/conftest.py has
+# the files in the order in which they begin.
+pytest := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=5
+other_lane := "not slow and not one_lane"
 RUN := runs/demo
 
 $(venv): requirements.txt requirements-dev.txt
@@ -53,6 +56,8 @@ $(venv_docs): requirements-docs.txt
 	.venv-docs/bin/python -m pip install -q -r requirements-docs.txt
 	touch $@
 
+environments: $(venv) $(venv215) $(venv_docs)
+
 demo: $(venv)
 	rm -rf $(RUN)
 	.venv/bin/python train.py --strategy=mirrored --workdir=$(RUN)
@@ -63,17 +68,18 @@ demo: $(venv)
 	@echo "Look at $(RUN)/predictions/overlay, or: .venv/bin/tensorboard --logdir=$(RUN)/logs"
 
 test: $(venv)
-	.venv/bin/python $(pytest)
+	.venv/bin/python $(pytest) -m "not slow"
 
 test-keras2: $(venv)
-	TF_USE_LEGACY_KERAS=1 .venv/bin/python $(pytest)
+	TF_USE_LEGACY_KERAS=1 .venv/bin/python $(pytest) -m $(other_lane) --reaching-keras
 
 test-tf215: $(venv215)
-	.venv-tf215/bin/python $(pytest)
+	.venv-tf215/bin/python $(pytest) -m $(other_lane)
 
 # XLA's own optimizations would only take longer to compile what runs five steps.
+# They share nothing, and each takes long: a worker takes over what waits for the other.
 test-slow: $(venv)
-	XLA_FLAGS=--xla_backend_optimization_level=0 .venv/bin/python -m pytest -q -s -m slow
+	XLA_FLAGS=--xla_backend_optimization_level=0 .venv/bin/python -m pytest -q -rP -n 2 --dist worksteal -m slow
 
 wheel: $(venv)
 	rm -rf dist

@@ -1,4 +1,4 @@
-"""Exports a trained model for TF Serving, LiteRT or ONNX Runtime.
+"""Exports a trained model for TF Serving, LiteRT, ONNX Runtime or OpenVINO.
 
     python export.py --workdir=runs/demo --output_dir=exported
     python export.py --workdir=runs/demo --output_dir=exported --format=onnx

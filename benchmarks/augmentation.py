@@ -3,9 +3,11 @@
 python -m benchmarks.augmentation --data_dir=runs/data/camvid    prints JSON lines
 
 Milliseconds an image are those of one thread that scales, crops, flips and changes
-decoded images, in its best turn; the ratio is the median over the turns. Images per
-second are those of the whole pipeline, from the records to batches in memory, on all
-cores, in the best turn; "repeated" is policy "paper" with some records twice.
+decoded images, in its best turn; the ratio is the median over the turns. Policies that
+choose records are timed in the pipeline alone. Images per second are those of the whole
+pipeline, from the records to batches in memory, on all cores, in the best turn, and
+their ratio to "paper" the median over the turns; "repeated" is policy "paper" with some
+records twice.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from benchmarks.timing import cpu_description, measure, ratio
 from deeplab_tf.data.reading.bootstrap import count_pixels
 from deeplab_tf.data.reading.pipeline import make_eval_dataset, make_train_dataset
 from deeplab_tf.data.reading.policies import POLICIES, Crop, make_augmenter
-from deeplab_tf.data.reading.selection import select_records
+from deeplab_tf.data.reading.selection import Selection, select_records
 
 
 def one_thread() -> tf.data.Options:
@@ -57,7 +59,11 @@ def time_policies(args, crop_size) -> dict:
     )
     images = examples.take(args.images).cache()
     count = sum(1 for _ in images)
-    datasets = {name: augmented(images, name, crop_size) for name in POLICIES}
+    datasets = {
+        name: augmented(images, name, crop_size)
+        for name, policy in POLICIES.items()
+        if name in args.policies and not policy.needs_records
+    }
     seconds = measure(
         {name: (lambda d=dataset: drain(d)) for name, dataset in datasets.items()},
         args.repeats,
@@ -71,11 +77,23 @@ def time_policies(args, crop_size) -> dict:
     }
 
 
+def selected(args, policy: str) -> Selection:
+    """Returns the records as a policy draws them."""
+    row = POLICIES[policy]
+    return select_records(
+        args.data_dir,
+        args.split,
+        class_uniform=row.class_uniform,
+        paste_classes=row.paste_classes if row.copy_paste else (),
+    )
+
+
 def time_pipelines(args, crop_size, repeats: np.ndarray) -> dict:
-    """Returns policy -> images per second of the pipeline."""
-    once = select_records(args.data_dir, args.split)
-    variants = {name: (once, Crop(crop_size, name)) for name in POLICIES}
-    twice = dataclasses.replace(once, repeats=repeats)
+    """Returns policy -> images per second of the pipeline, and the ratio to "paper"."""
+    variants = {
+        name: (selected(args, name), Crop(crop_size, name)) for name in args.policies
+    }
+    twice = dataclasses.replace(selected(args, "paper"), repeats=repeats)
     variants["repeated"] = (twice, Crop(crop_size))
     batches = -(-args.images // args.batch_size)
     # A turn enters the stream anew: one that stays open would prefetch meanwhile.
@@ -90,13 +108,25 @@ def time_pipelines(args, crop_size, repeats: np.ndarray) -> dict:
         args.repeats,
     )
     images = batches * args.batch_size
-    return {name: round(images / min(times), 1) for name, times in seconds.items()}
+    return {
+        name: {
+            "images_per_second": round(images / min(times), 1),
+            "ratio_to_paper": round(1 / ratio(times, seconds["paper"]), 2),
+        }
+        for name, times in seconds.items()
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--split", default="train")
+    parser.add_argument(
+        "--policies",
+        type=lambda names: [*dict.fromkeys(["paper", *names.split(",")])],
+        default=list(POLICIES),
+        help="rows of the table between commas; paper is timed in any case",
+    )
     parser.add_argument("--crop_size", type=int, default=513)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--images", type=int, default=64, help="images a turn")
@@ -112,7 +142,7 @@ def main():
         "benchmark": "augmentation",
         "crop_size": args.crop_size,
         "policies": time_policies(args, crop_size),
-        "pipeline_images_per_second": time_pipelines(args, crop_size, repeats),
+        "pipelines": time_pipelines(args, crop_size, repeats),
         "records": len(counts),
         "count_pixels_seconds": round(counting, 2),
         "tensorflow": tf.__version__,

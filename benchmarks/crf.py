@@ -7,11 +7,13 @@
 The first two print one JSON line: seconds, agreement with pydensecrf where it is
 installed, and intersection over union without and with the CRF. Both take turns on
 every image, so that other work on the machine touches them alike; times and ratios are
-medians. --crf_parameters=4,67,3 sets w1, sigma_alpha and sigma_beta.
+medians. --crf_parameters is that of evaluate.py: 4,67,3,sigma_gamma=1.
 
 --search finds w1, sigma_alpha and sigma_beta as DeepLabV2 did: coarse to fine on 100
-images of a validation split, 10 iterations, smoothness kernel fixed. The network runs
-once for each image; the probabilities are kept, some 16 MB an image of PASCAL VOC.
+images of a validation split, in the ranges of its paper or, with --paper=v1, those of
+DeepLabV1; the smoothness kernel and the iterations are fixed, at 3, 3 and 10 or what
+--crf_parameters=sigma_gamma=1 says. The network runs once for each image; the
+probabilities are kept, some 16 MB an image of PASCAL VOC.
 
 --tflite=FILE --data_dir=RECORDS takes the probabilities of a float .tflite network
 (image in -1..1 in, logits out) instead of a run's.
@@ -55,16 +57,27 @@ flags.DEFINE_string("tflite", None, "Float network to take probabilities of, ins
 flags.DEFINE_string("data_dir", None, "Records [those of the run].")
 flags.DEFINE_string("split", "val", "Split of the records.")
 flags.DEFINE_integer("num_images", None, "Images [5; with --search 100].")
-flags.DEFINE_list("crf_parameters", None, "w1,sigma_alpha,sigma_beta [4,67,3].")
+flags.DEFINE_list(
+    "crf_parameters", None, "w1,sigma_alpha,sigma_beta [4,67,3], and others by name."
+)
 flags.DEFINE_bool("search", False, "Search w1, sigma_alpha and sigma_beta.")
+flags.DEFINE_enum("paper", "v2", ["v1", "v2"], "Paper whose ranges are searched.")
 flags.DEFINE_integer("rounds", 3, "Rounds of the search; each halves the steps.")
 flags.DEFINE_integer("threads", os.cpu_count(), "Images that the search has in work.")
 
-# DeepLabV2, section 4.1.3, and the steps of the first round: 3 x 3 x 3 choices.
+# Paper -> parameter -> the range that it searches. DeepLabV1, section 5; DeepLabV2,
+# section 4.1.3.
 RANGES = {
-    "appearance_weight": (3.0, 6.0, 1.5),
-    "sigma_alpha": (30.0, 100.0, 35.0),
-    "sigma_beta": (3.0, 6.0, 1.5),
+    "v1": {
+        "appearance_weight": (5.0, 10.0),
+        "sigma_alpha": (50.0, 100.0),
+        "sigma_beta": (3.0, 10.0),
+    },
+    "v2": {
+        "appearance_weight": (3.0, 6.0),
+        "sigma_alpha": (30.0, 100.0),
+        "sigma_beta": (3.0, 6.0),
+    },
 }
 
 
@@ -251,34 +264,56 @@ def mean_iou(samples: list[Sample], info: DatasetInfo, parameters) -> float:
         return metrics.mean_iou(sum(pool.map(counts, samples)))
 
 
-def neighborhood(center: CRFParameters | None, finer: int) -> list[CRFParameters]:
-    """All choices a step from the centre, inside the ranges; the whole range first."""
+def neighborhood(
+    ranges: dict[str, tuple[float, float]], center: CRFParameters, finer: int
+) -> list[CRFParameters]:
+    """All choices a step from the centre, inside the ranges: at most 3 x 3 x 3.
+
+    Args:
+      ranges: a row of `RANGES`.
+      center: what is not in the ranges stays as it is there.
+      finer: how often the first step, half of a range, is halved.
+    """
     axes = []
-    for name, (lowest, highest, step) in RANGES.items():
-        middle = getattr(center, name) if center else (lowest + highest) / 2
+    for name, (lowest, highest) in ranges.items():
+        middle, step = getattr(center, name), (highest - lowest) / 2
         values = {middle + sign * step / 2**finer for sign in (-1, 0, 1)}
         axes.append(sorted(value for value in values if lowest <= value <= highest))
     return [
-        CRFParameters(**dict(zip(RANGES, values)))
+        dataclasses.replace(center, **dict(zip(ranges, values)))
         for values in itertools.product(*axes)
     ]
 
 
-def search(samples: list[Sample], info: DatasetInfo, rounds: int) -> dict:
+def middle_of(
+    ranges: dict[str, tuple[float, float]], fixed: CRFParameters
+) -> CRFParameters:
+    """Where a search begins: the first round's choices span the ranges."""
+    middles = {name: sum(bounds) / 2 for name, bounds in ranges.items()}
+    return dataclasses.replace(fixed, **middles)
+
+
+def search(
+    samples: list[Sample],
+    info: DatasetInfo,
+    rounds: int,
+    ranges: dict[str, tuple[float, float]],
+    fixed: CRFParameters,
+) -> dict:
     """Coarse to fine; prints every trial on stderr."""
     score = functools.lru_cache(None)(functools.partial(mean_iou, samples, info))
-    best = None
+    best = middle_of(ranges, fixed)
     for finer in range(rounds):
-        choices = neighborhood(best, finer)
+        choices = neighborhood(ranges, best, finer)
         for choice in tqdm(choices, f"round {finer + 1}", disable=None):
-            trial = [getattr(choice, name) for name in RANGES]
+            trial = [getattr(choice, name) for name in ranges]
             print(f"{score(choice):.4f} {trial}", file=sys.stderr)
         best = max(choices, key=score)
     return {
         "images": len(samples),
         "best": dataclasses.asdict(best),
         "mean_iou_without": score(None),
-        "mean_iou_with_defaults": score(CRFParameters()),
+        "mean_iou_with_given": score(fixed),
         "mean_iou_with_best": score(best),
         "trials": score.cache_info().currsize,
     }
@@ -288,10 +323,11 @@ def main(argv):
     del argv
     count = FLAGS.num_images or (100 if FLAGS.search else 5)
     samples, info = choose_samples(count)
+    parameters = parse_crf(True, FLAGS.crf_parameters)
     if FLAGS.search:
-        result = search(list(samples), info, FLAGS.rounds)
+        ranges = RANGES[FLAGS.paper]
+        result = search(list(samples), info, FLAGS.rounds, ranges, parameters)
     else:
-        parameters = parse_crf(True, FLAGS.crf_parameters)
         result = compare(samples, info, count, parameters)
     print(json.dumps({"benchmark": "crf", **result}))
 

@@ -1,9 +1,9 @@
-"""Times our layers against Keras' own, forward and with gradients.
+"""Times our layers against Keras' own or the plain way, forward and with gradients.
 
     python -m benchmarks.layers
 
-One line a layer: milliseconds of ours, of Keras', and their ratio. Both take turns in
-one process.
+One line a layer: milliseconds of ours, of the other, and their ratio. Both take turns
+in one process.
 """
 
 from __future__ import annotations
@@ -22,17 +22,34 @@ from deeplab_tf.networks.batch_normalization import FusedBatchNormalization
 from deeplab_tf.networks.layers import (
     AtrousConv2D,
     AtrousDepthwiseConv2D,
+    ResizeLike,
     is_keras3,
 )
 
 SAME = {"padding": "same", "use_bias": False}
-# Title, our layer, Keras', shape of its input.
+
+
+def upsample(features):
+    """Features of stride 16 at stride 4, as the decoder of V3+ has them."""
+    reference = tf.zeros([1, 4 * features.shape[1] - 2, 4 * features.shape[2], 1])
+    return ResizeLike(4)([features, reference])
+
+
+def upsample_plainly(features):
+    """The same with a plain cut."""
+    height, width = features.shape[1:3]
+    resized = tf.raw_ops.ResizeBilinear(images=features, size=[4 * height, 4 * width])
+    return resized[:, : 4 * height - 2, : 4 * width]
+
+
+# Title, our layer, the other, shape of its input, its type.
 CASES = [
     (
         f"3x3 2048 -> 256, rate {rate}",
         lambda rate=rate: AtrousConv2D(256, 3, dilation_rate=rate, **SAME),
         lambda rate=rate: keras.layers.Conv2D(256, 3, dilation_rate=rate, **SAME),
         (1, 33, 33, 2048),
+        "float32",
     )
     for rate in (6, 12, 18)
 ] + [
@@ -41,9 +58,31 @@ CASES = [
         lambda rate=rate: AtrousDepthwiseConv2D(3, dilation_rate=rate, **SAME),
         lambda rate=rate: keras.layers.DepthwiseConv2D(3, dilation_rate=rate, **SAME),
         (1, 33, 33, 960),
+        "float32",
     )
     for rate in (2, 4)
 ]
+CASES += [
+    (
+        f"depthwise 3x3 96, stride 2, {dtype}",
+        lambda dtype=dtype: AtrousDepthwiseConv2D(3, strides=2, dtype=dtype, **SAME),
+        lambda dtype=dtype: keras.layers.DepthwiseConv2D(
+            3, strides=2, dtype=dtype, **SAME
+        ),
+        (8, 180, 240, 96),
+        dtype,
+    )
+    for dtype in ("float32", "bfloat16")
+]
+CASES.append(
+    (
+        "up by 4, cut to 90x120x256",
+        lambda: upsample,
+        lambda: upsample_plainly,
+        (8, 23, 30, 256),
+        "float32",
+    )
+)
 if is_keras3():
     CASES.append(
         (
@@ -51,6 +90,7 @@ if is_keras3():
             FusedBatchNormalization,
             keras.layers.BatchNormalization,
             (8, 81, 81, 144),
+            "float32",
         )
     )
 
@@ -69,7 +109,7 @@ def make_runs(layer, image) -> dict:
             tape.watch(image)
             output = layer(image, training=True) if _has_modes(layer) else layer(image)
             loss = tf.reduce_sum(output * output)
-        return tape.gradient(loss, [image, *layer.trainable_weights])
+        return tape.gradient(loss, [image, *getattr(layer, "trainable_weights", [])])
 
     return {
         "forward": lambda: forward(image).numpy(),
@@ -85,17 +125,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
-    print("| layer | pass | ours, ms | Keras, ms | ratio |\n|---|---|---|---|---|")
-    for title, ours, kerases, shape in CASES:
-        image = tf.random.stateless_normal(shape, seed=[0, 0])
+    print("| layer | pass | ours, ms | other, ms | ratio |\n|---|---|---|---|---|")
+    for title, ours, others, shape, dtype in CASES:
+        image = tf.cast(tf.random.stateless_normal(shape, seed=[0, 0]), dtype)
         variants = {
             (owner, name): run
-            for owner, make in (("ours", ours), ("keras", kerases))
+            for owner, make in (("ours", ours), ("other", others))
             for name, run in make_runs(make(), image).items()
         }
         seconds = measure(variants, options.repeats)
         for name in ("forward", "training"):
-            fast, slow = seconds["ours", name], seconds["keras", name]
+            fast, slow = seconds["ours", name], seconds["other", name]
             times = [1000 * statistics.median(values) for values in (fast, slow)]
             print(
                 f"| {title} | {name} | {times[0]:.2f} | {times[1]:.2f} "

@@ -139,6 +139,23 @@ ROWS = (
     _row("deeplab_v3plus", "xception65", "", "54.17 B", "research/deeplab; bonlime"),
     _row("deeplab_v3plus", "xception71", "", "", AUTHORS_IMAGENET),
     _row("deeplab_v3plus", "mobilenet_v2"),
+    *[
+        _row("deeplab_v3", name)
+        for name in (
+            "mobilenet_v3_large",
+            "mobilenet_v3_small",
+            "efficientnet_v2_b0",
+            "efficientnet_v2_b1",
+            "efficientnet_v2_b2",
+            "efficientnet_v2_b3",
+            "efficientnet_v2_s",
+            "convnext_tiny",
+        )
+    ],
+    _row("lr_aspp", "mobilenet_v3_large", "", "3.22 M (torchvision)"),
+    _row("lr_aspp", "mobilenet_v3_small"),
+    _row("lr_aspp", "mobilenet_v3_large_seg", "", "1.51 M", "-"),
+    _row("lr_aspp", "mobilenet_v3_small_seg", "", "0.47 M", "-"),
 )
 
 
@@ -240,6 +257,11 @@ def _line(*cells: str) -> str:
 def _table(head: str, lines) -> str:
     columns = ["---" for _ in head.split(",")]
     return "\n".join([_line(*head.split(",")), f"|{'|'.join(columns)}|", *lines])
+
+
+def markdown_table(head: str, rows) -> str:
+    """A table of a head, its cells between commas, and rows of cells."""
+    return _table(head, [_line(*cells) for cells in rows])
 
 
 def models_table() -> str:

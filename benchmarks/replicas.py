@@ -37,10 +37,10 @@ def train(options) -> None:
 
     from datasets import build_shapes
     from deeplab_tf.commands.train import make_run
+    from deeplab_tf.devices.workers import find_workers
     from deeplab_tf.networks.models import build_model
     from deeplab_tf.networks.weight_files import named_weights
     from deeplab_tf.training import compiling, loop, strategies
-    from deeplab_tf.training.workers import find_workers
 
     name, workers = "mirrored", None
     if options.worker_index is not None:

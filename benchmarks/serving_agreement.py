@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from tqdm import tqdm
 
-from deeplab_tf.commands.export import export_workdir
+from deeplab_tf.commands.run_exports import export_workdir
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.pictures.images import read_image
 from deeplab_tf.prediction.input_files import find_inputs

@@ -11,14 +11,10 @@ last step. What was done is not repeated.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from deeplab_tf.workdir import EVALUATION_FOLDER
+from benchmarks import camvid_runs
+from benchmarks.camvid_runs import names_of, scores, train, write_part
 
 COUNT, DISTANCE = 60, 6
 # Split of the small set -> (split of CamVid, first image, distance of the others).
@@ -39,59 +35,24 @@ def choose(names: list[str], first: int, distance: int) -> list[str]:
     return names[first::distance][: COUNT if distance > 1 else None]
 
 
-def write_small_set(camvid: Path, output: Path) -> None:
-    """Copies the small set, laid out as CamVid is, so that its builder reads it."""
-    for split, (origin, first, distance) in SPLITS.items():
-        listed = (camvid / f"{origin}.txt").read_text().split()
-        chosen = choose(listed, first, distance)
-        for ending in ("", "annot"):
-            folder = output / f"{split}{ending}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in chosen:
-                for file in (camvid / f"{origin}{ending}").glob(f"{name}.*"):
-                    shutil.copy(file, folder)
-        (output / f"{split}.txt").write_text("\n".join(chosen) + "\n")
-
-
-def call(command: str) -> float:
-    """Runs a command of this project; returns the minutes that it took."""
-    begin = time.monotonic()
-    subprocess.run([sys.executable, *command.split()], check=True)
-    return (time.monotonic() - begin) / 60
-
-
 def build(camvid: Path, output: Path) -> dict[str, Path]:
     """Builds both sets of records, unless they are there."""
-    small, folders = output / "small", {}
+    small = output / "small"
     if not small.exists():
-        write_small_set(camvid, small)
-    for name, source in {"60 images": small, "CamVid": camvid}.items():
-        folders[name] = output / "data" / name.replace(" ", "_")
-        if not folders[name].exists():
-            builder = f"-m datasets.build_camvid --input_dir={source}"
-            call(f"{builder} --output_dir={folders[name]}")
-    return folders
+        splits = {
+            split: (origin, choose(names_of(camvid, origin), first, distance))
+            for split, (origin, first, distance) in SPLITS.items()
+        }
+        write_part(camvid, small, splits)
+    return {
+        name: camvid_runs.build(source, output / "data" / name.replace(" ", "_"))
+        for name, source in {"60 images": small, "CamVid": camvid}.items()
+    }
 
 
-def train(workdir: Path, data: Path, flags: str, options) -> float:
-    """Trains without a look at val; returns the minutes, those of the first time."""
-    done = workdir / "minutes.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    minutes = call(
-        f"train.py --recipe={options.recipe} --init={options.init} --data_dir={data} "
-        f"--workdir={workdir} --set=validate_every=1000 {flags}"
-    )
-    done.write_text(json.dumps(minutes))
-    return minutes
-
-
-def score(workdir: Path, split: str) -> str:
-    """Mean IoU of a split in per cent, of weights after the last step."""
-    result = workdir / EVALUATION_FOLDER / f"{split}.json"
-    if not result.exists():
-        call(f"evaluate.py --workdir={workdir} --split={split}")
-    return f"{100 * json.loads(result.read_text())['mean_iou']:.1f}"
+def mean_iou(workdir: Path, split: str) -> str:
+    """Of a split, in per cent."""
+    return f"{100 * scores(workdir, split)['mean_iou']:.1f}"
 
 
 def main():
@@ -110,8 +71,9 @@ def main():
         for row in options.rows:
             folder = f"{data.name}-{list(ROWS).index(row)}"
             workdir = options.output_dir / folder
-            minutes = train(workdir, data, ROWS[row], options)
-            cells = [score(workdir, split) if split else "-" for split in (others, val)]
+            flags = f"--recipe={options.recipe} --init={options.init} --data_dir={data}"
+            minutes = train(workdir, f"{flags} {ROWS[row]}")
+            cells = [mean_iou(workdir, part) if part else "-" for part in (others, val)]
             lines.append(f"| {name} | {row} | {minutes:.0f} | {' | '.join(cells)} |")
     print("\n".join(lines))
 

@@ -28,6 +28,7 @@ RUNS = {
     "deeplab_v3": "--backbone=resnet50",
     "deeplab_v3_torchvision": "--backbone=resnet50_torchvision --output_stride=8",
     "deeplab_v3plus": "--backbone=xception41",
+    "lr_aspp": "--backbone=mobilenet_v3_large",
 }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.timing import cpu_description
-from deeplab_tf.commands.export import export_workdir
+from deeplab_tf.commands.run_exports import export_workdir
 from serving.client import Client
 from tests.support import serving_stand_in
 

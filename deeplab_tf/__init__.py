@@ -10,7 +10,12 @@ from deeplab_tf import moved, registration
 
 # Public name -> the module that has it.
 _HOMES = {
+    "BoundaryLoss": "training.losses",
+    "DiceLoss": "training.losses",
+    "FocalLoss": "training.losses",
+    "LovaszLoss": "training.losses",
     "MODELS": "networks.models",
+    "OhemLoss": "training.losses",
     "Prediction": "inference.predicted",
     "RECIPES": "recipes",
     "DeepLabV1": "networks.models",
@@ -19,10 +24,13 @@ _HOMES = {
     "DeepLabV3Cascade": "networks.models",
     "DeepLabV3Plus": "networks.models",
     "DeepLabV3Torchvision": "networks.models",
+    "LRASPP": "networks.models",
     "MeanIoU": "evaluation.metrics",
     "SegmentationLoss": "training.losses",
     "Segmenter": "inference.segmenter",
+    "SumOfLosses": "training.losses",
     "TrainConfig": "config",
+    "TverskyLoss": "training.losses",
     "__version__": "version",
     "backbone_layers": "networks.freezing",
     "build_model": "networks.models",

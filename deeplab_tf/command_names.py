@@ -31,6 +31,7 @@ _IN_CHECKOUT = {
     "unpack": "python -m datasets.unpack",
     "report": "python -m deeplab_tf.report",
     "rename": "python -m deeplab_tf.rename",
+    "average": "python -m deeplab_tf.average",
     "weights": "python -m deeplab_tf.weights",
 }
 

@@ -23,8 +23,13 @@ class TrainConfig:
       recipe: the row of `recipes.RECIPES` it started from.
       model: a row of `models.MODELS`.
       backbone, output_stride, multi_grid, atrous_rates, image_pooling, separable,
-        dropout_rate, input_scales, multi_scale_features, cascade_blocks: arguments of
-        models, which take those they have; None is the model's own.
+        dropout_rate, input_scales, multi_scale_features, cascade_blocks, head_filters:
+        arguments of models, which take those they have; None is the model's own.
+      auxiliary_head: whether DeepLabV3, V3+ and the cascade train with an FCN head in
+        front of the last stage too, as torchvision's always does; it is left out
+        afterwards.
+      scale_losses: where DeepLabV2's scales have their losses: "input", at the size of
+        the image, or "own", at each scale's resolution; see `models.DeepLabV2`.
       strided_padding, resize, normalization, scale_resize, multi_grid_rates: see
         `blocks.LayerDefaults`.
       num_classes, class_names, colormap, ignore_label: of the data set; one RGB triple
@@ -33,7 +38,10 @@ class TrainConfig:
       init: "", "imagenet", a keras.applications file, a workdir or a weight file.
       crop_size: (height, width) of training crops, pixels.
       policy: augmentation, a row of `data.reading.policies.POLICIES`.
-      min_scale, max_scale: range of the random scale; None is the policy's.
+      min_scale, max_scale, scale_step, flip, vertical_flip, quarter_turns,
+        rotation_degrees, jpeg_quality, erasing, max_class_share, copy_paste,
+        paste_classes, class_uniform: fields of a policy, see
+        `data.reading.policies.Policy`; None is its own value.
       duplicate: (class name, factor) pairs: bootstrapping of hard classes, see
         `data.reading.bootstrap`.
       min_class_pixels: images with fewer pixels of such a class are not duplicated.
@@ -53,20 +61,43 @@ class TrainConfig:
       auxiliary_weight: of the losses of outputs that only training has; torchvision
         weights its auxiliary head by 0.5, DeepLabV2 its scales by 1.
       learning_rate: at the start of the schedule.
-      schedule: "poly", learning_rate * (1 - update / updates) ** poly_power; or "step",
-        a tenth of it every decay_steps updates, as DeepLabV1.
+      schedule: "poly", learning_rate * (1 - update / updates) ** poly_power; "cosine",
+        half a cosine; or "step", a tenth of it every decay_steps updates, as DeepLabV1.
       poly_power, decay_steps: see schedule.
-      warmup_steps: updates over which the poly schedule's rate rises from 0.
-      head_multiplier, head_bias_multiplier: learning rate of the classifiers' kernels
-        and biases over that of the rest; 10 and 20 in DeepLabV2.
+      end_fraction: the rate after the last update over learning_rate.
+      warmup_steps: updates over which a factor of the rate rises to 1.
+      warmup_fraction: that factor at the first update.
+      decay_after_warmup: whether the schedule begins after the warm-up, at its full
+        rate, instead of falling under it from the first update on.
+      head_multiplier, head_bias_multiplier: learning rate of the head's weights and
+        biases over that of the rest; 10 and 20 in DeepLabV2.
+      head_layers: what these two cover: "classifier", the layers whose shape depends on
+        the classes; or "head", as the authors' last_layer_gradient_multiplier: ASPP,
+        projection, decoder and auxiliary layers too, BatchNorm included.
+      backbone_multiplier: learning rate of the backbone over that of the rest.
       momentum: of SGD.
       clip_norm: largest global norm of the gradient.
-      ema_momentum: of an average of the weights, which is validated and saved as best.
+      ema_momentum: of an average of the weights, which is validated and saved.
+      batch_norm_batches: training batches from which BatchNorm's statistics are
+        estimated anew for what is validated and saved; 0 takes those of training.
       accumulation_steps: batches to an update; `steps` counts batches.
-      loss: a row of `training.losses.LOSSES`.
-      class_weights: one a class in the loss; train.py turns "balanced" into numbers.
+      loss: a row of `training.losses.LOSSES` or its short name, or a sum such as
+        "ce+0.5*lovasz". The fields up to weight_decay are options of losses: a loss
+        takes those it has, and refuses the others.
+      class_weights: one a class in the loss; train.py turns "balanced" and
+        "balanced_sqrt" into numbers, see `losses.BALANCES`.
       label_stride: 8 compares at every 8th pixel, as DeepLabV1 and V2 do.
       hard_pixel_fraction, hard_mining_steps: see `losses.SegmentationLoss`.
+      label_smoothing: see there.
+      boundary_width, boundary_weight: see `losses.BoundaryLoss`.
+      focal_gamma: see `losses.FocalLoss`.
+      ohem_threshold, ohem_min_kept: see `losses.OhemLoss`.
+      tversky_alpha, tversky_beta: see `losses.TverskyLoss`.
+      teacher: workdir of a trained network of the same classes, or a published name: it
+        is distilled into this one, see `training.teachers`.
+      teacher_weight, teacher_temperature: of its term of the loss, see
+        `losses.distillation.distillation_loss`.
+      teacher_sha256: of the teacher's weights; train.py fills it in.
       weight_decay: lambda of the papers, in the loss; see `blocks.LayerDefaults`.
       decoupled_weight_decay: of optimizers that have one of their own (adamw), on the
         same weights; set weight_decay to 0 with it.
@@ -95,6 +126,9 @@ class TrainConfig:
     input_scales: tuple[float, ...] | None = None
     multi_scale_features: bool = False
     cascade_blocks: int | None = None
+    head_filters: int | None = None
+    auxiliary_head: bool = False
+    scale_losses: str = "input"
     strided_padding: str = "symmetric"
     resize: str = "aligned"
     normalization: str | None = None
@@ -112,6 +146,17 @@ class TrainConfig:
     policy: str = "paper"
     min_scale: float | None = None
     max_scale: float | None = None
+    scale_step: float | None = None
+    flip: bool | None = None
+    vertical_flip: bool | None = None
+    quarter_turns: bool | None = None
+    rotation_degrees: float | None = None
+    jpeg_quality: int | None = None
+    erasing: float | None = None
+    max_class_share: float | None = None
+    copy_paste: float | None = None
+    paste_classes: tuple[str, ...] | str | None = None
+    class_uniform: bool | None = None
     duplicate: tuple[tuple[str, int], ...] = ()
     min_class_pixels: int = 1
     min_labelled_pixels: int = 0
@@ -128,18 +173,36 @@ class TrainConfig:
     schedule: str = "poly"
     poly_power: float = 0.9
     decay_steps: int = 2000
+    end_fraction: float = 0.0
     warmup_steps: int = 0
+    warmup_fraction: float = 0.0
+    decay_after_warmup: bool = False
     head_multiplier: float = 1.0
     head_bias_multiplier: float = 1.0
+    head_layers: str = "classifier"
+    backbone_multiplier: float = 1.0
     momentum: float = 0.9
     clip_norm: float | None = None
     ema_momentum: float | None = None
+    batch_norm_batches: int = 0
     accumulation_steps: int = 1
     loss: str = "cross_entropy"
     class_weights: tuple[float, ...] | str | None = None
     label_stride: int = 1
     hard_pixel_fraction: float = 1.0
     hard_mining_steps: int = 0
+    label_smoothing: float = 0.0
+    boundary_width: int = 3
+    boundary_weight: float = 5.0
+    focal_gamma: float = 2.0
+    ohem_threshold: float = 0.7
+    ohem_min_kept: int = 10_000
+    tversky_alpha: float = 0.3
+    tversky_beta: float = 0.7
+    teacher: str = ""
+    teacher_weight: float = 1.0
+    teacher_temperature: float = 1.0
+    teacher_sha256: str = ""
     weight_decay: float = 1e-4
     decoupled_weight_decay: float = 0.0
     batch_norm_momentum: float | None = None
@@ -194,8 +257,8 @@ def _fields() -> tuple[dataclasses.Field, ...]:
 # from there.
 NETWORK_FIELDS = (
     "model backbone multi_grid atrous_rates image_pooling separable dropout_rate "
-    "input_scales multi_scale_features cascade_blocks strided_padding resize "
-    "normalization scale_resize multi_grid_rates"
+    "input_scales multi_scale_features cascade_blocks head_filters strided_padding "
+    "resize normalization scale_resize multi_grid_rates"
 ).split()
 
 # Those of them that a backbone was trained with, whatever head comes on it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 
 from deeplab_tf.command_names import call_of
@@ -54,12 +55,26 @@ def describe_choices() -> str:
     )
 
 
+def describe_data_sets() -> str:
+    """Returns the recipes' names by the data set that they read."""
+    names: dict[str, list[str]] = {}
+    for name, recipe in RECIPES.items():
+        data_set = os.path.basename(recipe.config.data_dir)
+        names.setdefault(data_set, []).append(name)
+    width = max(map(len, names))
+    lines = [
+        _filled(f"{data_set:{width}}  {', '.join(of_it)}", width + 2)
+        for data_set, of_it in names.items()
+    ]
+    return "\n".join(["All of them, by the data set in --data_dir:", *lines, ""])
+
+
 def describe_recipes() -> str:
     """Returns which recipe to choose, and all of them as text.
 
     What each trains, the paper's figure, what it needs and takes, what was measured.
     """
-    blocks = [describe_choices()]
+    blocks = [describe_choices(), describe_data_sets()]
     for name, recipe in RECIPES.items():
         lines = [name, f"  {recipe.what}"]
         facts = {
@@ -72,13 +87,17 @@ def describe_recipes() -> str:
         if recipe.needs_gpu:
             lines.append(f"  {'quicker:':9} {_BFLOAT16}")
         blocks += [
-            textwrap.fill(
-                line,
-                88,
-                subsequent_indent=" " * (2 if index < 2 else 12),
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
-            for index, line in enumerate(lines)
+            _filled(line, 2 if index < 2 else 12) for index, line in enumerate(lines)
         ] + [""]
     return "\n".join(blocks)
+
+
+def _filled(text: str, indent: int) -> str:
+    """Text of at most 88 columns, its later lines indented; words stay whole."""
+    return textwrap.fill(
+        text,
+        88,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

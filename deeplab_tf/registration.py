@@ -13,10 +13,12 @@ import wrapt
 
 # The modules with classes that .keras files hold.
 _MODULES = (
+    "networks.backbones.activations",
     "networks.batch_normalization",
     "networks.layers",
     "networks.segmentation_model",
     "evaluation.metrics",
+    "training.losses.at_features",
     "training.losses",
     "training.schedules",
 )

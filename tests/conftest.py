@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import inspect
 import os
 import sys
 import time
@@ -18,10 +20,63 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--reaching-keras",
+        action="store_true",
+        help="Skips tests that cannot notice which Keras is installed.",
+    )
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the files that build networks, as the others are soon at an end.
+
+    Two workers that take files from this list come to its end at the same time.
+    """
+    from tests.support.reached import module_reaches_keras
+
+    items.sort(key=lambda item: not module_reaches_keras(item.path))
+
+
 def pytest_collection_finish(session):
-    """Spares the garbage collector what is imported by now, and stays."""
+    """Adds `tiny` to the backbones; spares the garbage collector what is imported."""
+    from deeplab_tf.networks.backbones import BACKBONES
+    from tests.support.networks import TINY_BACKBONE
+
+    # In this process, and not among the rows that are tested.
+    BACKBONES["tiny"] = TINY_BACKBONE
     gc.collect()
     gc.freeze()
+
+
+def reaches_keras(item) -> bool:
+    """Whether something leads to Keras from a test's module, or from its fixtures."""
+    from tests.support import reached
+
+    if item.get_closest_marker("reaches_keras"):
+        return True
+    if reached.module_reaches_keras(item.path):
+        return True
+    here = Path(__file__)
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    return any(
+        reached.source_reaches_keras(inspect.getsource(fixture.func), here)
+        for fixture, *_ in fixtures
+        if Path(inspect.getfile(fixture.func)) == here
+    )
+
+
+def pytest_runtest_setup(item):
+    if item.config.getoption("--reaching-keras") and not reaches_keras(item):
+        pytest.skip("nothing leads from it to Keras: lane a has run it")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    from tests.support.reached import keras_forbidden
+
+    with contextlib.nullcontext() if reaches_keras(item) else keras_forbidden():
+        yield
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -46,18 +101,19 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tiny_backbone():
-    """`tiny` in BACKBONES, in this process, and not among the rows that are tested."""
-    from deeplab_tf.networks.backbones import BACKBONES
-    from tests.support.networks import TINY_BACKBONE
-
-    BACKBONES["tiny"] = TINY_BACKBONE
-
-
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory) -> Path:
     """Workdir of a run nobody trained: seeded weights that see several classes."""
+    return _write_run(tmp_path_factory.mktemp("workdir"), 0)
+
+
+@pytest.fixture(scope="session")
+def other_workdir(tmp_path_factory) -> Path:
+    """As `workdir`, with other weights."""
+    return _write_run(tmp_path_factory.mktemp("other_workdir"), 1)
+
+
+def _write_run(path: Path, seed: int) -> Path:
     import numpy as np
 
     from deeplab_tf.config import TrainConfig, write_config
@@ -72,7 +128,7 @@ def workdir(tmp_path_factory) -> Path:
         precision="bfloat16",
     )
     model = build_model(config)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     for name, weight in sorted(named_weights(model).items()):
         shape = tuple(weight.shape)
         if name.endswith("kernel"):
@@ -80,7 +136,6 @@ def workdir(tmp_path_factory) -> Path:
             weight.assign(generator.normal(0, np.sqrt(2 / inputs), shape))
         elif name.endswith("beta"):
             weight.assign(generator.normal(0, 0.5, shape))
-    path = tmp_path_factory.mktemp("workdir")
     write_config(config, path)
     save_weights(model, path / "best.npz")
     return path
@@ -89,10 +144,10 @@ def workdir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def exported(workdir, tmp_path_factory) -> Path:
     """Version 1 of the run of `workdir`, exported."""
-    from deeplab_tf.commands import export
+    from deeplab_tf.commands.run_exports import export_workdir
 
     output_dir = tmp_path_factory.mktemp("exported")
-    return Path(export.export_workdir(workdir, output_dir)[0])
+    return Path(export_workdir(workdir, output_dir)[0])
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """The plan of the house: which room may import from which, read from the source."""
 
-import ast
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.imports import ROOT, imported_names, module_name
+
 SOURCES = sorted([*ROOT.glob("deeplab_tf/**/*.py"), *ROOT.glob("datasets/**/*.py")])
 SCRIPTS = sorted(ROOT.glob("*.py"))
 
@@ -52,6 +52,7 @@ ROOMS = {
     "prediction": (5, ()),
     "report": (5, ()),
     "commands": (6, ()),
+    "average": (7, ()),
     "rename": (7, ()),
     "__main__": (7, ()),
 }
@@ -82,25 +83,6 @@ HEAVY = {
     "tf2onnx",
     "werkzeug",
 }
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported_names(path: Path, top_level_only: bool = False) -> list[str]:
-    """Full names of what a module imports; relative ones are completed."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = []
-    for node in tree.body if top_level_only else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
-            module = ".".join([*package, *filter(None, [node.module])])
-            names += [f"{module}.{alias.name}" for alias in node.names]
-    return names
 
 
 def room_of(name: str) -> str | None:

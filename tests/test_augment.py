@@ -1,5 +1,6 @@
 """Image and label move together, nothing is invented, and a seed says it all."""
 
+import functools
 import math
 from fractions import Fraction
 
@@ -65,6 +66,79 @@ def test_window_lies_in_the_image_and_reaches_every_edge(height, width):
             assert (1 <= scaled).all() and (scaled <= CROP).all()
             if position > 0.9:
                 assert (offset + window == (height, width)).all()
+
+
+@pytest.mark.parametrize(
+    "low, high, step, scales",
+    [
+        (0.5, 2.0, 0.25, [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]),
+        (0.5, 1.1, 0.1, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1]),
+        (0.5, 1.5, 0.4, [0.5, 1.0, 1.5]),  # the authors' linspace
+        (0.75, 0.75, 0.25, [0.75]),
+    ],
+)
+def test_scales_in_steps_by_hand(low, high, step, scales):
+    """Each step has the same share of the draws, both ends included."""
+    draws = (np.arange(10 * len(scales)) + 0.5) / (10 * len(scales))
+    got = [float(augment.find_scale(d, low, high, step)) for d in np.float32(draws)]
+    np.testing.assert_allclose(got, np.repeat(scales, 10), rtol=1e-6)
+    assert float(augment.find_scale(tf.constant(0.5), 0.5, 2.0)) == 1.25
+
+
+def painted(*ids):
+    return tf.constant(np.array(ids, np.uint8)[:, None, None])
+
+
+@pytest.mark.parametrize(
+    "ids, accepted",
+    [
+        ((1, 1, 1, 2), False),  # three of four are not below 0.75
+        ((1, 1, 3, 2), True),
+        ((1, 1, 1, 2, 255, 255), False),  # void is not among all
+        ((1, 1, 2, 255, 255, 255), True),  # nor the most frequent class
+        ((255, 255), False),
+        ((4,), False),
+    ],
+)
+def test_the_share_of_the_most_frequent_class_by_hand(ids, accepted):
+    assert bool(augment.largest_share_below(0.75, 255)(painted(*ids))) == accepted
+
+
+def test_a_crop_that_holds_a_class_by_hand():
+    holds = augment.holds_any((3, 9))
+    assert bool(holds(painted(1, 9))) and not bool(holds(painted(1, 2, 255)))
+
+
+@functools.partial(tf.function, reduce_retracing=True)
+def crop_of(label, seed, accept=None):
+    return augment.augment(
+        tf.repeat(label, 3, axis=2),
+        label,
+        [seed, 5],
+        crop_size=(20, 20),
+        min_scale=1.0,
+        max_scale=1.0,
+        accept_crop=accept,
+    )
+
+
+def test_a_crop_is_drawn_again_until_it_is_accepted_and_ten_times_at_most():
+    """One pixel column of another class in a wide image: one crop in ten shows it."""
+    label = np.zeros((20, 219, 1), np.uint8)
+    label[:, 100] = 1
+    accept = augment.holds_any((1,))
+    once = shown = 0
+    for seed in tf.range(50):
+        first, _ = crop_of(label, seed)
+        once += (first.numpy() == 1).any()
+        image, ids = crop_of(label, seed, accept)
+        np.testing.assert_array_equal(image, np.repeat(ids, 3, axis=2))
+        shown += (ids.numpy() == 1).any()
+        # One that is accepted at once is the crop that it was without the question.
+        if (first.numpy() == 1).any():
+            np.testing.assert_array_equal(image, first)
+    assert once <= 12  # 5 +- 2
+    assert 23 <= shown <= 42  # 1 - 0.9 ** 10 is 65 in 100: 33 +- 3.4
 
 
 def test_a_crop_equals_the_same_part_of_the_scaled_image():

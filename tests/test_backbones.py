@@ -1,40 +1,51 @@
-"""Backbones against each other's output strides and against keras.applications."""
+"""Backbones against each other's output strides."""
 
 import dataclasses
 import functools
-import http.server
-import threading
 
-import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.networks.backbones import BACKBONES, backbone_features, find_backbone
+from deeplab_tf.exports.runtime_files import convert_model
+from deeplab_tf.inference.runtimes import load_network
+from deeplab_tf.labels import Labels
+from deeplab_tf.networks.backbones import BACKBONES, find_backbone
+from deeplab_tf.networks.backbones.activations import squeeze_excitation
+from deeplab_tf.networks.backbones.convnext import convnext
+from deeplab_tf.networks.backbones.efficientnet_v2 import BASE_STAGES, efficientnet_v2
+from deeplab_tf.networks.backbones.mobilenet_v3 import SMALL, mobilenet_v3
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
-from deeplab_tf.networks.blocks import HEAD_PREFIXES, layer_defaults
-from deeplab_tf.networks.layers import NORMALIZATIONS, is_keras3
-from deeplab_tf.networks.models import load_backbone_weights
-from tests.support.networks import image_batch, randomize
+from deeplab_tf.networks.blocks import (
+    HEAD_PREFIXES,
+    layer_defaults,
+)
+from deeplab_tf.networks.folding import fold_batch_norm
+from deeplab_tf.networks.layers import NORMALIZATIONS
+from deeplab_tf.networks.models import (
+    DeepLabV3,
+    DeepLabV3Plus,
+)
+from deeplab_tf.networks.multiply_adds import multiply_adds
+from deeplab_tf.networks.recomputation import recompute_in_training
+from tests.support.networks import (
+    assert_close,
+    backbone_model,
+    image_batch,
+    randomize,
+)
 
 # More units of what a shallower row already tests.
 DEEPER = (
-    "resnet34 resnet101 resnet152 resnet101_torchvision resnet101_beta xception65"
+    "resnet34 resnet101 resnet152 resnet101_torchvision resnet101_beta xception65 "
+    "mobilenet_v3_large_seg mobilenet_v3_small_seg mobilenet_v3_large_minimalistic "
+    "mobilenet_v3_small_minimalistic efficientnet_v2_b1 "
+    "efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_s"
 ).split()
 NAMES = [name for name in BACKBONES if name not in DEEPER]
 NAMES += ["mobilenet_v2_0.35", "mobilenet_v2_0.5_unrounded"]
-
-
-def backbone_model(name, output_stride, multi_grid=(1, 2, 4), outputs=None):
-    image = keras.Input([None, None, 3], name="image")
-    features = backbone_features(name, image, output_stride, multi_grid)
-    return keras.Model(image, features[outputs] if outputs else features)
-
-
-def assert_close(actual, expected):
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+NAMES += ["keras.MobileNet"]  # others: test_keras_applications.py
 
 
 def test_stride_turns_into_dilation_by_hand():
@@ -57,10 +68,13 @@ def test_features_at_stride_8_subsampled_equal_stride_16(name):
         dense_features, sparse_features = (
             m(image_batch(*size)) for m in (dense, sparse)
         )
-        assert sparse_features["stride4"].shape[1:3] == tuple(-(-n // 4) for n in size)
+        for stride in (4, 8):
+            shape = tuple(-(-n // stride) for n in size)
+            assert sparse_features[f"stride{stride}"].shape[1:3] == shape
         assert sparse_features["out"].shape[1:3] == tuple(-(-n // 16) for n in size)
         assert_close(dense_features["out"][:, ::2, ::2], sparse_features["out"])
         assert_close(dense_features["stride4"], sparse_features["stride4"])
+        assert_close(dense_features["stride8"], sparse_features["stride8"])
         dense_auxiliary = dense_features["auxiliary"][:, ::2, ::2]
         assert_close(dense_auxiliary, sparse_features["auxiliary"])
 
@@ -73,6 +87,9 @@ def test_features_at_stride_8_subsampled_equal_stride_16(name):
         ("resnet50_torchvision", (1, 2, 4)),
         ("resnet50", (1, 1, 1)),
         ("mobilenet_v2_0.35", (1, 1, 1)),
+        ("mobilenet_v3_small", (2, 1)),
+        ("efficientnet_v2_b0", (1, 2, 1)),
+        ("convnext_tiny", (1, 2, 4)),
     ],
 )
 def test_features_at_stride_16_subsampled_equal_stride_32(name, multi_grid):
@@ -80,6 +97,29 @@ def test_features_at_stride_16_subsampled_equal_stride_32(name, multi_grid):
     sparse = randomize(backbone_model(name, 32, multi_grid))
     image = image_batch(96, 129)
     assert_close(dense(image)["out"][:, ::2, ::2], sparse(image)["out"])
+
+
+def test_the_gate_is_of_the_positions_of_the_network_that_was_trained():
+    """By hand: 0, 2, 8 and 10 of 4 x 4 pixels at rate 2, whose mean is 5."""
+    image = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
+    names = ("reduce", "expand")
+    for rate, mean in ((2, 5), (1, 7.5)):
+        inputs = keras.Input([None, None, 1])
+        gated = squeeze_excitation(
+            inputs,
+            1,
+            rate=rate,
+            names=names,
+            activation="relu",
+            gate="hard_sigmoid",
+            name="se",
+        )
+        model = keras.Model(inputs, gated)
+        for name, bias in zip(names, (1.0, -8.0)):
+            layer = model.get_layer(name)
+            layer.set_weights([np.ones([1, 1, 1, 1]), np.array([bias])])
+        gate = (mean + 1 - 8 + 3) / 6
+        np.testing.assert_allclose(model(image), image * gate, rtol=1e-6)
 
 
 def last_rates(name, output_stride, multi_grid):
@@ -119,108 +159,9 @@ def test_multi_grid_as_earlier_versions_had_it():
         assert last_rates("resnet18", 16, (1, 2)) == [1, 2, 4, 4]
 
 
-def keras_application(name):
-    """keras.applications' own network and its preprocessing, random weights."""
-    if name.startswith("mobilenet_v2"):
-        alpha = float(name.rpartition("_")[2]) if name.count("_") > 1 else 1.0
-        model = keras.applications.MobileNetV2(
-            input_shape=(65, 97, 3), include_top=False, weights=None, alpha=alpha
-        )
-        output = model.get_layer("block_16_project_BN").output
-        return model, output, keras.applications.mobilenet_v2.preprocess_input
-    model = keras.applications.ResNet50(
-        input_shape=(65, 97, 3), include_top=False, weights=None
-    )
-    return model, model.output, keras.applications.resnet.preprocess_input
-
-
-def write_legacy_h5(model, path):
-    """The layout of the files that keras.applications downloads (Keras 2, HDF5)."""
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
-        for layer in model.layers:
-            group = file.create_group(layer.name)
-            names = []
-            for variable in layer.weights:
-                leaf = variable.name.rpartition("/")[2].partition(":")[0]
-                names.append(f"{layer.name}/{leaf}:0".encode())
-                group[names[-1].decode()] = np.asarray(variable)
-            group.attrs["weight_names"] = names
-
-
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "mobilenet_v2_0.35"])
-def test_weights_of_keras_applications_give_its_features(name, tmp_path):
-    reference, output, preprocess = keras_application(name)
-    randomize(reference)  # ResNets: with biases in front of BatchNorm
-    path = tmp_path / "weights.h5"
-    write_legacy_h5(reference, path)
-    ours = backbone_model(name, 32, multi_grid=(1, 1, 1), outputs="out")
-    report = load_backbone_weights(ours, name, str(path))
-    assert not report.missing
-    image = image_batch(65, 97)
-    expected = keras.Model(reference.input, output)(preprocess(image.copy()))
-    assert_close(ours(image), expected)
-
-
-@pytest.mark.skipif(not is_keras3(), reason="Keras 2 writes no layer names there")
-def test_weights_of_keras3_files(tmp_path):
-    reference, _, _ = keras_application("mobilenet_v2_0.35")
-    randomize(reference)
-    reference.save_weights(tmp_path / "x.weights.h5")
-    write_legacy_h5(reference, tmp_path / "x.h5")
-    models = [backbone_model("mobilenet_v2_0.35", 32, outputs="out") for _ in range(2)]
-    for model, name in zip(models, ("x.weights.h5", "x.h5")):
-        load_backbone_weights(model, "mobilenet_v2_0.35", str(tmp_path / name))
-    for new, legacy in zip(models[0].get_weights(), models[1].get_weights()):
-        np.testing.assert_array_equal(new, legacy)
-
-
-def test_file_of_another_network_is_refused_and_changes_nothing(tmp_path):
-    reference, _, _ = keras_application("mobilenet_v2")
-    write_legacy_h5(reference, tmp_path / "x.h5")
-    model = backbone_model("mobilenet_v2_0.35", 16, outputs="out")
-    before = model.get_weights()
-    with pytest.raises(ValueError, match="holds Conv1/kernel as .* needs .*width"):
-        load_backbone_weights(model, "mobilenet_v2_0.35", str(tmp_path / "x.h5"))
-    resnet = backbone_model("resnet18", 16, outputs="out")
-    with pytest.raises(ValueError, match="lacks .*conv1_bn.*another backbone"):
-        load_backbone_weights(resnet, "resnet18", str(tmp_path / "x.h5"))
-    for old, new in zip(before, model.get_weights()):
-        np.testing.assert_array_equal(old, new)
-
-
-def test_imagenet_is_downloaded_and_its_hash_checked(tmp_path, monkeypatch):
-    reference, _, _ = keras_application("mobilenet_v2_0.35")
-    write_legacy_h5(randomize(reference), tmp_path / "deeplab_tf_test_weights.h5")
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path)
-    )
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/deeplab_tf_test_weights.h5"
-    row = dataclasses.replace(BACKBONES["mobilenet_v2"], imagenet_url=url)
-    model = backbone_model("mobilenet_v2_0.35", 16, outputs="out")
-    try:
-        with pytest.raises(Exception, match="(?i)hash|incomplete|corrupt"):
-            wrong = dataclasses.replace(row, imagenet_md5="0" * 32)
-            monkeypatch.setitem(BACKBONES, "wrong", wrong)
-            load_backbone_weights(model, "wrong", "imagenet")
-        monkeypatch.setitem(BACKBONES, "local", row)
-        report = load_backbone_weights(model, "local", "imagenet")
-    finally:
-        server.shutdown()
-    assert len(report.copied) == len(model.weights)
-    expected = reference.get_layer("Conv1").get_weights()[0]
-    np.testing.assert_array_equal(model.get_layer("Conv1").get_weights()[0], expected)
-
-
-def test_backbone_without_imagenet_weights_says_so():
-    model = backbone_model("resnet18", 16, outputs="out")
-    with pytest.raises(ValueError, match="no ImageNet weights"):
-        load_backbone_weights(model, "resnet18", "imagenet")
-
-
-@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2_x", "mobilenet_v2_-1"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "mobilenet_v2_x", "mobilenet_v2_-1", "keras.VGG19", "keras."]
+)
 def test_unknown_backbone_names_the_choices(name):
     with pytest.raises(ValueError, match="resnet101.*Received"):
         find_backbone(name)
@@ -242,3 +183,104 @@ def test_layers_of_backbones_are_not_called_as_those_of_heads(name):
 def test_every_row_states_how_its_weights_were_trained():
     for row in BACKBONES.values():
         assert row.normalization in NORMALIZATIONS
+
+
+# --- What is new in the layers of these backbones ------------------------------------
+
+SHORT = {
+    "mobilenet_v3_small": functools.partial(
+        mobilenet_v3, blocks=[SMALL[index] for index in (0, 1, 3, 8, 9)], alpha=0.5
+    ),
+    "efficientnet_v2_b0": functools.partial(
+        efficientnet_v2,
+        stages=[stage._replace(blocks=1) for stage in BASE_STAGES],
+        stem_filters=32,
+        width=0.25,
+    ),
+    "convnext_tiny": functools.partial(
+        convnext, depths=(1, 1, 1, 1), filters=(8, 8, 16, 16), name="convnext_tiny"
+    ),
+}
+
+
+@pytest.fixture
+def short(request, monkeypatch):
+    """Name of a row of `BACKBONES` with one block of each kind."""
+    row = dataclasses.replace(BACKBONES[request.param], build=SHORT[request.param])
+    monkeypatch.setitem(BACKBONES, "short", row)
+    return "short"
+
+
+each_kind = pytest.mark.parametrize("short", SHORT, indirect=True)
+
+
+@each_kind
+def test_a_saved_network_is_loaded_counted_and_folded(short, tmp_path):
+    model = randomize(DeepLabV3Plus(3, short))
+    image = image_batch(65, 49)
+    expected = np.asarray(model(image))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(image), expected)
+    assert multiply_adds(loaded, 65, 49) > 0
+    folded = np.asarray(fold_batch_norm(model)(image, training=False))
+    np.testing.assert_allclose(folded, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@each_kind
+def test_only_kernels_of_full_convolutions_decay(short):
+    with layer_defaults(weight_decay=1e-4):
+        model = DeepLabV3(3, short)
+    for layer in model.layers:
+        decays = getattr(layer, "kernel_regularizer", None) is not None
+        assert decays == (type(layer).__name__ == "AtrousConv2D"), layer.name
+    assert not any(
+        getattr(layer, f"{part}_regularizer", None)
+        for layer in model.layers
+        for part in ("bias", "gamma", "beta", "depthwise")
+    )
+
+
+@each_kind
+@pytest.mark.parametrize(
+    "format_", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)]
+)
+def test_a_runtime_gives_the_classes_of_keras(short, format_, tmp_path):
+    if format_ == "onnx":
+        pytest.importorskip("tf2onnx")
+    model = randomize(DeepLabV3(3, short))
+    labels = Labels(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    image = image_batch(33, 65).round()
+    path = tmp_path / f"x.{format_}"
+    convert_model(model, labels, path, input_size=(33, 65), images=list(image))
+    logits = np.asarray(model(image, training=False))[0]
+    classes = load_network(path).classes(image.astype("uint8"))[0]
+    chosen = np.take_along_axis(logits, classes[..., None].astype(int), -1)[..., 0]
+    # Of two that tie either will do.
+    assert (logits.max(-1) - chosen).max() <= 1e-4 * np.abs(logits).max()
+
+
+@pytest.mark.slow
+@each_kind
+def test_recomputed_and_compiled_steps_are_those_of_before(short, request):
+    image = image_batch(33, 33, 2)
+    gradients = []
+    for way in ("plain", "recomputed", "xla"):
+        model = randomize(DeepLabV3(3, short))
+        if way == "recomputed":
+            assert recompute_in_training(model) >= 3
+
+        @tf.function(jit_compile=way == "xla")
+        def step(image, model=model):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.sin(model(image, training=True)))
+            return tape.gradient(loss, model.trainable_variables)
+
+        gradients.append(step(tf.constant(image)))
+    largest = max(np.abs(plain).max() for plain in gradients[0])
+    tolerance = 5e-3 if "convnext" in request.node.name else 2e-3
+    for plain, *others in zip(*gradients):
+        # What a normalization takes away again has a gradient of rounding errors alone.
+        scale = max(np.abs(plain).max(), 1e-2 * largest)
+        for other in others:
+            np.testing.assert_allclose(other, plain, atol=tolerance * scale)

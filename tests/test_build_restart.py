@@ -26,6 +26,7 @@ from tests.support import slow_builder
 from tests.support.pairs import files_of, make_pairs, save_image
 from tests.support.slow_builder import INFO, NAMES
 
+pytestmark = pytest.mark.one_lane
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -11,6 +11,7 @@ from deeplab_tf.commands.command_line import COMMANDS, list_builders
 from tests.support.docs_pages import PAGES
 from tests.support.help_texts import help_texts
 
+pytestmark = pytest.mark.one_lane
 CALL = re.compile(
     r"(?:\bpython (-m (?:datasets|deeplab_tf|benchmarks|tests)[\w.]*)"
     r"|\bpython ([\w/]+\.py)"

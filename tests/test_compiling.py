@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.commands import train
-from deeplab_tf.config import TrainConfig, write_config
+from deeplab_tf.config import TrainConfig, parse_changes, write_config
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import (
     WeightReport,
@@ -17,6 +17,7 @@ from deeplab_tf.networks.weight_files import (
 )
 from deeplab_tf.training import compiling
 from deeplab_tf.training.compiling import check_packages, is_jit_compiled
+from deeplab_tf.training.gradient_steps import variable_name
 from tests.support.networks import randomize, small_config
 
 ADDONS_LANE = tf.__version__.startswith("2.15")
@@ -56,7 +57,7 @@ def test_tensorflow_addons_is_asked_for_at_the_start():
         check_packages(TrainConfig(optimizer="swa"))
 
 
-@pytest.mark.parametrize("field", ["optimizer", "loss"])
+@pytest.mark.parametrize("field", ["optimizer", "schedule", "loss"])
 def test_names_that_do_not_exist_are_errors_at_the_start(field):
     with pytest.raises(ValueError, match=f"^{field} must be one of .*'sdg'"):
         check_packages(TrainConfig(**{field: "sdg"}))
@@ -104,6 +105,48 @@ def test_xla_on_several_replicas_is_refused(monkeypatch):
     assert not is_jit_compiled(TrainConfig())
     with pytest.raises(ValueError, match="one device alone.*true on 2 replicas"):
         is_jit_compiled(TrainConfig(jit_compile=True))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("head_layers", ["classifier", "head"])
+def test_each_part_of_a_network_takes_steps_of_its_rate(head_layers, optimizer):
+    """One step from zero by gradients of one: what moves a weight is its rate."""
+    config = small_config(
+        "deeplab_v3plus",
+        optimizer=optimizer,
+        learning_rate=0.01,
+        steps=10,
+        momentum=0.0,
+        head_layers=head_layers,
+        head_multiplier=10.0,
+        head_bias_multiplier=20.0,
+        backbone_multiplier=0.5,
+    )
+    model = build_model(config)
+    variables = model.trainable_variables
+    for variable in variables:
+        variable.assign(tf.zeros(variable.shape))
+    compiling.make_optimizer(config).apply_gradients(
+        [(tf.ones(variable.shape), variable) for variable in variables]
+    )
+    factors = {variable_name(v): float(-v.numpy().max() / 0.01) for v in variables}
+    of_head = 10.0 if head_layers == "head" else 1.0
+    expected = {
+        "tiny_stem_conv/kernel": 0.5,
+        "tiny_stem_bn/beta": 0.5,
+        "aspp_pool_conv/kernel": of_head,
+        "aspp_projection_bn/gamma": of_head,
+        "decoder_low_level_conv/kernel": of_head,
+        "logits/kernel": 10.0,
+        "logits/bias": 20.0,
+    }
+    found = {name: factors[name] for name in expected}
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_rate_for_what_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="head_layers takes .*classifier, head alone"):
+        parse_changes(["head_layers=decoder"])
 
 
 # --- Weights of another run ----------------------------------------------------------

@@ -44,7 +44,10 @@ def test_a_value_of_another_type_is_refused_for_every_field(annotation):
         ("learning_rate=-1", "learning_rate must be 0 or more"),
         ("class_weights=[1,-2]", "class_weights must be 0 or more"),
         ("class_weights=[1,null]", "class_weights takes a list"),
-        ("class_weights=balance", 'of texts balanced alone. Received: "balance"'),
+        (
+            "class_weights=balance",
+            'of texts balanced, balanced_sqrt alone. Received: "balance"',
+        ),
         ("colormap=[[1,2]]", "colormap takes"),
         ("colormap=[[1,2,300]]", "colormap must be 0 to 255"),
         ("crop_size=65", "crop_size takes a list of a whole number and a whole number"),

@@ -192,10 +192,20 @@ def test_bad_parameters_say_what_was_expected():
     for name, value in (("sigma_beta", 0), ("iterations", -1), ("sigma_alpha", np.nan)):
         with pytest.raises(ValueError, match=f"Expected {name}.*Received: {value}"):
             CRFParameters(**{name: value})
+    with pytest.raises(ValueError, match="iterations as a whole number.*: 2.5"):
+        CRFParameters(iterations=2.5)
     assert crf.parse_crf(False, None) is None
     assert crf.parse_crf(True, None) == CRFParameters(4, 67, 3, 3, 3, 10)
     assert crf.parse_crf(True, ["3", "50", "4.5"]) == CRFParameters(3, 50, 4.5)
-    for values in (["3"], ["a", "b", "c"], ["1", "2", "3", "4"]):
+    named = ["3", "50", "4.5", "w2=2", "sigma_gamma=1", "iterations=5"]
+    assert crf.parse_crf(True, named) == CRFParameters(3, 50, 4.5, 2, 1, 5)
+    assert crf.parse_crf(True, ["sigma_gamma=1"]) == CRFParameters(sigma_gamma=1)
+    fields = ["smoothness_weight=2", "w1=3"]
+    assert crf.parse_crf(True, fields) == CRFParameters(3, smoothness_weight=2)
+    for values in (
+        *(["3"], ["a", "b", "c"], ["1", "2", "3", "4"], ["w3=1"], ["w1="], ["=1"]),
+        *(["1", "2", "3", "w1=4"], ["w2=1", "smoothness_weight=1"], ["w2=a"]),
+    ):
         with pytest.raises(ValueError, match="w1,sigma_alpha,sigma_beta"):
             crf.parse_crf(True, values)
     with pytest.raises(ValueError, match="needs --crf"):
@@ -289,13 +299,14 @@ def test_evaluate_with_the_crf_counts_its_classes_and_says_so(
     (tmp_path / "info.json").write_text(info.to_json())
     shutil.copytree(workdir, tmp_path / "run")
     flags = [f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--split=val"]
-    flags += ["--crf", "--crf_parameters=3,20,6"]
+    flags += ["--crf", "--crf_parameters=3,20,6,w2=2,sigma_gamma=1,iterations=3"]
     command = run_script.command("evaluate.py", *flags)
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "evaluation" / "val.json").read_text())
-    assert CRFParameters(**summary["crf"]) == CRFParameters(3, 20, 6)
-    classes = refined_classes(workdir, image, CRFParameters(3, 20, 6))
+    parameters = CRFParameters(3, 20, 6, 2, 1, 3)
+    assert CRFParameters(**summary["crf"]) == parameters
+    classes = refined_classes(workdir, image, parameters)
     counts = np.bincount(classes.ravel(), minlength=4)
     np.testing.assert_array_equal(summary["confusion_matrix"][2], counts)
     plain = Segmenter.from_workdir(workdir).predict(image)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import types
 from pathlib import Path
@@ -16,6 +18,9 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.commands import evaluate
+from deeplab_tf.config import read_config, write_config
+from deeplab_tf.data.reading.pipeline import make_eval_dataset
+from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import DatasetInfo
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 from deeplab_tf.evaluation import boundaries, intervals, metrics
@@ -34,6 +39,8 @@ from deeplab_tf.evaluation.scores import (
 from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.weights import packing
+from deeplab_tf.weights.packing import read_scores
 from tests.support import run_script
 from tests.support.small_files import files_up_to
 
@@ -336,7 +343,7 @@ def run_evaluate(**arguments) -> None:
         (
             *("workdir", "saved_model", "split", "data_dir", "output_stride"),
             *("window", "overlap", "crf_parameters", "part", "output", "compare"),
-            *("hide", "pretrained"),
+            *("hide", "pretrained", "pad_to"),
         )
     )
     evaluate.evaluate_as(types.SimpleNamespace(**{**values, **defaults, **arguments}))
@@ -375,12 +382,12 @@ def test_parts_and_batches_change_nothing(records):
 def test_batches_hold_images_of_one_size(records):
     seen = []
 
-    class Watched:
+    class Watched(Segmenter):
         def predict_batch(self, images):
             seen.append(images.shape)
             return np.zeros(images.shape[:3], np.uint8)
 
-    evaluate.evaluate(Watched(), LABELS, records, "val", batch_size=3)
+    evaluate.evaluate(Watched(tf.identity), LABELS, records, "val", batch_size=3)
     assert sorted(seen) == [(1, 40, 48, 3), (3, 40, 48, 3), (3, 48, 40, 3)]
 
 
@@ -484,6 +491,7 @@ def test_evaluating_twice_gives_the_same_numbers(workdir, records, tmp_path, cap
     assert first.read_bytes() == second.read_bytes()
     assert (results["flip"], results["window"], results["overlap"]) == (True, 40, 8)
     assert results["output_stride"] == 16 and results["crf"] is None
+    assert (results["pad_to"], results["larger_than_pad_to"]) == (None, None)
     assert sum(np.ravel(results["confusion_matrix"])) == sum(
         np.ravel(results["per_image"]["label"])
     )
@@ -506,6 +514,105 @@ def test_an_exported_model_scores_as_its_run(workdir, exported, records, tmp_pat
     assert results["weights"] == str(exported)
     assert results["comparison"]["difference"] == pytest.approx(0, abs=1e-3)
     assert not (tmp_path / "exported" / "val.html").exists()
+
+
+def test_padded_as_the_papers_evaluate(workdir, records, tmp_path, capsys):
+    """Of the 7 images 3 are 48 rows high: one side is longer, the other is padded."""
+    places = {"data_dir": records, "split": "val", "output": str(tmp_path)}
+    run_evaluate(workdir=workdir, **places, pad_to=["40", "64"], report=True)
+    results = without_times(tmp_path / "val.json")
+    assert (results["pad_to"], results["larger_than_pad_to"]) == ([40, 64], 3)
+    told = "3 images are larger than --pad_to=40x64 (height x width) and not cut"
+    assert told in capsys.readouterr().out
+    segmenter = Segmenter.from_workdir(workdir, pad_to=(40, 64))
+    expected, _ = evaluate.evaluate(segmenter, LABELS, records, "val")
+    assert results["confusion_matrix"] == expected.confusion.tolist()
+    page = (tmp_path / "val.html").read_text()
+    assert "<dt>Padded to</dt><dd>40x64</dd>" in page
+
+
+@pytest.fixture
+def two_runs(workdir, other_workdir, records, tmp_path):
+    """Two workdirs of 4 classes in different orders, evaluated on the records."""
+    for name, source, order in (
+        ("a", workdir, (0, 1, 2, 3)),
+        ("b", other_workdir, ORDER),
+    ):
+        shutil.copytree(source, tmp_path / name)
+        config = dataclasses.replace(
+            read_config(source), data_dir=records, class_names=[NAMES[i] for i in order]
+        )
+        write_config(config, tmp_path / name)
+    return [str(tmp_path / name) for name in "ab"]
+
+
+ORDER = (2, 0, 3, 1)
+
+
+def test_several_workdirs_are_averaged(two_runs, records, capsys):
+    """Each padded and mirrored; the second's classes in the order of the first."""
+    run_evaluate(workdir=",".join(two_runs), pad_to=["64"], flip=True, report=True)
+    folder = Path(two_runs[0], "evaluation", "ensemble")
+    results = without_times(folder / "val.json")
+    first, second = (
+        Segmenter.from_workdir(run, pad_to=64, flip=True) for run in two_runs
+    )
+    confusion = 0
+    for image, label in make_eval_dataset(select_records(records, "val")):
+        probabilities = second.probabilities(image)[..., np.argsort(ORDER)]
+        classes = (first.probabilities(image) + probabilities).argmax(-1)
+        confusion += metrics.confusion_matrix(label.numpy(), classes, 4)
+    assert results["confusion_matrix"] == confusion.tolist()
+    assert results["weights"] == [str(Path(run, "best.npz")) for run in two_runs]
+    assert results["output_stride"] == 16
+    page = (folder / "val.html").read_text()
+    assert all(weights in page for weights in results["weights"])
+    told = capsys.readouterr().out
+    assert f"Loading {', '.join(two_runs)} ..." in told
+    assert f"Written: {folder}" in told and "7 images of val by 2 networks each" in told
+    # A card of the first run does not take them for its own.
+    assert read_scores(two_runs[0]) == []
+
+
+def test_workdirs_that_are_no_ensemble_are_refused(two_runs, tmp_path):
+    first, second = two_runs
+    for workdir, message in (
+        (f"{first},{first}/", "Expected each folder of --workdir once.* twice: .*a/"),
+        (f"{first},{tmp_path}/none", "none"),
+        (",", "Give either --workdir"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            run_evaluate(workdir=workdir)
+    config = read_config(second)
+    write_config(dataclasses.replace(config, data_dir="elsewhere"), second)
+    with pytest.raises(ValueError, match="data_dir differ: .*'elsewhere' of .*b. Give"):
+        run_evaluate(workdir=f"{first},{second}")
+    names = ("background", "cat", "dog", "sheep")
+    write_config(dataclasses.replace(config, class_names=names), second)
+    with pytest.raises(ValueError, match="the same classes. Received: 4 of .*horse"):
+        run_evaluate(workdir=f"{first},{second}")
+    assert not Path(first, "evaluation", "ensemble", "val.json").exists()
+
+
+def test_a_folder_whose_name_holds_a_comma_is_one(workdir, records, tmp_path):
+    run = tmp_path / "a,b"
+    shutil.copytree(workdir, run)
+    run_evaluate(workdir=str(run), data_dir=records, split="val")
+    results = without_times(run / "evaluation" / "val.json")
+    assert results["weights"] == str(run / "best.npz")
+
+
+def test_a_packed_network_is_compared_with_its_hashes_once(
+    workdir, records, tmp_path, monkeypatch
+):
+    packing.pack(workdir, tmp_path / "packed", licence="mit", data="")
+    hashed, digest = [], packing._digest
+    monkeypatch.setattr(
+        packing, "_digest", lambda path: hashed.append(path.name) or digest(path)
+    )
+    places = {"data_dir": records, "split": "val", "output": str(tmp_path)}
+    run_evaluate(pretrained=str(tmp_path / "packed"), **places)
+    assert "best.npz" in hashed and len(set(hashed)) == len(hashed)
 
 
 def test_a_refused_comparison_keeps_the_evaluation(workdir, records, tmp_path):

@@ -21,6 +21,7 @@ from deeplab_tf.networks.backbones import backbone_features
 from deeplab_tf.networks.backbones.vgg import fully_connected_as_convolutions
 from deeplab_tf.networks.blocks import HEAD_PREFIXES, apply_again, layer_defaults
 from deeplab_tf.networks.models import (
+    AUXILIARY_HEAD,
     MODELS,
     build_model,
     inference_model,
@@ -47,8 +48,9 @@ def assert_close(actual, expected, tolerance=1e-4):
 # --- DeepLabV1 -----------------------------------------------------------------------
 
 
-def test_v1_without_its_branches_is_large_fov():
+def test_v1_without_its_branches_is_large_fov(monkeypatch):
     """The classifier is linear: MSc branches of weight zero change nothing."""
+    narrow(monkeypatch)
     plain = randomize(DeepLabV1(3))
     enhanced = randomize(DeepLabV1(3, multi_scale_features=True))
     kernel, bias = enhanced.get_layer("logits").get_weights()
@@ -154,7 +156,8 @@ def test_v2_scaled_image_by_hand():
 
 @pytest.mark.parametrize("rates", [heads.LARGE_FOV, heads.ASPP_S, heads.ASPP_L])
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
-def test_v2_sums_the_branches_of_its_rates(backbone, rates):
+def test_v2_sums_the_branches_of_its_rates(backbone, rates, monkeypatch):
+    narrow(monkeypatch)
     model = DeepLabV2(
         3, backbone, output_stride=8, atrous_rates=rates, input_scales=(1,)
     )
@@ -187,7 +190,8 @@ def test_network_applied_again_has_the_same_weights():
 
 
 @pytest.mark.parametrize("stride", [16, 128])
-def test_cascade_sub_sampled_equals_twice_the_stride(stride):
+def test_cascade_sub_sampled_equals_twice_the_stride(stride, monkeypatch):
+    narrow(monkeypatch)
     options = {"backbone": "resnet18", "multi_grid": (1, 2, 1)}
     dense = randomize(DeepLabV3Cascade(3, output_stride=stride, **options))
     sparse = randomize(DeepLabV3Cascade(3, output_stride=2 * stride, **options))
@@ -231,7 +235,8 @@ def backbone_model(name, output_stride=16):
 
 
 @pytest.mark.parametrize("blocks, last", [(0, 32), (1, 64), (2, 128)])
-def test_cascade_of_fewer_blocks(blocks, last):
+def test_cascade_of_fewer_blocks(blocks, last, monkeypatch):
+    narrow(monkeypatch)
     model = DeepLabV3Cascade(
         3, "resnet18", last, multi_grid=(1, 1, 1), cascade_blocks=blocks
     )
@@ -332,7 +337,7 @@ def test_aspp_without_rates_is_the_authors_head_for_phones():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_head_and_backbone_layers_are_told_apart_by_name(name):
-    config = small_config(name)
+    config = small_config(name, auxiliary_head=name in AUXILIARY_HEAD)
     image = keras.Input([None, None, 3], name="image")
     backbone = {
         layer.name
@@ -358,6 +363,7 @@ def test_every_model_trains_saves_and_loads_in_plain_keras(name, tmp_path, monke
         optimizer="adam",
         learning_rate=1e-3 if name == "deeplab_v1" else 1e-2,
         weight_decay=1e-6,
+        auxiliary_head=name in AUXILIARY_HEAD,
         cascade_blocks=1,  # Keras 2.15 takes minutes to load large .keras files
     )
     model = build_model(config, auxiliary_outputs=True)

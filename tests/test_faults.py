@@ -20,7 +20,13 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.commands import evaluate, export, predict, train
+from deeplab_tf.commands import (
+    evaluate,
+    evaluation_places,
+    export,
+    predict,
+    train,
+)
 from deeplab_tf.config import TrainConfig, read_config, write_config
 from deeplab_tf.evaluation.scores import write_summary
 from deeplab_tf.files import atomic_write
@@ -256,9 +262,9 @@ def evaluate_tiny_model(monkeypatch, folder, **changes):
         **changes,
     )
     segmenter = Segmenter(build_tiny_model(), labels=Labels.from_config(config))
-    monkeypatch.setattr(evaluate, "read_config", lambda _: config)
-    monkeypatch.setattr(evaluate, "workdir_weights", lambda _: "best.npz")
-    monkeypatch.setattr(evaluate, "segmenter_of", lambda _: segmenter)
+    monkeypatch.setattr(evaluation_places, "read_config", lambda _: config)
+    monkeypatch.setattr(evaluation_places, "workdir_weights", lambda _: "best.npz")
+    monkeypatch.setattr(evaluate, "segmenter_of", lambda *_: segmenter)
     flags = Flags(workdir=str(folder), scales=["1"], flip=False, batch_size=1)
     monkeypatch.setattr(evaluate, "FLAGS", flags)
 

@@ -18,7 +18,10 @@ from deeplab_tf.training import compiling
 from tests.support.networks import image_batch, narrow, randomize, small_config
 
 # Deeper ones have the same layers more often, and take seconds.
-DEEP = re.compile("resnet(34|101|152)|xception(65|71)")
+DEEP = re.compile(
+    "resnet(34|101|152)|xception(65|71)|efficientnet_v2_(b[123]|s)|"
+    "mobilenet_v3_(large|.*(seg|minimalistic))"
+)
 CASES = [(model, small_config(model).backbone) for model in MODELS] + [
     pytest.param(
         *("deeplab_v3", name), marks=[pytest.mark.slow] if DEEP.match(name) else []

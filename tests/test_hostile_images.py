@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import struct
-import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -15,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_tf.commands import predict
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.prediction import input_files
 from deeplab_tf.prediction.input_files import find_inputs
 from deeplab_tf.prediction.outputs import Output, predict_files
-from tests.support import run_script
+from tests.support.commands import call
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAGIC = {
@@ -280,8 +280,7 @@ def test_the_exit_code_says_so(hostile, workdir, tmp_path):
     patterns = f"{folder}/good*,{folder}/cut_0*,{folder}/bomb*"
     chosen = [name for name in bad if name.startswith(("cut_0", "bomb"))]
     flags = [f"--workdir={workdir}", f"--input={patterns}", f"--output={tmp_path}"]
-    command = run_script.command("predict.py", *flags)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = call(predict, *flags)
     assert done.returncode == 1
     assert f"3 of {len(chosen) + 3} inputs: {tmp_path}" in done.stdout
     assert "Traceback" not in done.stderr

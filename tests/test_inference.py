@@ -12,9 +12,17 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
-from deeplab_tf.inference.network import Network
-from deeplab_tf.inference.segmenter import PAPER_SCALES, Segmenter
+from deeplab_tf.inference.network import Ensemble, KerasNetwork, Network
+from deeplab_tf.inference.padding import (
+    describe_outgrown,
+    mean_color_in,
+    mean_color_of,
+    pad_images,
+)
+from deeplab_tf.inference.runtimes import RuntimeNetwork
+from deeplab_tf.inference.segmenter import PAPER_SCALES, Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.networks.layers import NORMALIZATIONS, ImageNormalization
 from deeplab_tf.workdir import load_workdir
 
 
@@ -243,6 +251,246 @@ def test_the_crf_sees_image_and_probabilities(model):
     np.testing.assert_array_equal(sharpened.predict(image), expected.argmax(-1))
 
 
+# --- Padding -------------------------------------------------------------------------
+
+
+def with_below(images):
+    """Scores that depend on all that lies below and to the right."""
+    scores = tf.stack([images[..., 0], 255 - images[..., 1]], -1) / 4e4
+    return tf.cumsum(tf.cumsum(scores, 1, reverse=True), 2, reverse=True)
+
+
+def padded_by_hand(images, height, width, color):
+    shape = (len(images), max(height, images.shape[1]), max(width, images.shape[2]), 3)
+    padded = np.empty(shape, np.float32)
+    padded[...] = color
+    padded[:, : images.shape[1], : images.shape[2]] = images
+    return padded
+
+
+@pytest.mark.parametrize("options", [{"scales": (0.75, 1.0), "flip": True}, {}])
+def test_padded_is_the_network_on_the_image_padded_by_hand(options):
+    """Bit for bit: it is scaled and mirrored after it is padded."""
+    images = np.stack([image_of(40, 48, seed) for seed in (0, 1)])
+    whole = padded_by_hand(images, 65, 81, (10, 20, 30))
+    plain = Segmenter(with_below, **options)
+    segmenter = Segmenter(
+        with_below, pad_to=(65, 81), pad_color=(10, 20, 30), **options
+    )
+    expected = plain.probabilities(whole)[:, :40, :48]
+    np.testing.assert_array_equal(segmenter.probabilities(images), expected)
+    classes = plain.predict_batch(whole)[:, :40, :48]
+    np.testing.assert_array_equal(segmenter.predict_batch(images), classes)
+    np.testing.assert_array_equal(segmenter.predict(images[1]), classes[1])
+
+
+def test_a_network_sees_its_mean_colour_below_and_to_the_right(model):
+    image = image_of(40, 48).astype(np.uint8)[None]
+    plain, segmenter = Segmenter(model), Segmenter(model, pad_to=(65, 81))
+    expected = plain.probabilities(padded_by_hand(image, 65, 81, 127.5))
+    found = segmenter.probabilities(image)
+    np.testing.assert_array_equal(found, expected[:, :40, :48])
+    assert np.abs(plain.probabilities(image) - found).max() > 0.01, "sees no pad"
+
+
+def test_a_side_that_is_longer_than_the_pad_stays():
+    images = image_of(40, 60)[None]
+    options = {"pad_to": 50, "pad_color": (10, 20, 30)}
+    segmenter = Segmenter(with_below, **options)
+    expected = softmax(with_below(padded_by_hand(images, 50, 60, (10, 20, 30))).numpy())
+    np.testing.assert_allclose(
+        segmenter.probabilities(images), expected[:, :40], atol=1e-5
+    )
+    assert segmenter.outgrows_padding((40, 60))
+    assert not segmenter.outgrows_padding((40, 50, 3))
+    # A window is what the network is run on.
+    assert not Segmenter(with_below, window=50, **options).outgrows_padding((90, 90))
+    assert Segmenter(with_below, window=51, **options).outgrows_padding((90, 90))
+    assert not Segmenter(with_below).outgrows_padding((9000, 9000))
+    assert describe_outgrown(1, (50, 60)).startswith("1 image is larger than --pad_to=")
+    assert "2 images are larger than --pad_to=50x60" in describe_outgrown(2, (50, 60))
+
+
+def test_windows_are_padded_each():
+    """Rows of the image in windows of 48: the last 12 are with 36 of those before."""
+    image = image_of(60, 40)[None]
+    segmenter = Segmenter(
+        with_below, window=48, overlap=0, pad_to=64, pad_color=(9, 9, 9)
+    )
+    windows = [
+        softmax(with_below(padded_by_hand(image[:, top : top + 48], 64, 64, 9)).numpy())
+        for top in (0, 12)
+    ]
+    found = segmenter.probabilities(image)
+    np.testing.assert_allclose(found[:, :12], windows[0][:, :12, :40], atol=1e-5)
+    np.testing.assert_allclose(found[:, 48:], windows[1][:, 36:48, :40], atol=1e-5)
+
+
+def test_the_crf_sees_the_image_without_its_pad(model):
+    parameters = CRFParameters(iterations=2)
+    image = image_of(40, 48).astype(np.uint8)
+    plain = Segmenter(model, pad_to=64).probabilities(image[None])[0]
+    sharpened = Segmenter(model, pad_to=64, crf=parameters).probabilities(image[None])
+    np.testing.assert_allclose(
+        sharpened[0], dense_crf(image, plain, parameters), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("mode", NORMALIZATIONS)
+def test_the_pad_is_what_the_normalization_makes_zero(mode):
+    image = tf.keras.Input([None, None, 3])
+    inner = tf.keras.Model(image, ImageNormalization(mode)(image))
+    for model in (inner, tf.keras.Model(image, inner(image))):
+        network = KerasNetwork(model)
+        light = tf.fill([1, 32, 40, 3], 200.0)
+        pad = network.logits(pad_images(light, (40, 40), network.mean_color))[:, 32:]
+        np.testing.assert_allclose(pad, np.zeros([1, 8, 40, 3]), atol=1e-6)
+    assert mean_color_of(tf.keras.Model(image, image)) is None
+
+
+def test_an_export_is_padded_as_its_run(workdir, exported):
+    """It takes whole numbers: 127.5 is 128."""
+    image = image_of(40, 50).astype(np.uint8)
+    theirs = Segmenter.from_saved_model(exported, pad_to=65)
+    whole = padded_by_hand(image[None], 65, 65, 128)
+    expected = Segmenter.from_workdir(workdir).predict_batch(whole)[0, :40, :50]
+    np.testing.assert_array_equal(theirs.predict(image), expected)
+
+
+def test_a_file_of_a_runtime_is_padded_too():
+    class Runner:
+        size = None
+
+        def __call__(self, images):
+            self.seen = images
+            return images[..., 0]
+
+    image = image_of(40, 50).clip(0, 255).astype(np.uint8)
+    runner = Runner()
+    network = RuntimeNetwork(runner, None, mean_color_in('{"mean_color": [1, 2, 3]}'))
+    classes = Segmenter(network, pad_to=(64, 50)).predict(image)
+    np.testing.assert_array_equal(classes, image[..., 0])
+    np.testing.assert_array_equal(
+        runner.seen, padded_by_hand(image[None], 64, 50, (1, 2, 3))
+    )
+
+
+def test_labels_of_exports_that_tell_no_colour():
+    assert mean_color_in("{}") is None
+    for value in ("null", '"abc"', "3", "[1, 2]", "[1, 2, 300]", "[1, 2, NaN]"):
+        assert mean_color_in(f'{{"mean_color": {value}}}') is None
+
+
+# --- Several networks ----------------------------------------------------------------
+
+
+def other_pixelwise(images):
+    return tf.stack([images[..., 2], 128 - images[..., 0], images[..., 1]], -1) / 30
+
+
+class Named(Network):
+    """A function with names of its classes, and a colour to pad with."""
+
+    def __init__(self, function, names, mean_color=(127.5,) * 3):
+        self.function, self.mean_color = function, mean_color
+        self.labels = Labels(names, ((0, 0, 0),) * len(names))
+
+    def logits(self, images):
+        return self.function(images)
+
+
+def test_an_ensemble_is_the_mean_of_probabilities_by_hand():
+    """Not of logits: one is sure, the other is not."""
+    first = lambda images: tf.zeros_like(images) + [np.log(9.0), 0, -99]  # noqa: E731
+    second = lambda images: tf.zeros_like(images) + [0, np.log(3.0), -99]  # noqa: E731
+    image = image_of(32, 33)
+    probabilities = Segmenter(Ensemble([first, second])).probabilities(image[None])
+    expected = [(0.9 + 0.25) / 2, (0.1 + 0.75) / 2, 0]
+    np.testing.assert_allclose(probabilities[0, 5, 5], expected, atol=1e-6)
+    assert (Segmenter(Ensemble([first, second])).predict(image) == 0).all()
+    ensemble = Ensemble([first, second])
+    logits = ensemble.logits(tf.constant(image[None]))
+    np.testing.assert_allclose(tf.nn.softmax(logits)[0, 5, 5], expected, atol=1e-6)
+    # Of an ensemble each network counts once.
+    nested = Segmenter(Ensemble([ensemble, second])).probabilities(image[None])
+    np.testing.assert_allclose(nested[0, 5, 5, 0], (0.9 + 0.25 + 0.25) / 3, atol=1e-6)
+
+
+ENSEMBLE_OPTIONS = [
+    {},
+    {"scales": (0.5, 1.0, 1.5), "flip": True},
+    {"window": 40, "overlap": 8},
+    {"pad_to": 64},
+    {"pad_to": (65, 48), "scales": (0.75,)},
+]
+
+
+@pytest.mark.parametrize("options", ENSEMBLE_OPTIONS)
+def test_an_ensemble_is_the_mean_of_its_networks_in_every_way_to_run_them(options):
+    """Each at scales, mirrored, in windows, and padded with its own colour."""
+    names = ("a", "b")
+    members = [
+        Named(with_below, names, (10.0, 20.0, 30.0)),
+        Named(lambda images: 2 * with_below(images[..., ::-1]), names, (99.0,) * 3),
+    ]
+    image = image_of(50, 60)[None]
+    expected = np.mean(
+        [Segmenter(m, **options).probabilities(image) for m in members], 0
+    )
+    segmenter = Segmenter(Ensemble(members), **options)
+    found = segmenter.probabilities(image)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(segmenter.predict(image[0]), found[0].argmax(-1))
+    assert segmenter.labels.class_names == names
+
+
+def test_networks_of_other_orders_are_taken_by_the_names_of_the_first():
+    first = Named(pixelwise, ("sky", "road", "tree"))
+    order = [2, 0, 1]
+    second = Named(
+        lambda images: tf.gather(other_pixelwise(images), order, axis=-1),
+        ("Tree", "SKY", "road"),
+    )
+    plain = Named(other_pixelwise, ("sky", "road", "tree"))
+    image = image_of(40, 50)[None]
+    expected = Segmenter(Ensemble([first, plain])).probabilities(image)
+    found = Segmenter(Ensemble([first, second]))
+    np.testing.assert_allclose(found.probabilities(image), expected, atol=1e-6)
+    assert found.labels == first.labels
+    nested = Segmenter(Ensemble([first, Ensemble([second])])).probabilities(image)
+    np.testing.assert_allclose(nested, expected, atol=1e-6)
+
+
+def test_networks_of_other_classes_are_refused():
+    first = Named(pixelwise, ("sky", "road", "tree"))
+    for names, sentence in (
+        (("sky", "road", "car"), r"3 of runs/a \(only there: tree\) and 3 of runs/b"),
+        (
+            ("sky", "road"),
+            r"2 of runs/b \(only there: none\). Leave one out, or rename",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"same classes. Received: .*{sentence}"):
+            Ensemble([first, Named(pixelwise, names)], ["runs/a", "runs/b"])
+    with pytest.raises(ValueError, match="An ensemble needs networks. Received: none"):
+        Ensemble([])
+    classes_alone = RuntimeNetwork(type("Runner", (), {"size": None})(), None)
+    with pytest.raises(ValueError, match="answers with classes"):
+        Segmenter(Ensemble([first, classes_alone]))
+
+
+def test_workdirs_as_one_are_the_mean_of_each(workdir, other_workdir):
+    image = image_of(40, 50).astype(np.uint8)[None]
+    # One alone is that one: its logits decide between near ties.
+    alone = load_segmenter([workdir], output_stride=8)
+    assert alone.network.members == (alone.network,) and not alone.averages
+    other = Segmenter.from_workdir(other_workdir, output_stride=8)
+    each = [segmenter.probabilities(image) for segmenter in (alone, other)]
+    found = load_segmenter([workdir, str(other_workdir)], output_stride=8)
+    np.testing.assert_allclose(found.probabilities(image), np.mean(each, 0), atol=1e-6)
+    assert np.abs(each[0] - each[1]).max() > 0.1
+
+
 @pytest.mark.parametrize(
     "options, sentence",
     [
@@ -253,6 +501,16 @@ def test_the_crf_sees_image_and_probabilities(model):
         ({"window": 64, "overlap": 33}, "half of the window"),
         ({"overlap": 8}, "overlap needs a window"),
         ({"window": 64, "crf": CRFParameters()}, "cannot be used with windows"),
+        ({"pad_to": 31}, "pad_to must be .* 32 to 8192 pixels .* Received: 31"),
+        ({"pad_to": (513, 9000)}, r"pad_to must be .* Received: \(513, 9000\)"),
+        ({"pad_to": (1, 2, 3)}, "pad_to must be a size or \\(height, width\\)"),
+        ({"pad_to": 64.5}, "pad_to must be .* Received: 64.5"),
+        ({"pad_to": float("nan")}, "pad_to must be .* Received: nan"),
+        ({"pad_to": "abc"}, "pad_to must be .* Received: abc"),
+        ({"pad_to": 64}, "does not tell it. .* In Python give pad_color too"),
+        ({"pad_color": (1, 2)}, "Expected pad_color as RGB in 0..255"),
+        ({"pad_color": (1, 2, 256)}, "Expected pad_color as RGB in 0..255"),
+        ({"pad_color": (1, 2, float("nan"))}, "Expected pad_color as RGB in 0..255"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, sentence):

@@ -62,6 +62,24 @@ def test_gradient_of_atrous_depthwise_convolution_equals_keras(rate):
     assert_same_layer(ours, keras.layers.DepthwiseConv2D(3, **options), image)
 
 
+def test_gradient_of_strided_depthwise_convolution_in_bfloat16():
+    image = np.random.default_rng(0).normal(size=(2, 12, 9, 5)).astype("float32")
+    options = {"padding": "same", "strides": 2, "depthwise_initializer": "ones"}
+    results = [
+        output_and_gradients(
+            make(3, dtype=dtype, **options), tf.cast(image, dtype).numpy()
+        )
+        for make, dtype in (
+            (AtrousDepthwiseConv2D, "bfloat16"),
+            (keras.layers.DepthwiseConv2D, "float32"),
+        )
+    ]
+    for actual, expected in zip(*results):
+        scale = np.abs(expected).max()
+        actual = np.asarray(actual, "float32")
+        np.testing.assert_allclose(actual, expected, atol=0.02 * scale, rtol=0)
+
+
 def test_gradient_of_atrous_depthwise_convolution_is_numerically_right():
     rng = np.random.default_rng(0)
     layer = AtrousDepthwiseConv2D(3, padding="same", dilation_rate=2, use_bias=False)
@@ -98,7 +116,7 @@ def test_gradients_without_onednn():
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{2 * len(RATES) + 4} passed" in done.stdout
+    assert f"{2 * len(RATES) + 5} passed" in done.stdout
 
 
 def test_fallback_is_taken_where_the_native_gradient_is_missing():

@@ -11,6 +11,7 @@ from benchmarks.model_table import count_parameters
 from deeplab_tf.networks.models import inference_model
 from deeplab_tf.networks.multiply_adds import multiply_adds, space_to_batch_size
 
+pytestmark = pytest.mark.one_lane
 CLASSES = 21
 
 

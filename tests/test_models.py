@@ -1,5 +1,7 @@
 """The networks as a user of Keras sees them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,12 +9,24 @@ from tensorflow import keras
 
 from deeplab_tf import DeepLabV3
 from deeplab_tf.networks import heads
-from deeplab_tf.networks.models import MODELS, build_model
+from deeplab_tf.networks.models import (
+    ALWAYS_AUXILIARY,
+    AUXILIARY_HEAD,
+    MODELS,
+    build_model,
+    inference_model,
+)
 from deeplab_tf.networks.precision import precision_policy
-from deeplab_tf.networks.weight_files import load_weights, save_weights
+from deeplab_tf.networks.weight_files import (
+    load_weights,
+    named_weights,
+    save_weights,
+)
+from deeplab_tf.training import compiling
 from tests.support.networks import OUTPUT_STRIDES, image_batch, randomize, small_config
 
 V3 = "deeplab_v3"
+HEAD = ("aspp", "decoder")
 
 
 def small_model(**changes):
@@ -62,6 +76,68 @@ def test_logits_are_float32_and_close_under_mixed_precision(name, precision):
     assert 0 < error < 0.1
 
 
+# Their authors' code cuts the distribution off in TensorFlow, and not in Caffe.
+CAFFE = ("deeplab_v1", "deeplab_v2")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_classifiers_begin_as_the_authors_do(name):
+    """At N(0, 0.01): cut off at two deviations, it deviates by 0.88 of that."""
+    keras.utils.set_random_seed(0)
+    options = {"cascade_blocks": 0, "auxiliary_head": name in AUXILIARY_HEAD}
+    config = small_config(name, num_classes=21, **options)
+    model = build_model(config, auxiliary_outputs=True)
+    classifiers = [layer for layer in model.layers if layer.name.startswith("logits")]
+    expected = {"deeplab_v2": 4, "deeplab_v1": 1}.get(name, 2)
+    assert len(classifiers) == expected
+    for layer in classifiers:
+        kernel, bias = layer.get_weights()
+        assert not bias.any()
+        if kernel.size < 1000:  # the auxiliary head of the tiny backbone reads 4
+            continue
+        deviation = 0.01 if name in CAFFE else 0.0088
+        assert kernel.std() == pytest.approx(deviation, rel=0.1)
+        assert abs(kernel.mean()) < 4 * deviation / np.sqrt(kernel.size)
+        assert (np.abs(kernel).max() <= 0.02) == (name not in CAFFE)
+
+
+@pytest.mark.parametrize("name", AUXILIARY_HEAD)
+def test_auxiliary_head_is_for_training_alone(name, tmp_path):
+    """It takes nothing of the network away, draws last, and is asked for."""
+    config = small_config(name, multi_grid=(1, 1, 1), cascade_blocks=0)
+    models = {}
+    for wanted in (False, True):
+        keras.utils.set_random_seed(0)
+        options = dataclasses.replace(config, auxiliary_head=wanted)
+        models[wanted] = build_model(options, auxiliary_outputs=True)
+    assert isinstance(models[False].output, dict) == (name in ALWAYS_AUXILIARY)
+    assert list(models[True].output) == ["logits", "auxiliary"]
+    alone, reduced = inference_model(models[False]), inference_model(models[True])
+    weights, expected = named_weights(reduced), named_weights(alone)
+    assert weights.keys() == expected.keys()
+    for key, value in weights.items():
+        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+    own = named_weights(models[True]).keys() - weights.keys()
+    assert own and all("auxiliary" in key for key in own)
+    outputs = models[True](image_batch(49, 33))
+    assert {scores.shape for scores in outputs.values()} == {(1, 49, 33, 5)}
+    # A run of the one goes on as a run of the other, and inference has none.
+    save_weights(models[True], tmp_path / "with.npz")
+    save_weights(alone, tmp_path / "without.npz")
+    for file, model in (("with", alone), ("without", models[True])):
+        init = str(tmp_path / f"{file}.npz")
+        report = compiling.initialize(model, dataclasses.replace(config, init=init))
+        assert set(report.missing if file == "without" else report.unused) == own
+    bare = build_model(dataclasses.replace(config, auxiliary_head=True))
+    assert not any("auxiliary" in layer.name for layer in bare.layers)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(AUXILIARY_HEAD)))
+def test_auxiliary_head_where_there_is_none_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} has no auxiliary head.*deeplab_v3,"):
+        build_model(small_config(name, auxiliary_head=True))
+
+
 def test_training_weights_serve_another_output_stride(tmp_path):
     """At a place far from any border, twice as dense is the same network."""
     trained = randomize(small_model(image_pooling=False, output_stride=16))
@@ -101,6 +177,22 @@ def test_fixed_input_shape_gives_the_same_logits():
     )
     image = image_batch(65, 48)
     np.testing.assert_allclose(fixed(image), flexible(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["deeplab_v3", "deeplab_v3plus"])
+@pytest.mark.parametrize("separable", [False, True])
+def test_head_filters_are_those_of_the_whole_head(name, separable):
+    """ASPP, projection and decoder have them; the low-level features keep their 48."""
+    default = small_model(model=name, separable=separable)
+    narrow = small_model(model=name, separable=separable, head_filters=24)
+    widths = {
+        layer.name: (layer.filters, narrow.get_layer(layer.name).filters)
+        for layer in default.layers
+        if isinstance(layer, keras.layers.Conv2D) and layer.name.startswith(HEAD)
+    }
+    low_level = widths.pop("decoder_low_level_conv", (48, 48))
+    assert low_level == (48, 48) and len(widths) >= 5
+    assert set(widths.values()) == {(256, 24)}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OLD_MODULES = {
     "deeplab_tf.networks.batch_normalization": "deeplab_tf.layers",
     "deeplab_tf.networks.layers": "deeplab_tf.layers",
-    "deeplab_tf.training.losses": "deeplab_tf.losses",
+    "deeplab_tf.training.losses.cross_entropy": "deeplab_tf.losses",
     "deeplab_tf.evaluation.metrics": "deeplab_tf.metrics",
     "deeplab_tf.training.schedules": "deeplab_tf.optimizers",
 }

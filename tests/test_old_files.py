@@ -78,3 +78,9 @@ def test_tflite_file(old, image, classes):
     segmenter = Segmenter.from_runtime_file(old / "deeplab_v3_float32.tflite")
     np.testing.assert_array_equal(segmenter.predict(image), classes)
     assert segmenter.labels.class_names[1:3] == ("disc", "triangle")
+
+
+def test_an_old_export_is_not_padded_with_a_guess(old):
+    """It does not tell which colour its network's normalization makes zero."""
+    with pytest.raises(ValueError, match="export of an older version, export it again"):
+        Segmenter.from_runtime_file(old / "deeplab_v3_float32.tflite", pad_to=65)

@@ -28,6 +28,8 @@ from deeplab_tf.pictures.images import read_image
 from deeplab_tf.pictures.visualize import outlines
 from deeplab_tf.prediction import page, page_server
 
+pytestmark = pytest.mark.one_lane
+
 LABELS = Labels(
     class_names=("background", "<b>cat</b>", "dog & horse", "a <script>"),
     colormap=((0, 0, 0), (200, 0, 0), (0, 100, 0), (0, 100, 0)),

@@ -137,3 +137,14 @@ def test_rule_by_hand():
     assert "0 to 1000" in sentence([0, 1000])[0]
     assert "something else" in sentence([0, 1])[1]  # a mask, likely
     assert sentence([0, 1])[0] == ""
+
+
+def test_fit_traces_the_network_once(monkeypatch):
+    """Twice where its optimizer makes variables: half a minute for a deep network."""
+    model, traces = DeepLabV3(3, backbone="tiny"), []
+    classifier = model.get_layer("logits")
+    call = classifier.call
+    monkeypatch.setattr(classifier, "call", lambda x: traces.append(x) or call(x))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SegmentationLoss())
+    model.fit(dataset(IMAGE), verbose=0)
+    assert len(traces) == 1

@@ -104,3 +104,11 @@ def test_all_bad_pairs_are_named_before_the_first_batch(tmp_path):
 def test_numbers_out_of_range(tmp_path, options):
     with pytest.raises(ValueError, match="Expected a batch_size of 1 or more"):
         from_folder(tmp_path, **options)
+
+
+@pytest.mark.parametrize("policy", ["copy_paste", "class_uniform"])
+def test_policies_that_choose_records_are_refused(tmp_path, policy):
+    make_pairs(tmp_path, "ab", ids=IDS)
+    folders = (tmp_path / "images", tmp_path / "labels")
+    with pytest.raises(ValueError, match=f"policy='{policy}', which chooses them"):
+        from_folder(*folders, crop_size=(8, 10), policy=policy)

@@ -320,6 +320,9 @@ class Brightness:
     crf = window = None
     labels = Labels(("dark", "bright"), ((0, 0, 0), (0, 0, 255)))
 
+    def outgrows_padding(self, size):
+        return False
+
     def predict(self, image):
         return (image[..., 0] > 130).astype(np.uint8)
 
@@ -448,6 +451,21 @@ def test_scales_and_flip_reach_the_segmenter(workdir, segmenter, photos):
     assert (classes != segmenter.predict(image)).any()
 
 
+def test_images_longer_than_the_pad_are_counted(workdir, photos, tmp_path, capsys):
+    """Of 4 images drawn.png and palette.png are 96 pixels high."""
+    padded = load_segmenter(str(workdir), None, pad_to=(90, 96))
+    output = Output(str(tmp_path))
+    assert predict_files(padded, find_inputs(str(photos)), output) == []
+    told = "2 images are larger than --pad_to=90x96 (height x width) and not cut"
+    assert told in capsys.readouterr().out
+    image = np.full((90, 96, 3), 127.5, np.float32)
+    image[:70, :90] = read_image(photos / "drawn.jpg")
+    expected = load_segmenter(str(workdir), None).predict(image)[:70, :90]
+    np.testing.assert_array_equal(
+        read_ids(tmp_path / "classes/drawn.jpg.png"), expected
+    )
+
+
 def test_an_exported_model_gives_the_classes_of_its_run(segmenter, exported, photos):
     served = load_segmenter(None, str(exported))
     assert served.labels == segmenter.labels
@@ -557,6 +575,7 @@ def test_predictions_of_other_classes_are_not_mixed(segmenter, photos, tmp_path)
 def test_what_was_predicted_until_ctrl_c_is_in_shares(segmenter, photos, tmp_path):
     class Interrupted:
         labels, crf, window = segmenter.labels, None, None
+        outgrows_padding = segmenter.outgrows_padding
 
         def predict(self, image):
             if image.shape[:2] == (50, 33):

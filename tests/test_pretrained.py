@@ -495,7 +495,8 @@ def run(tmp_path_factory):
     save_weights(model, workdir / "best.npz")
     (workdir / "evaluation").mkdir()
     scores = {"mean_iou": 0.5, "pixel_accuracy": 0.75, "split": "val", "images": 9}
-    scores.update(scales=[0.5, 1.0], flip=True, output_stride=8)
+    scores.update(scales=[0.5, 1.0], flip=True, output_stride=8, pad_to=[513, 513])
+    scores.update(window=None, crf={"appearance_weight": 4.0, "iterations": 10})
     (workdir / "evaluation/val.json").write_text(json.dumps(scores))
     return workdir
 
@@ -529,7 +530,10 @@ def test_a_packed_network_has_a_card_and_hashes(run, packed):
     assert "license: cc-by-4.0" in head and "library_name: deeplab_tf" in head
     assert "Streets of one town" in card and "road, car" in card
     assert "| val | 9 | 0.5000 | 0.7500 |" in card
-    assert "--split=val --output_stride=8 --scales=0.5,1 --flip" in card
+    assert (
+        "--split=val --output_stride=8 --scales=0.5,1 --flip --pad_to=513,513 --crf "
+        "--crf_parameters=appearance_weight=4,iterations=10`"
+    ) in card
     config = read_config(packed)
     assert config.data_dir == "records" and "somebody" not in card
     digest = hashlib.sha256((packed / "best.npz").read_bytes()).hexdigest()

@@ -24,7 +24,12 @@ from deeplab_tf.training.schedules import make_schedule
 from deeplab_tf.training.strategies import STRATEGIES
 from tests.support.networks import image_batch, randomize, small_config
 
-SMALLER = {"resnet101": "resnet18", "resnet50": "resnet18", "xception65": "xception41"}
+SMALLER = {
+    "resnet101": "resnet18",
+    "resnet50": "resnet18",
+    "xception65": "xception41",
+    "xception71": "xception41",
+}
 
 
 @functools.lru_cache(maxsize=2)  # a network is 250 MB
@@ -145,12 +150,13 @@ def test_step_schedule_by_hand():
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"schedule": "cosine"}, {"schedule": "step", "warmup_steps": 5}]
-)
-def test_schedules_that_are_not_there_are_refused(changes):
-    with pytest.raises(ValueError, match="poly.*step.*Received: schedule="):
-        make_schedule(TrainConfig(steps=10, **changes))
+def test_deeplab_v2_has_the_rates_of_the_released_solver():
+    """Of its three learning rates, over all, for the classifier and for its bias."""
+    config = recipe_config("deeplab_v2_voc2012")
+    factors = (1.0, config.head_multiplier, config.head_bias_multiplier)
+    rates = [config.learning_rate * factor for factor in factors]
+    assert rates == pytest.approx([2.5e-4, 2.5e-3, 5e-3])
+    assert (config.steps, config.weight_decay) == (20_000, 5e-4)
 
 
 def step_on(config, seed=0):
@@ -224,6 +230,7 @@ def test_decoupled_weight_decay_spares_what_the_papers_do_not_decay():
             {"batch_norm_momentum": 0.9997, "steps": 600, "batch_size": 8},
             ["0.9997 average over 3,333 steps.*has 600.*batch_norm_momentum to 0.9950"],
         ),
+        ({"steps": 9, "batch_size": 8, "batch_norm_batches": 4}, []),
         (
             {"batch_norm_momentum": 0.9, "steps": 300, "batch_size": 7},
             ["over 7 images.*batch_size=8 or more.*frozen_batch_norm"],

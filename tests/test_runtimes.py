@@ -1,27 +1,38 @@
-"""LiteRT and ONNX files: the same classes, labels beside them, refusals by name."""
+"""Files of other runtimes: the same classes, labels beside them, refusals by name."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import ctypes
+import gc
 import importlib.util
 import itertools
 import json
 import os
 import shutil
+import signal
+import threading
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.commands import export
+from deeplab_tf.commands.run_exports import convert_workdir
+from deeplab_tf.commands.run_images import int8_images
+from deeplab_tf.config import read_config
 from deeplab_tf.exports import runtime_files
-from deeplab_tf.exports.runtime_files import BOUNDS, convert_model
-from deeplab_tf.exports.saved_model import example_images
+from deeplab_tf.exports.converters import CONVERTERS
+from deeplab_tf.exports.runtime_files import convert_model
+from deeplab_tf.exports.saved_model import Bound, example_images
+from deeplab_tf.inference.runners import openvino_core, signal_stack_kept
 from deeplab_tf.inference.runtimes import (
     fit_image,
     labels_path,
     load_network,
+    network_paths,
     read_described,
 )
 from deeplab_tf.inference.saved_models import read_labels
@@ -33,13 +44,34 @@ from tests.support.networks import narrow, randomize, small_config
 
 LABELS = Labels(tuple("abcde"), tuple((n, n, n) for n in range(5)))
 SIZE = (65, 65)
-needs_onnx = pytest.mark.skipif(
-    not (
-        importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime")
-    ),
-    reason="needs tf2onnx and onnxruntime, which do not fit this lane",
-)
-FORMATS = ["tflite", pytest.param("onnx", marks=needs_onnx)]
+
+
+def needs(*packages):
+    """Skips where packages are not installed, or do not fit the lane."""
+    there = all(map(importlib.util.find_spec, packages))
+    return pytest.mark.skipif(not there, reason=f"needs {' and '.join(packages)}")
+
+
+def row(*values, marks=()):
+    """A format, perhaps a precision and more, with the packages that they need."""
+    format_, precision = (*values, "float32")[:2]
+    packages = CONVERTERS[format_].needed_packages(precision)
+    return pytest.param(*values, marks=(needs(*packages), *marks))
+
+
+FORMATS = [row(name) for name in CONVERTERS]
+# OpenVINO takes several seconds a network.
+REDUCED = [
+    row(name, precision, marks=[pytest.mark.one_lane] * (name == "openvino"))
+    for name, converter in CONVERTERS.items()
+    for precision in converter.bounds
+    if precision != "float32"
+]
+FORMATS_OF_MODELS = [
+    row(name, marks=[pytest.mark.slow] * (name == "openvino")) for name in CONVERTERS
+]
+needs_onnx = needs(*CONVERTERS["onnx"].packages)
+needs_openvino = needs(*CONVERTERS["openvino"].packages)
 
 
 def image_of(height, width, seed=0):
@@ -59,7 +91,7 @@ def files(workdir, tmp_path_factory):
         if key not in made:
             images = [image_of(*SIZE, seed) for seed in range(4)]
             output_dir = folder / f"{len(made)}"
-            made[key] = export.convert_workdir(
+            made[key] = convert_workdir(
                 workdir, output_dir, format_, precision, size, images=images
             )
         return made[key]
@@ -67,13 +99,47 @@ def files(workdir, tmp_path_factory):
     return convert
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.fixture(autouse=True)
+def signal_stack():
+    """No test leaves another stack for signals, as OpenVINO by itself does."""
+    before = stack_for_signals()
+    yield
+    assert stack_for_signals() == before
+
+
+def stack_for_signals() -> bytes:
+    stack = ctypes.create_string_buffer(24)
+    if os.name == "posix":
+        ctypes.CDLL(None).sigaltstack(None, stack)
+    return stack.raw
+
+
+@needs_openvino
+@pytest.mark.one_lane
+def test_a_signal_after_networks_of_openvino_is_handled(files):
+    """They end in the order in which they began, and in another thread."""
+    path = files("openvino")[0]
+    networks = [load_network(path) for _ in range(3)]
+    ends = threading.Thread(target=lambda: [networks.pop(0) for _ in range(3)])
+    ends.start()
+    ends.join()
+    gc.collect()
+    handled = []
+    before = signal.signal(signal.SIGINT, lambda *_: handled.append(1))
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert handled == [1]
+
+
+@pytest.mark.parametrize("format_", FORMATS_OF_MODELS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path, monkeypatch):
     narrow(monkeypatch)
     changes = {"cascade_blocks": 1} if name == "deeplab_v3_cascade" else {}
     model = inference_model(randomize(build_model(small_config(name, **changes))))
-    path = tmp_path / f"x.{format_}"
+    path = tmp_path / f"x{CONVERTERS[format_].ending}"
     convert_model(model, LABELS, path, input_size=SIZE, images=[image_of(*SIZE)])
     image = image_of(*SIZE, seed=1)
     logits = model(image[None].astype(np.float32), training=False).numpy()[0]
@@ -81,7 +147,8 @@ def test_every_model_gives_the_classes_of_keras(name, format_, tmp_path, monkeyp
     chosen = np.take_along_axis(logits, classes[..., None].astype(int), -1)[..., 0]
     # Of two that tie either will do.
     assert (logits.max(-1) - chosen).max() <= 1e-4 * np.abs(logits).max()
-    assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.labels.json"]
+    written = [*network_paths(path), labels_path(path)]
+    assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, written))
 
 
 @needs_onnx
@@ -110,14 +177,23 @@ def test_any_size_and_a_fixed_size(files, workdir, format_):
     assert (fixed.predict(image) == expected).mean() > 0.999
 
 
-@pytest.mark.parametrize("precision", ["float16", "dynamic", "int8"])
-def test_reduced_precision_stays_within_its_bound(files, workdir, precision):
-    path, agreement = files("tflite", precision)
-    bound = BOUNDS["tflite"][precision]
-    assert 0 < agreement.logits <= bound.logits
-    assert bound.agreement <= agreement.classes < 1
-    whole = os.path.getsize(files("tflite")[0])
-    assert os.path.getsize(path) < whole * (0.6 if precision == "float16" else 0.4)
+# Size of the file to that in float32; OpenVINO's bfloat16 is a way of computing.
+SIZES = {"float16": 0.6, "dynamic": 0.4, "int8": 0.4, "bfloat16": 1.01}
+
+
+@pytest.mark.parametrize("format_, precision", REDUCED)
+def test_reduced_precision_stays_within_its_bound(files, workdir, format_, precision):
+    path, agreement = files(format_, precision)
+    bound = CONVERTERS[format_].bounds[precision]
+    assert agreement.logits <= bound.logits
+    assert bound.agreement <= agreement.classes
+    if precision != "bfloat16":  # which is float32 on processors without it
+        assert agreement.logits > 0 and agreement.classes < 1
+
+    def size(path):
+        return sum(map(os.path.getsize, network_paths(path)))
+
+    assert size(path) < size(files(format_)[0]) * SIZES[precision]
     classes = load_segmenter(saved_model=path).predict(image_of(*SIZE, seed=9))
     expected = Segmenter.from_workdir(workdir).predict(image_of(*SIZE, seed=9))
     assert (classes == expected).mean() > bound.agreement - 0.05
@@ -164,17 +240,20 @@ def test_a_file_without_its_labels_or_of_others_is_named(files, tmp_path):
     with open(labels_path(files("tflite")[0])) as file:
         described = json.load(file)
     (tmp_path / "x.tflite.labels.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match="damaged, or another. Copy or export both"):
+    with pytest.raises(ValueError, match="damaged, or another. Copy or export all"):
         load_network(path)
 
 
 def test_what_cannot_be_is_refused(workdir, tmp_path):
     def convert(*arguments):
         images = [image_of(*SIZE)]
-        return export.convert_workdir(workdir, tmp_path, *arguments, images=images)
+        return convert_workdir(workdir, tmp_path, *arguments, images=images)
 
-    with pytest.raises(ValueError, match="onnx in float32. Received: onnx in int8"):
-        convert("onnx", "int8")
+    sentence = "onnx in float32, float16, int8.* Received: onnx in dynamic"
+    with pytest.raises(ValueError, match=sentence):
+        convert("onnx", "dynamic")
+    with pytest.raises(ValueError, match="Received: coreml in float32"):
+        convert("coreml", "float32")
     with pytest.raises(ValueError, match="int8 needs a fixed input size"):
         convert("tflite", "int8")
     assert os.listdir(tmp_path) == []
@@ -188,13 +267,11 @@ def test_labels_must_fit_the_model(tmp_path):
 
 
 def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch):
-    from deeplab_tf.exports import runtime_files
-
-    bound = runtime_files.Bound(0.0, 1.01)
-    monkeypatch.setitem(runtime_files.BOUNDS["tflite"], "float32", bound)
+    bounds = CONVERTERS["tflite"].bounds
+    monkeypatch.setitem(bounds, "float32", Bound(0.0, 1.01))
     with pytest.raises(RuntimeError, match="does not answer as the Keras model does"):
         images = example_images()[:1]
-        export.convert_workdir(workdir, tmp_path, "tflite", images=images)
+        convert_workdir(workdir, tmp_path, "tflite", images=images)
     assert os.listdir(tmp_path) == []
 
 
@@ -214,8 +291,8 @@ def flat(color):
     ids=["black", "black ones", "one image often", "two", "twelve"],
 )
 def test_int8_is_compared_on_other_images(workdir, images, calibrated, compared):
-    config = export.load_workdir(workdir)[1]
-    calibration, others = export.int8_images(config, images)
+    config = read_config(workdir)
+    calibration, others = int8_images(config, images)
     assert len(calibration) == calibrated
     if compared == "drawn":
         assert all(map(np.array_equal, others, example_images()))
@@ -229,7 +306,7 @@ def test_one_black_image_does_not_pass_for_a_calibration(workdir, tmp_path, caps
     """It did: on that image 100 % of the pixels were right."""
     try:
         arguments = ("tflite", "int8", SIZE)
-        path, agreement = export.convert_workdir(
+        path, agreement = convert_workdir(
             workdir, tmp_path, *arguments, images=[flat(0)]
         )
         assert agreement.classes < 0.99, "of drawn images, not of the black one"
@@ -255,7 +332,7 @@ def pair(files, tmp_path):
     other = Path(files("tflite", "float16")[0]).read_bytes()
     described = json.loads(Path(labels_path(files("tflite", "float16")[0])).read_text())
     described["class_names"] = ["other", *described["class_names"][1:]]
-    return path, lambda: runtime_files._write_pair(str(path), other, described)
+    return path, lambda: runtime_files._write_files(str(path), [other], described)
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -285,6 +362,122 @@ def test_a_file_and_its_labels_change_as_one(pair, step, error, monkeypatch):
     assert load_network(path).labels.class_names[0] == "other"
     assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.labels.json"]
     assert "previous" not in json.loads(Path(labels_path(path)).read_text())
+
+
+@needs_openvino
+@pytest.mark.one_lane
+@pytest.mark.parametrize("step", range(5))
+def test_two_files_and_their_labels_change_as_one(files, step, tmp_path, monkeypatch):
+    path = tmp_path / "x.xml"
+    for source, target in zip(network_paths(files("openvino")[0]), network_paths(path)):
+        shutil.copy(source, target)
+    shutil.copy(labels_path(files("openvino")[0]), labels_path(path))
+    before = load_network(path).classes(image_of(*SIZE)[None])
+    other = [each + b" " for each in runtime_files.read_contents(path)]
+    replace, steps = os.replace, itertools.count()
+
+    def failing(source, target):
+        if next(steps) == step:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    described = read_described(path)
+    described["sha256"] = runtime_files.sha256(*other)
+    described["class_names"] = ["other", *described["class_names"][1:]]
+    with contextlib.suppress(OSError):
+        runtime_files._write_files(str(path), other, described)
+    monkeypatch.undo()
+    network = load_network(path)
+    assert (network.labels.class_names[0] == "other") == (step > 2)
+    np.testing.assert_array_equal(network.classes(image_of(*SIZE)[None]), before)
+    names = sorted(["x.bin", "x.xml", "x.xml.labels.json"])
+    assert sorted(os.listdir(tmp_path)) == names
+    (tmp_path / "x.bin").write_bytes(b"of another")
+    with pytest.raises(ValueError, match="x.xml is not the file that .* damaged"):
+        load_network(path)
+    (tmp_path / "x.bin").unlink()
+    with pytest.raises(FileNotFoundError, match="x.bin is missing"):
+        load_network(path)
+
+
+@needs_onnx
+def test_onnx_is_made_without_copies_of_the_weights(workdir, tmp_path, monkeypatch):
+    """And tf2onnx is afterwards as it was."""
+    import tf2onnx
+    from tf2onnx.graph import Graph, Node
+
+    copied = []
+
+    def deepcopy(value):
+        copied.append(type(value))
+        return copy.deepcopy(value)
+
+    monkeypatch.delenv("TF2ONNX_CATCH_ERRORS", raising=False)
+    monkeypatch.setattr(
+        tf2onnx.optimizer, "copy", types.SimpleNamespace(deepcopy=deepcopy)
+    )
+    update_proto = Node.update_proto
+    convert_workdir(workdir, tmp_path, "onnx")
+    assert copied and Graph not in copied
+    assert Node.update_proto is update_proto
+    assert "TF2ONNX_CATCH_ERRORS" not in os.environ
+
+
+@needs_openvino
+@pytest.mark.one_lane
+def test_openvino_computes_in_the_precision_of_the_file(files):
+    """By itself it takes bfloat16 wherever the processor has it."""
+    kinds = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
+        compiled = load_network(files("openvino", precision)[0])._runner._compiled
+        found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        assert found == (hint if "BF16" in kinds else "f32")
+
+
+@needs_openvino
+@pytest.mark.one_lane
+def test_plain_openvino_reads_the_files(files):
+    import openvino
+
+    path = files("openvino", size=None)[0]
+    images = np.stack([image_of(40, 60, seed) for seed in range(2)])
+    with signal_stack_kept():
+        classes = openvino.compile_model(path, "CPU")({"images": images})["classes"]
+    assert classes.dtype == np.uint8
+    assert (classes == load_network(path).classes(images)).mean() > 0.97
+
+
+@needs(*CONVERTERS["openvino"].needed_packages("int8"))
+@pytest.mark.one_lane
+def test_int8_that_loses_too_much_keeps_layers_in_float(files, monkeypatch):
+    import nncf
+
+    asked = []
+
+    def control(model, *datasets, **options):
+        asked.append(options)
+        return model
+
+    bounds = CONVERTERS["openvino"].bounds
+    monkeypatch.setitem(bounds, "int8", Bound(0.25, 1.01))
+    monkeypatch.setattr(nncf, "quantize_with_accuracy_control", control)
+    with pytest.raises(RuntimeError, match="does not answer"):
+        files("openvino", "int8", (66, 66))
+    assert asked
+
+
+@needs_onnx
+def test_the_axes_of_onnx_have_names(files):
+    import onnx
+
+    graph = onnx.load(files("onnx", size=None)[0]).graph
+    for value, names in (
+        (graph.input[0], ["batch", "height", "width", ""]),
+        (graph.output[0], ["batch", "height", "width"]),
+    ):
+        axes = value.type.tensor_type.shape.dim
+        assert [axis.dim_param for axis in axes] == names
 
 
 LABELS_EDITS = {

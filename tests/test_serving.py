@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from deeplab_tf.commands import export
+from deeplab_tf.commands import run_exports
 from deeplab_tf.exports import saved_model, signatures
 from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference import saved_models
@@ -92,6 +92,14 @@ def test_signatures_are_those_of_the_table_and_keep_their_form(exported):
                 "width": ("int32", [-1]),
             },
         ),
+        "serve_confidence": (
+            {"image_bytes": ("string", [-1])},
+            {
+                "classes_png_bytes": ("string", [-1]),
+                "confidence_png_bytes": ("string", [-1]),
+                "class_shares": ("float32", [-1, 4]),
+            },
+        ),
         "serve_images": (images, {"classes": ("uint8", [-1, -1, -1])}),
         "serve_probabilities": (
             images,
@@ -116,6 +124,26 @@ def test_encoded_images_of_different_sizes_in_one_batch(ask, segmenter, photos):
         assert png.shape == (*image.shape[:2], 1)
         if path.endswith(".png"):  # JPEG decoders differ: see the next test
             np.testing.assert_array_equal(png[..., 0], segmenter.predict(image))
+
+
+def test_confidence_and_shares_are_those_of_the_probabilities(ask, photos):
+    paths = [path for path in find_inputs(str(photos)) if path.endswith(".png")]
+    files = [Path(path).read_bytes() for path in paths]
+    answer, classes = ask("serve_confidence", files), ask("serving_default", files)
+    assert list(answer["classes_png_bytes"]) == list(classes["classes_png_bytes"])
+    for index, path in enumerate(paths):
+        image = np.asarray(Image.open(path).convert("RGB"))
+        (found,) = ask("serve_probabilities", image[None])["probabilities"]
+        shares = np.bincount(found.argmax(-1).ravel(), minlength=4) / found[..., 0].size
+        np.testing.assert_allclose(answer["class_shares"][index], shares, atol=1e-6)
+        levels = tf.io.decode_png(answer["confidence_png_bytes"][index]).numpy()
+        height, width = image.shape[:2]
+        assert levels.shape == (-(-height // 4), -(-width // 4), 1)
+        # Whole blocks of 4 x 4 where a side is a multiple of 4; an area's mean else.
+        if height % 4 == width % 4 == 0:
+            blocks = found.max(-1).reshape(height // 4, 4, width // 4, 4).mean((1, 3))
+            np.testing.assert_allclose(levels[..., 0] / 255, blocks, atol=0.6 / 255)
+        assert abs(levels.mean() / 255 - found.max(-1).mean()) < 1 / 255
 
 
 def test_predict_gives_the_same_classes_from_workdir_and_saved_model(
@@ -411,7 +439,7 @@ def test_of_two_tied_classes_either_will_do():
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
     images = saved_model.example_images()[:1]
-    path, agreement = export.export_workdir(
+    path, agreement = run_exports.export_workdir(
         workdir, tmp_path, precision=precision, images=images
     )
     bound = saved_model.BOUNDS[precision]
@@ -430,7 +458,7 @@ def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
 def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
     options = {"scales": (0.75, 1.0), "flip": True}
     images = saved_model.example_images()[:1]
-    path, _ = export.export_workdir(workdir, tmp_path, images=images, **options)
+    path, _ = run_exports.export_workdir(workdir, tmp_path, images=images, **options)
     signatures = tf.saved_model.load(path).signatures
     image = read_image(photos / "drawn.png")
     served = signatures["serve_images"](images=tf.constant(image[None]))["classes"][0]
@@ -486,13 +514,13 @@ def test_a_missing_package_is_named_before_the_run_is_read(tmp_path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     places = (tmp_path, tmp_path / "new")
     with pytest.raises(ImportError, match="Run: pip install tensorflow-serving-api=="):
-        export.export_workdir(*places)
+        run_exports.export_workdir(*places)
     with pytest.raises(ImportError, match="Run: pip install tf2onnx onnxruntime$"):
-        export.convert_workdir(*places, "onnx")
+        run_exports.convert_workdir(*places, "onnx")
     assert os.listdir(tmp_path) == []
 
 
 def test_export_of_no_run_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a workdir"):
-        export.export_workdir(tmp_path, tmp_path / "new")
+        run_exports.export_workdir(tmp_path, tmp_path / "new")
     assert os.listdir(tmp_path) == []

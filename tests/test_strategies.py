@@ -19,10 +19,10 @@ from deeplab_tf.data.reading import pipeline
 from deeplab_tf.data.reading.pipeline import Share
 from deeplab_tf.data.reading.policies import Crop
 from deeplab_tf.data.reading.selection import select_records
+from deeplab_tf.devices.workers import Workers, call_roll, find_workers
 from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.weight_files import read_weights
 from deeplab_tf.training import strategies
-from deeplab_tf.training.workers import Workers, call_roll, find_workers
 from tests.support import run_workers
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,6 +27,9 @@ class Stripes:
     def __init__(self, table):
         self.labels = Labels(*table)
 
+    def outgrows_padding(self, size):
+        return False
+
     def predict(self, image):
         columns = np.arange(image.shape[1]) % len(self.labels.class_names)
         return np.tile(columns.astype(np.uint8), (image.shape[0], 1))

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import importlib.util
-import inspect
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow import keras
 
 from datasets import build_shapes
 from deeplab_tf import RECIPES, TrainConfig, load_workdir, recipe_config
@@ -27,10 +27,15 @@ from deeplab_tf.data.reading import selection
 from deeplab_tf.data.records.info import read_info
 from deeplab_tf.evaluation.scores import write_summary
 from deeplab_tf.networks.layers import is_keras3
-from deeplab_tf.networks.models import MODELS, build_model
+from deeplab_tf.networks.models import (
+    ALWAYS_AUXILIARY,
+    AUXILIARY_HEAD,
+    build_model,
+)
 from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
 from deeplab_tf.training import compiling, loop, resuming, strategies
-from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS
+from deeplab_tf.training.log import read_log
+from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS, LOG_FILE
 from tests.support import run_script
 from tests.support.networks import randomize, small_config
 
@@ -73,33 +78,41 @@ def data(tiny_run):
     return tiny_run[1]
 
 
-def run_replicas(logical_cpus, policy="float64", learning_rate=0.01, steps=5):
-    return run_script.answer_of(
-        "run_replicas", logical_cpus, policy, learning_rate, steps
-    )
+@pytest.fixture(scope="module")
+def replicas():
+    """What became of the cases of `run_replicas` on one and on two logical CPUs."""
+    return [run_script.answer_of("run_replicas", count) for count in (1, 2)]
 
 
-def test_two_replicas_equal_one_device():
-    one, two = run_replicas(1), run_replicas(2)
+def test_two_replicas_equal_one_device(replicas):
+    one, two = (answer["training"] for answer in replicas)
     assert (one["replicas"], two["replicas"]) == (1, 2)
     np.testing.assert_allclose(two["history"], one["history"], atol=1e-5)
     np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-5)
     assert two["score"] == pytest.approx(one["score"], abs=1e-6)
 
 
-def test_two_replicas_have_the_moving_statistics_of_one_device():
+def test_two_replicas_have_the_moving_statistics_of_one_device(replicas):
     """In float32, with weights that stay: steps would part by rounding alone.
 
     Images of a channel differ much between replicas, and image pooling has one value
     each; without Bessel's correction its variance was 4 / 3 off.
     """
-    one, two = (run_replicas(count, "float32", 0.0, 20) for count in (1, 2))
+    one, two = (answer["standing"] for answer in replicas)
     assert any("aspp_pool" in name for name in one["statistics"])
-    assert two["statistics"].keys() == one["statistics"].keys()
-    for name, expected in one["statistics"].items():
-        np.testing.assert_allclose(
-            two["statistics"][name], expected, rtol=1e-5, atol=1e-5, err_msg=name
-        )
+    # An estimate is of single batches, which no average over steps has smoothed.
+    for kind, tolerance in (("statistics", 1e-5), ("estimated", 1e-4)):
+        assert two[kind].keys() == one[kind].keys()
+        for name, expected in one[kind].items():
+            np.testing.assert_allclose(
+                two[kind][name],
+                expected,
+                rtol=tolerance,
+                atol=tolerance,
+                err_msg=name,
+            )
+    # The mean of the three batches that it was taken from; training saw all five.
+    assert one["estimated"] != one["statistics"]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +187,99 @@ def test_the_loop_trains_on_data_of_any_origin(tmp_path):
     rows = list(csv.DictReader(Path(tmp_path, "log.csv").open()))
     assert [row["step"] for row in rows] == ["2", "4"]
     assert float(rows[-1]["val_mean_iou"]) == score
+
+
+JUDGED = dataclasses.replace(
+    TINY,
+    num_classes=2,
+    class_names=("dark", "bright"),
+    colormap=((0, 0, 0), (255, 255, 255)),
+    steps=4,
+    epochs=2,
+    learning_rate=0.05,
+    ema_momentum=0.5,
+    batch_norm_batches=3,
+)
+
+
+@pytest.fixture(scope="module")
+def judged_run(tmp_path_factory):
+    """(workdir, rows of the log) of a run with averaged weights and their BatchNorm."""
+    workdir = tmp_path_factory.mktemp("judged")
+    strategy = strategies.make_strategy("default")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resuming.ResumableRun, "on_test_batch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):  # in the first validation
+            loop.train(JUDGED, DrawnBatches(), str(workdir), strategy)
+    loop.train(JUDGED, DrawnBatches(), str(workdir), strategy)
+    return workdir, list(csv.DictReader((workdir / "log.csv").open()))
+
+
+def test_saved_weights_are_those_that_were_validated(judged_run):
+    workdir, rows = judged_run
+    scores = [float(row["val_mean_iou"]) for row in rows]
+    for name, score in ((LAST_WEIGHTS, scores[-1]), (BEST_WEIGHTS, max(scores))):
+        model = build_model(JUDGED)
+        compiling.compile_model(model, JUDGED)
+        load_weights(model, workdir / name)
+        batches = DrawnBatches().validation_batches()
+        again = model.evaluate(batches, verbose=0, return_dict=True)
+        assert again["mean_iou"] == pytest.approx(score, abs=1e-6)
+
+
+def test_batch_norm_is_that_of_the_averaged_weights_by_hand(judged_run):
+    """The mean over batches of each one's mean and Bessel-corrected variance."""
+    model = build_model(JUDGED)
+    saved = read_weights(judged_run[0] / LAST_WEIGHTS)
+    load_weights(model, judged_run[0] / LAST_WEIGHTS)
+    stem = keras.Model(model.input, model.get_layer("tiny_stem_conv").output)
+    features = [
+        np.asarray(stem(image), np.float64).reshape(-1, 8)
+        for image, _ in DrawnBatches().train_batches().take(3)
+    ]
+    for leaf, values in (
+        ("moving_mean", [f.mean(0) for f in features]),
+        ("moving_variance", [f.var(0, ddof=1) for f in features]),
+    ):
+        found = saved[f"tiny_stem_bn/{leaf}"]
+        np.testing.assert_allclose(found, np.mean(values, 0), rtol=2e-4, atol=1e-5)
+
+
+def test_estimating_batch_norm_leaves_training_as_it_was(judged_run, tmp_path):
+    """Its own statistics too, bit for bit: only what is saved differs."""
+    plain = dataclasses.replace(JUDGED, batch_norm_batches=0)
+    strategy = strategies.make_strategy("default")
+    loop.train(plain, DrawnBatches(), str(tmp_path), strategy)
+    states = []
+    for workdir in (judged_run[0], tmp_path):
+        model = build_model(JUDGED)
+        compiling.compile_model(model, JUDGED)
+        assert resuming.ResumableRun(str(workdir), model).restore()
+        states.append(model.get_weights())
+    for estimated, expected in zip(*states):
+        np.testing.assert_array_equal(estimated, expected)
+    ours, theirs = (
+        read_weights(folder / LAST_WEIGHTS) for folder in (judged_run[0], tmp_path)
+    )
+    differ = {name for name in ours if (ours[name] != theirs[name]).any()}
+    assert differ and all("/moving_" in name for name in differ)
+
+
+def test_averaged_weights_end_a_run_by_their_own_score(tmp_path):
+    """Early stopping sees the validation of the average, which best.npz holds."""
+    config = dataclasses.replace(
+        STANDING,
+        ema_momentum=0.5,
+        frozen_batch_norm=False,
+        batch_norm_batches=1,
+        patience=1,
+    )
+    strategy = strategies.make_strategy("default")
+    loop.train(config, standing_batches(), str(tmp_path), strategy)
+    assert steps_of(tmp_path) == ["2", "4"]
+    best, last = (read_weights(tmp_path / n) for n in (BEST_WEIGHTS, LAST_WEIGHTS))
+    for name, value in best.items():  # nothing moves, BatchNorm's estimate neither
+        np.testing.assert_allclose(last[name], value, atol=1e-6, err_msg=name)
 
 
 STANDING = dataclasses.replace(  # no step changes what is predicted
@@ -384,20 +490,16 @@ def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
     assert chosen.backbone == "mobilenet_v2_0.35"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, build in MODELS.items()
-        if "auxiliary_outputs" in inspect.signature(build).parameters
-    ],
-)
+# The head of all others is that of the last.
+@pytest.mark.parametrize("name", [*ALWAYS_AUXILIARY, "deeplab_v3plus"])
 def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, data, tmp_path):
     """Losses of auxiliary outputs, checkpoints, the score under its longer name."""
     config = dataclasses.replace(
         tiny,
         model=name,
         backbone=small_config(name).backbone,
+        auxiliary_head=name in AUXILIARY_HEAD,
+        scale_losses="own",
         multi_grid=None,
         learning_rate=1e-4,
         steps=1,
@@ -407,6 +509,9 @@ def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, data, tmp_pat
     strategy = strategies.make_strategy("default")
     score = loop.train(config, data, str(tmp_path), strategy)
     assert 0 <= score <= 1
+    (row,) = read_log(tmp_path / LOG_FILE)
+    extra = "scale_0.5_loss" if name == "deeplab_v2" else "auxiliary_loss"
+    assert row[extra] > 0 and row[f"val_{extra}"] > 0
     assert {BEST_WEIGHTS, LAST_WEIGHTS} <= set(os.listdir(tmp_path))
     assert loop.train(config, data, str(tmp_path), strategy) is None
     model, _ = load_workdir(tmp_path)

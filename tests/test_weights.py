@@ -16,7 +16,7 @@ from tensorflow import keras
 
 from benchmarks.tflite_agreement import TFLiteNetwork, compare
 from datasets.build_voc2012 import build_voc2012
-from deeplab_tf.commands import evaluate, export, train
+from deeplab_tf.commands import evaluate, run_exports, train
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.files import sole_writer_in
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
@@ -376,7 +376,7 @@ def test_workdir_of_any_classes_is_exported(tmp_path, capsys):
     _, config = load_workdir(workdir)
     assert config.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert len(set(config.colormap)) == 4
-    assert export.export_workdir(str(workdir), str(tmp_path / "exported"))
+    assert run_exports.export_workdir(str(workdir), str(tmp_path / "exported"))
 
 
 # --- What is refused -----------------------------------------------------------------

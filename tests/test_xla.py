@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.evaluation.metrics import MeanIoU
-from deeplab_tf.networks.models import MODELS, build_model
+from deeplab_tf.networks.models import AUXILIARY_HEAD, MODELS, build_model
 from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.training import compiling
 from deeplab_tf.training.losses import SegmentationLoss
@@ -40,7 +40,14 @@ OPTIONS = {
         "ema_momentum": 0.9,
         "head_multiplier": 10.0,
     },
-    "adamw": {"optimizer": "adamw", "decoupled_weight_decay": 0.01},
+    "adamw": {
+        "optimizer": "adamw",
+        "decoupled_weight_decay": 0.01,
+        "head_multiplier": 2.0,
+        "head_layers": "head",
+        "backbone_multiplier": 0.5,
+    },
+    "cosine": {"schedule": "cosine", "warmup_steps": 2, "decay_after_warmup": True},
 }
 
 
@@ -75,6 +82,7 @@ def test_losses_are_those_without(model, option):
     config = small_config(
         model,
         steps=STEPS,
+        auxiliary_head=model in AUXILIARY_HEAD and option is None,
         learning_rate=LEARNING_RATES.get(model, 1e-4),
         **OPTIONS.get(option, {}),
     )

@@ -32,6 +32,7 @@ from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.precision import PRECISIONS, precision_policy
 from deeplab_tf.networks.recomputation import recompute_in_training
 from deeplab_tf.training.compiling import compile_model
+from deeplab_tf.training.losses import LOSSES
 from deeplab_tf.training.optimizers import build_optimizer
 
 GPU, XLA_GPU = "GPU", "XLA_GPU_JIT"
@@ -237,6 +238,8 @@ def signature_graphs(config: TrainConfig) -> dict:
 # What of a configuration adds operations, besides the network and the precision.
 OPTIONS = {
     "loss": {
+        "loss": "+".join(LOSSES),
+        "label_smoothing": 0.1,
         "class_weights": (1.0, 2.0, 1.0, 1.0, 0.5),
         "label_stride": 2,
         "hard_pixel_fraction": 0.5,

@@ -86,6 +86,9 @@ PROGRAMS = {
     "v1_msc_vgg16_train_bfloat16": Program(
         _of_recipe("deeplab_v1_voc2012", multi_scale_features=True), importance=3
     ),
+    "lr_aspp_mobilenet_v3_large_train_bfloat16": Program(
+        _config("lr_aspp", "mobilenet_v3_large"), importance=3
+    ),
     "v3_resnet50_forward_float32": Program(
         _config(*_RESNET50, "float32"), training=False, importance=3
     ),
@@ -93,11 +96,13 @@ PROGRAMS = {
 
 # The networks whose numbers are compared: of every model a small one, and what a row
 # of MODELS alone would leave out.
-CHECK_BACKBONES = {"deeplab_v1": "vgg16"}
+CHECK_BACKBONES = {"deeplab_v1": "vgg16", "lr_aspp": "mobilenet_v3_small"}
 FURTHER_CHECKS = {
     "v1_multi_scale": {"model": "deeplab_v1", "multi_scale_features": True},
     "v3_mobilenet_v2": {"backbone": "mobilenet_v2"},
     "v3plus_xception41": {"model": "deeplab_v3plus", "backbone": "xception41"},
+    "v3_efficientnet_v2_b0": {"backbone": "efficientnet_v2_b0"},
+    "v3_convnext_tiny": {"backbone": "convnext_tiny"},
     "v3_all_losses": {
         "class_weights": (0.5, 1.0, 2.0, 1.0, 1.0),
         "label_stride": 2,

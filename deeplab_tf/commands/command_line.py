@@ -80,6 +80,12 @@ def _rename() -> None:
     rename.main()
 
 
+def _average() -> None:
+    from deeplab_tf.commands import average
+
+    average.main()
+
+
 def _weights() -> None:
     from deeplab_tf.weights import command_line
 
@@ -94,12 +100,15 @@ COMMANDS = {
     "train": Command("Trains a network on records, or resumes a run.", _train),
     "evaluate": Command("Scores a run or an export, with a page to see.", _evaluate),
     "predict": Command("Segments images and videos, or serves a page.", _predict),
-    "export": Command("Writes a run for TF Serving, LiteRT or ONNX Runtime.", _export),
+    "export": Command(
+        "Writes a run for TF Serving, LiteRT, ONNX or OpenVINO.", _export
+    ),
     "build": Command("Writes records: build folder, build voc2012, ...", _build),
     "inspect": Command("Says what records hold and what looks wrong.", _inspect),
     "unpack": Command("Writes the images and labels of records to files.", _unpack),
     "report": Command("Draws the curves of a run, finished or not.", _report),
     "rename": Command("Gives the classes of a run other names and colours.", _rename),
+    "average": Command("Averages runs, and estimates BatchNorm anew.", _average),
     "weights": Command(
         "Makes a run of published weights; lists and packs them.", _weights
     ),

@@ -3,13 +3,16 @@
     python evaluate.py --workdir=runs/demo
     python evaluate.py --workdir=runs/demo --output_stride=8 --flip \\
         --scales=0.5,0.75,1,1.25,1.5,1.75
+    python evaluate.py --workdir=runs/demo --pad_to=513
     python evaluate.py --workdir=runs/demo --crf --crf_parameters=4,67,3
+    python evaluate.py --workdir=runs/seed0,runs/seed1,runs/seed2
     python evaluate.py --workdir=runs/new --compare=runs/demo/evaluation/val.json
     python evaluate.py --saved_model=exported --data_dir=runs/data/voc --output=scores
     python evaluate.py --pretrained=mobilenet_v2_voc_trainaug \\
         --data_dir=runs/data/voc --output=scores
 
-Prints a table per class and writes into <workdir>/evaluation, or --output:
+Prints a table per class and writes into <workdir>/evaluation, of several workdirs into
+<the first>/evaluation/ensemble, or --output:
     <split>.json   all scores, also for each image, and how they were made
     <split>.csv    those of the classes
     <split>.html   a page with both, the confusion matrix, and the best and worst images
@@ -31,6 +34,7 @@ from absl import flags
 from tqdm import tqdm
 
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
+from deeplab_tf.commands.evaluation_places import Places, find_places
 from deeplab_tf.commands.segmenter_flags import (
     begin_segmenter,
     define_hide_flag,
@@ -38,15 +42,13 @@ from deeplab_tf.commands.segmenter_flags import (
     hidden_names,
     out_of_memory_advised,
     segmenter_of,
-    workdir_of,
+    workdirs_of,
 )
 from deeplab_tf.commands.steady_output import steady_output
-from deeplab_tf.config import read_config
 from deeplab_tf.data.reading.bad_records import DATA_ERRORS, bad_records_named
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import DatasetInfo, read_info
-from deeplab_tf.datasets.build_tfds import resolve_data_dir
 from deeplab_tf.devices.memory import OutOfMemory
 from deeplab_tf.evaluation.best_and_worst import BestAndWorst
 from deeplab_tf.evaluation.class_order import describe_order, label_table, same_ids
@@ -62,13 +64,11 @@ from deeplab_tf.evaluation.scores import (
     table_text,
 )
 from deeplab_tf.files import InUse, sole_writer_in, write_together
-from deeplab_tf.inference.runtimes import is_runtime_file
-from deeplab_tf.inference.saved_models import find_version
+from deeplab_tf.inference.padding import describe_outgrown
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels, hidden_classes
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.strangers_words import printable
-from deeplab_tf.workdir import EVALUATION_FOLDER, workdir_weights
 
 FLAGS = flags.FLAGS
 WHOLE = (1, 1)  # the first part of one
@@ -84,7 +84,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "part", None, "Part of the images: 1/2 is the first of every two [all]."
     )
-    flags.DEFINE_string("output", None, "Folder to write to [<workdir>/evaluation].")
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder to write to [<workdir>/evaluation, of several <the first "
+        "workdir>/evaluation/ensemble].",
+    )
     flags.DEFINE_string("compare", None, "JSON of another evaluation of these images.")
     flags.DEFINE_bool("by_id", False, "Take ids as they are, whatever their names.")
     define_hide_flag()
@@ -119,28 +124,33 @@ def evaluate_as(values: flags.FlagValues) -> None:
       ValueError: flags that contradict each other, or data that are bad.
     """
     part = parse_part(values.part)
+    workdirs = workdirs_of(values)
     places = find_places(
-        *(workdir_of(values), values.saved_model),
+        *(workdirs, values.saved_model),
         *(values.data_dir, values.split, values.output),
         is_run=not values.pretrained,
     )
     name = places.split if part == WHOLE else f"{places.split}-{part[0]}-of-{part[1]}"
     with sole_writer_in(places.output, name):
-        _evaluate_into(values, part, places, name)
+        _evaluate_into(values, workdirs, part, places, name)
 
 
 def _evaluate_into(
-    values: flags.FlagValues, part: tuple[int, int], places: Places, name: str
+    values: flags.FlagValues,
+    workdirs: list[str],
+    part: tuple[int, int],
+    places: Places,
+    name: str,
 ) -> None:
     other = None if values.compare is None else read_summary(values.compare)
-    segmenter = segmenter_of(values)
+    segmenter = segmenter_of(values, workdirs)
     labels = segmenter.labels
     hidden = hidden_classes(labels.class_names, hidden_names(values))
     if other is not None:
         check_comparable(other, labels.class_names)
     pictures = BestAndWorst() if values.report else None
     data = (places.data_dir, places.split, part, values.batch_size)
-    evaluation, times = evaluate(segmenter, labels, *data, pictures, values.by_id)
+    evaluation, measured = evaluate(segmenter, labels, *data, pictures, values.by_id)
     results = {
         **evaluation.results(),
         "weights": places.weights,
@@ -150,10 +160,12 @@ def _evaluate_into(
         "batch_size": values.batch_size,
         "output_stride": values.output_stride or places.output_stride,
         **describe(segmenter),
-        **times,
+        **measured,
     }
     print(table(results))
     print(speed(results))
+    if results["larger_than_pad_to"]:
+        print(describe_outgrown(results["larger_than_pad_to"], segmenter.pad_to))
     try:
         if other is not None:
             results["comparison"] = {**compare(results, other), "with": values.compare}
@@ -184,7 +196,7 @@ def evaluate(
     batch_size: int = 1,
     pictures: BestAndWorst | None = None,
     by_id: bool = False,
-) -> tuple[Evaluation, dict[str, float]]:
+) -> tuple[Evaluation, dict[str, float | None]]:
     """Evaluates a split, or every n-th of its images.
 
     Args:
@@ -200,7 +212,8 @@ def evaluate(
         it makes a difference.
 
     Returns:
-      (the evaluation; "seconds", "prediction_seconds" of them, "images_per_second").
+      (the evaluation; "seconds", "prediction_seconds" of them, "images_per_second",
+      and "larger_than_pad_to", the images that are so).
 
     Raises:
       FileNotFoundError: no such records, or shards are missing.
@@ -213,7 +226,7 @@ def evaluate(
     examples = make_eval_dataset(select_records(data_dir, split), with_filename=True)
     examples = examples.shard(parts, index - 1).as_numpy_iterator()
     total = len(range(index - 1, info.splits.get(split, 0), parts)) or None
-    begin, predicting = time.perf_counter(), 0.0
+    begin, predicting, outgrown = time.perf_counter(), 0.0, 0
     # A ValueError is what `add` makes of labels out of range.
     with bad_records_named(data_dir, [split], errors=(*DATA_ERRORS, ValueError)):
         with tqdm(total=total, unit="image", disable=None) as progress:
@@ -222,6 +235,7 @@ def evaluate(
                 start = time.perf_counter()
                 predictions = segmenter.predict_batch(np.stack([b[0] for b in batch]))
                 predicting += time.perf_counter() - start
+                outgrown += len(batch) * segmenter.outgrows_padding(batch[0][1].shape)
                 for (image, label, name), classes in zip(batch, predictions):
                     label = to_model[label]
                     score = evaluation.add(name, label, classes)
@@ -235,6 +249,7 @@ def evaluate(
         "seconds": seconds,
         "prediction_seconds": predicting,
         "images_per_second": len(evaluation.names) / seconds,
+        "larger_than_pad_to": outgrown if segmenter.pad_to else None,
     }
 
 
@@ -281,68 +296,6 @@ def same_size_batches(examples: Iterable, batch_size: int) -> Iterator[list[tupl
     yield from waiting.values()
 
 
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where an evaluation reads and writes.
-
-    Attributes:
-      data_dir, split: of the records.
-      output: folder to write to.
-      weights: path of the run's weights, or of the exported model's version.
-      output_stride: of the run; None for an exported model, which does not tell.
-    """
-
-    data_dir: str
-    split: str
-    output: str
-    weights: str
-    output_stride: int | None
-
-
-def find_places(
-    workdir: str | None,
-    saved_model: str | None,
-    data_dir: str | None,
-    split: str | None,
-    output: str | None,
-    is_run: bool = True,
-) -> Places:
-    """Completes what the command line says by what the run says.
-
-    Args:
-      is_run: whether the workdir is a run's, with data of its own, rather than one of
-        a published network.
-
-    Raises:
-      FileNotFoundError: no run there, or one without weights, or no exported model.
-      ValueError: arguments that contradict each other, or too few.
-    """
-    if bool(workdir) == bool(saved_model):
-        raise ValueError("Give either --workdir or --saved_model, or --pretrained.")
-    data_dir = resolve_data_dir(data_dir) if data_dir else None
-    if not (is_run or (data_dir and output)):
-        raise ValueError(
-            "--pretrained needs --data_dir, the folder of the records, and --output, "
-            "the folder to write to."
-        )
-    if workdir:
-        config = read_config(workdir)
-        return Places(
-            data_dir or config.data_dir,
-            split or config.eval_split,
-            output or os.path.join(workdir, EVALUATION_FOLDER),
-            workdir_weights(workdir),
-            config.output_stride,
-        )
-    if not data_dir or not output:
-        raise ValueError(
-            "--saved_model needs --data_dir, the folder of the records, and --output, "
-            "the folder to write to."
-        )
-    path = saved_model if is_runtime_file(saved_model) else find_version(saved_model)
-    return Places(data_dir, split or "val", output, path, None)
-
-
 def describe(segmenter: Segmenter) -> dict:
     """Returns how a segmenter predicts, for JSON."""
     return {
@@ -350,6 +303,7 @@ def describe(segmenter: Segmenter) -> dict:
         "flip": segmenter.flip,
         "window": segmenter.window,
         "overlap": segmenter.overlap,
+        "pad_to": segmenter.pad_to,
         "crf": dataclasses.asdict(segmenter.crf) if segmenter.crf else None,
     }
 
@@ -357,8 +311,10 @@ def describe(segmenter: Segmenter) -> dict:
 def speed(results: dict) -> str:
     """Says how long an evaluation took."""
     predicting = results["images"] / results["prediction_seconds"]
+    weights = results["weights"]
+    each = f" by {len(weights)} networks each" if isinstance(weights, list) else ""
     return (
-        f"{results['images']} images of {results['split']} in "
+        f"{results['images']} images of {results['split']}{each} in "
         f"{results['seconds']:.0f} s, {results['images_per_second']:.2f} a second; "
         f"prediction alone {predicting:.2f} a second."
     )

@@ -1,4 +1,4 @@
-"""Exports a trained model for TF Serving, LiteRT or ONNX Runtime.
+"""Exports a trained model for TF Serving, LiteRT, ONNX Runtime or OpenVINO.
 
     python export.py --workdir=runs/demo --output_dir=runs/demo/exported
     python export.py --workdir=runs/demo --output_dir=exported --precision=bfloat16
@@ -14,54 +14,42 @@ otherwise, whatever the precision of training. Before it gets its name it is rel
 and compared with the Keras model on images of the run's evaluation split (of --images;
 drawn ones where neither is there). docs/serving.md.
 
---format=tflite and onnx write <output_dir>/<model>_<precision>.tflite or .onnx and its
-labels instead, compared in the same way: docs/runtimes.md.
+--format=tflite, onnx and openvino write <output_dir>/<model>_<precision>.tflite, .onnx
+or .xml with .bin, and labels, instead, compared in the same way: docs/runtimes.md.
+--format=all writes all of them, runs them side by side, and says which to take.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from absl import flags, logging
 
 from deeplab_tf.command_names import as_typed, name_of, refuse_arguments, run_with_flags
 from deeplab_tf.commands.device_flags import begin_on_devices, define_device_flags
-from deeplab_tf.commands.run_config import parse_size
+from deeplab_tf.commands.run_exports import convert_workdir, export_all, export_workdir
+from deeplab_tf.commands.run_images import labelled_images, read_images
 from deeplab_tf.commands.segmenter_flags import (
     define_pretrained_flag,
     parse_scales,
     pixels_of,
     workdir_of,
 )
+from deeplab_tf.commands.sizes import parse_size
 from deeplab_tf.commands.steady_output import steady_output
-from deeplab_tf.config import TrainConfig
-from deeplab_tf.data.reading.pipeline import make_eval_dataset
-from deeplab_tf.data.reading.selection import select_records
+from deeplab_tf.config import read_config
 from deeplab_tf.devices.memory import OutOfMemory, out_of_memory_named
-from deeplab_tf.exports.calibration import describe_calibration, hold_out, others
-from deeplab_tf.exports.runtime_files import (
-    CALIBRATION_IMAGES,
-    check_converter,
-    convert_model,
-)
-from deeplab_tf.exports.saved_model import Agreement, example_images, export_model
+from deeplab_tf.exports.converters import CONVERTERS
+from deeplab_tf.exports.saved_model import Agreement, example_images
+from deeplab_tf.exports.side_by_side import advice, as_table, measure_all
 from deeplab_tf.exports.signatures import MAX_PIXELS
-from deeplab_tf.exports.warmup import check_serving_api
-from deeplab_tf.labels import Labels
-from deeplab_tf.networks.models import MIN_IMAGE_SIZE
-from deeplab_tf.pictures.images import read_image
-from deeplab_tf.prediction.input_files import find_inputs, is_video
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.strangers_words import printable
-from deeplab_tf.version import __version__
-from deeplab_tf.workdir import load_workdir
 
 FLAGS = flags.FLAGS
-FORMATS = ("saved_model", "tflite", "onnx")
-NUM_IMAGES = 4  # to compare on
+FORMATS = ("saved_model", *CONVERTERS, "all")
+MEASURED_IMAGES = 100
 OUT_OF_MEMORY_ADVICE = (
     "An export is compared on images of the run's split: give smaller ones by "
     "--images, or hide a busy GPU by CUDA_VISIBLE_DEVICES=-1."
@@ -85,7 +73,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "precision",
         "float32",
-        "Numeric precision: or bfloat16, float16; of .tflite float16, dynamic, int8.",
+        "Numeric precision: or bfloat16, float16, dynamic, int8, as the format has it.",
     )
     flags.DEFINE_list(
         "input_size", None, "Size of a file's images: SIZE or HEIGHT,WIDTH [any]."
@@ -107,10 +95,13 @@ def main(argv: list[str]) -> None:
       SystemExit: with one sentence on what a user can mend.
     """
     refuse_arguments(argv)
-    logging.set_verbosity(logging.WARNING)  # at INFO TensorFlow tells every file
+    logging.set_verbosity(logging.ERROR)  # below it TensorFlow tells its own affairs
     try:
         begin_on_devices(FLAGS)
         with out_of_memory_named(lambda: OUT_OF_MEMORY_ADVICE):
+            if FLAGS.format == "all":
+                export_and_measure(FLAGS)
+                return
             path, agreement = export_as(FLAGS)
     except (OSError, ValueError, RuntimeError, ImportError, OutOfMemory) as error:
         sys.exit(f"{name_of('export')}: {as_typed(printable(str(error)))}")
@@ -148,16 +139,55 @@ def export_as(values: flags.FlagValues) -> tuple[str, Agreement]:
             constants=values.constants,
             max_pixels=pixels_of(values.max_megapixels),
         )
+    _refuse_servings_flags(values)
+    return convert_workdir(
+        *(_workdir_of(values), values.output_dir, values.format, values.precision),
+        *(_size_of(values), values.output_stride, images_of(values)),
+    )
+
+
+def export_and_measure(values: flags.FlagValues) -> None:
+    """Exports in every format, and prints what each is worth on this machine.
+
+    Args:
+      values: of `define_flags`, --format=all.
+
+    Raises:
+      OSError, ValueError, RuntimeError: as of `export_as`.
+    """
+    _refuse_servings_flags(values)
+    if values.precision != "float32":
+        raise ValueError("--format=all has every precision: leave --precision out.")
+    workdir, stride = _workdir_of(values), values.output_stride
+    images = images_of(values)
+    paths, refusals = export_all(
+        workdir, values.output_dir, _size_of(values), stride, images
+    )
+    try:
+        if images is None:
+            examples = labelled_images(read_config(workdir), MEASURED_IMAGES)
+        else:
+            examples = [(image, None) for image in images]
+    except FileNotFoundError:
+        examples = [(image, None) for image in example_images()]
+    segmenter = Segmenter.from_workdir(workdir, output_stride=stride)
+    measured = measure_all(paths, examples, segmenter.predict, segmenter.labels)
+    print(f"{len(examples)} images, one at a time:\n\n{as_table(measured)}\n")
+    for title, reason in refusals.items():
+        print(f"No {title}: {reason}")
+    print(advice(measured))
+
+
+def _refuse_servings_flags(values: flags.FlagValues) -> None:
     if values.version or values.flip or values.constants or values.scales != ["1"]:
         raise ValueError(
             "--version, --scales, --flip and --constants are TF Serving's. Leave them "
             f"out of --format={values.format}."
         )
-    size = parse_size("--input_size", values.input_size) if values.input_size else None
-    return convert_workdir(
-        *(_workdir_of(values), values.output_dir, values.format, values.precision),
-        *(size, values.output_stride, images_of(values)),
-    )
+
+
+def _size_of(values: flags.FlagValues) -> tuple[int, int] | None:
+    return parse_size("--input_size", values.input_size) if values.input_size else None
 
 
 def _workdir_of(values: flags.FlagValues) -> str:
@@ -170,167 +200,6 @@ def _workdir_of(values: flags.FlagValues) -> str:
 def images_of(values: flags.FlagValues) -> list[np.ndarray] | None:
     """Reads --images; None where there is none."""
     return read_images(values.images) if values.images else None
-
-
-def export_workdir(
-    workdir: str,
-    output_dir: str,
-    version: int | None = None,
-    output_stride: int | None = None,
-    precision: str = "float32",
-    images: Sequence[np.ndarray] | None = None,
-    **options,
-) -> tuple[str, Agreement]:
-    """Exports the best weights of a run; see `saved_model.export_model`.
-
-    Args:
-      workdir: of train.py.
-      output_dir: the model's folder for TF Serving.
-      version: positive integer; None is one more than the highest there.
-      output_stride: 8, 16 or 32 instead of the run's.
-      precision: "float32", "bfloat16" or "float16".
-      images: to compare on; None takes some of the run's evaluation split.
-      **options: scales, flip, constants and max_pixels of `saved_model.export_model`.
-
-    Returns:
-      (path of the version's folder, what the comparison found).
-
-    Raises:
-      ImportError: tensorflow-serving-api is not installed.
-      OSError, ValueError, RuntimeError: see `load_workdir` and `export_model`.
-    """
-    check_serving_api()
-    model, config = load_workdir(workdir, output_stride)
-    optimized = None
-    if precision != "float32":
-        optimized = load_workdir(workdir, output_stride, precision)[0]
-    return export_model(
-        model,
-        Labels.from_config(config),
-        output_dir,
-        version,
-        optimized=optimized,
-        precision=precision,
-        images=(
-            split_images(config, config.eval_split)
-            if images is None
-            else images[:NUM_IMAGES]
-        ),
-        about=_about(config, output_stride),
-        **options,
-    )
-
-
-def convert_workdir(
-    workdir: str,
-    output_dir: str,
-    format_: str,
-    precision: str = "float32",
-    input_size: Sequence[int] | None = None,
-    output_stride: int | None = None,
-    images: Sequence[np.ndarray] | None = None,
-) -> tuple[str, Agreement]:
-    """Converts the best weights of a run; see `runtime_files.convert_model`.
-
-    Args:
-      workdir: of train.py.
-      output_dir: folder of the file; made where needed.
-      format_: "tflite" or "onnx".
-      precision: "float32"; for "tflite" also "float16", "dynamic" and "int8".
-      input_size: (height, width) of the file's images; None is any.
-      output_stride: 8, 16 or 32 instead of the run's.
-      images: to compare on and, for "int8", to calibrate on, each of them for one of
-        the two; None takes some of the run's evaluation split, and its first training
-        images to calibrate.
-
-    Returns:
-      (path of the file, what the comparison found).
-
-    Raises:
-      ImportError: a package that the format needs is not installed.
-      OSError, ValueError, RuntimeError: see `load_workdir` and `convert_model`.
-    """
-    check_converter(format_, precision)
-    model, config = load_workdir(workdir, output_stride)
-    path = os.path.join(output_dir, f"{config.model}_{precision}.{format_}")
-    calibration = ()
-    if precision == "int8":
-        calibration, images = int8_images(config, images)
-        warning = describe_calibration(calibration)
-        if warning:
-            print(warning)
-    elif images is None:
-        images = split_images(config, config.eval_split)
-    agreement = convert_model(
-        model,
-        Labels.from_config(config),
-        path,
-        precision,
-        tuple(input_size) if input_size else None,
-        calibration=calibration,
-        images=images[:NUM_IMAGES],
-        about=_about(config, output_stride),
-    )
-    return path, agreement
-
-
-def int8_images(
-    config: TrainConfig, images: Sequence[np.ndarray] | None
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Chooses images to calibrate on, and others to compare on.
-
-    Args:
-      config: of the run.
-      images: the user's, or None.
-
-    Returns:
-      (calibration, comparison); where nothing is left to compare on, the images of the
-      run's evaluation split, and drawn ones where its records are not here.
-    """
-    if images is None:
-        calibration = split_images(config, config.train_split, CALIBRATION_IMAGES)
-        compared = []
-        if config.train_split == config.eval_split:
-            calibration, compared = hold_out(calibration, NUM_IMAGES)
-    else:
-        calibration, compared = hold_out(images, NUM_IMAGES)
-    for other in (
-        functools.partial(split_images, config, config.eval_split),
-        example_images,
-    ):
-        compared = compared or others(other(), calibration)
-    return calibration, compared
-
-
-def _about(config: TrainConfig, output_stride: int | None) -> dict:
-    return {
-        "model": config.model,
-        "backbone": config.backbone,
-        "output_stride": output_stride or config.output_stride,
-        "deeplab_tf": __version__,
-    }
-
-
-def split_images(
-    config: TrainConfig, split: str, count: int = NUM_IMAGES
-) -> list[np.ndarray]:
-    """First images of a split of a run; none where its records are not here."""
-    try:
-        dataset = make_eval_dataset(select_records(config.data_dir, split))
-        return [image[0] for image, _ in dataset.take(count).as_numpy_iterator()]
-    except FileNotFoundError:
-        return []
-
-
-def read_images(pattern: str, count: int = CALIBRATION_IMAGES) -> list[np.ndarray]:
-    """First images that a file, folder or pattern stands for, RGB uint8 [h, w, 3].
-
-    Raises:
-      OSError: there are none, or one cannot be read.
-      ValueError: one cannot be used.
-    """
-    paths = [path for path in find_inputs(pattern) if not is_video(path)]
-    return [read_image(path, MIN_IMAGE_SIZE) for path in paths[:count]]
 
 
 def run() -> None:

@@ -128,6 +128,9 @@ def serve_as(values: flags.FlagValues) -> None:
     max_pixels = _max_pixels(values, page.MAX_PIXELS)
     segmenter = segmenter_of(values)
     hidden = hidden_classes(segmenter.labels.class_names, hidden_names(values))
+    if segmenter.pad_to:
+        size = "x".join(map(str, segmenter.pad_to))
+        print(f"Images are padded to {size}; a side that is longer is run as it is.")
     page.serve(segmenter, title, values.port, max_pixels, hidden=hidden)
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from deeplab_tf.command_names import call_of
+from deeplab_tf.commands.sizes import parse_size
 from deeplab_tf.config import (
     BACKBONE_FIELDS,
     BEFORE_THE_FIELD,
     NETWORK_FIELDS,
     TrainConfig,
+    config_path,
     read_config,
 )
 from deeplab_tf.config_checks import check_fields
 from deeplab_tf.networks.backbones import find_backbone
 from deeplab_tf.networks.heads import scale_rates
-from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.recipes import RECIPES, recipe_config
 from deeplab_tf.training.compiling import has_trained_head
 from deeplab_tf.training.resuming import has_begun
@@ -46,7 +47,11 @@ def make_config(recipe: str, changes: dict) -> TrainConfig:
         changes = {**changes, "crop_size": crop_size}
     config = dataclasses.replace(recipe_config(recipe), **changes)
     check_fields(config)
-    config = dataclasses.replace(config, init=resolve_init(config.init))
+    config = dataclasses.replace(
+        config,
+        init=resolve_init(config.init),
+        teacher=resolve_teacher(config.teacher),
+    )
     if os.path.isdir(config.init):
         config = continue_network(config, changes)
     return config
@@ -64,31 +69,6 @@ def conventions_of(workdir: str) -> dict:
         return {}
     config = read_config(workdir)
     return {name: getattr(config, name) for name in BEFORE_THE_FIELD}
-
-
-def parse_size(name: str, sizes: Sequence[str | int]) -> tuple[int, int]:
-    """["513"] -> (513, 513), ["769", "1537"] -> (769, 1537).
-
-    Args:
-      name: of the flag, for the sentence.
-      sizes: one side, or height and width.
-
-    Raises:
-      ValueError: neither, or a side under `MIN_IMAGE_SIZE`.
-    """
-    try:
-        height, width = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
-    except ValueError:
-        raise ValueError(
-            f"{name} must be SIZE or HEIGHT,WIDTH, such as 513 or 769,1537. "
-            f"Received: {','.join(map(str, sizes))}"
-        ) from None
-    if min(height, width) < MIN_IMAGE_SIZE:
-        raise ValueError(
-            f"{name} must be at least {MIN_IMAGE_SIZE} pixels a side. "
-            f"Received: {(height, width)}"
-        )
-    return height, width
 
 
 def resolve_init(init: str) -> str:
@@ -113,6 +93,26 @@ def resolve_init(init: str) -> str:
     if recipe in RECIPES:
         advice = f"Run first: {call_of('train')} --recipe={recipe}"
     raise FileNotFoundError(f"There is no {init} to start from. {advice}")
+
+
+def resolve_teacher(teacher: str) -> str:
+    """Lets a run be taught by what is there, or is published under that name.
+
+    Returns:
+      The same, or the workdir of a published network.
+
+    Raises:
+      FileNotFoundError, ImportError, OSError: see `pretrained_workdir`.
+      ValueError: its head was never trained.
+    """
+    if is_pretrained(teacher) and not os.path.exists(teacher):
+        teacher = pretrained_workdir(teacher)
+    if os.path.isfile(config_path(teacher)) and not has_trained_head(teacher):
+        raise ValueError(
+            f"{teacher} cannot teach: only its backbone was trained. Give the workdir "
+            "of a run that was trained on these classes."
+        )
+    return teacher
 
 
 def continue_network(config: TrainConfig, chosen: Collection[str]) -> TrainConfig:

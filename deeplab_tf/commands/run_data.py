@@ -17,12 +17,17 @@ from deeplab_tf.data.reading.pipeline import (
     make_eval_share,
     make_train_dataset,
 )
-from deeplab_tf.data.reading.policies import Crop, make_augmenter
+from deeplab_tf.data.reading.policies import (
+    POLICY_FIELDS,
+    Crop,
+    find_policy,
+    make_augmenter,
+)
 from deeplab_tf.data.reading.selection import Selection, select_records
 from deeplab_tf.data.records.info import DatasetInfo, read_info
 from deeplab_tf.networks.backbones import find_backbone
 from deeplab_tf.networks.layers import mean_color
-from deeplab_tf.training.losses import balanced_class_weights
+from deeplab_tf.training.losses import BALANCES, balanced_class_weights
 
 NUM_PANELS = 4
 NUM_LABELS_LOOKED_AT = 32
@@ -130,7 +135,7 @@ def select_run_data(config: TrainConfig) -> tuple[TrainConfig, RunData]:
     config = _with_classes(config, info)
     crop = _crop_of(config)
     make_augmenter(crop)  # says now, and not after the model is built, what it lacks
-    skip = config.skip_bad_records
+    skip, policy = config.skip_bad_records, crop.row
     data = RunData(
         training=select_records(
             config.data_dir,
@@ -139,6 +144,8 @@ def select_run_data(config: TrainConfig) -> tuple[TrainConfig, RunData]:
             duplicate=config.duplicate,
             min_class_pixels=config.min_class_pixels,
             min_labelled_pixels=config.min_labelled_pixels,
+            class_uniform=policy.class_uniform,
+            paste_classes=policy.paste_classes if policy.copy_paste else (),
         ),
         validation=select_records(
             config.data_dir, config.eval_split, skip_bad_records=skip
@@ -178,9 +185,9 @@ def _with_classes(config: TrainConfig, info: DatasetInfo) -> TrainConfig:
                 "data set again with other classes."
             )
     weights = config.class_weights
-    if weights == "balanced":
+    if isinstance(weights, str):
         counts = info.pixel_counts[config.train_split]
-        weights = tuple(balanced_class_weights(counts))
+        weights = tuple(balanced_class_weights(counts, BALANCES[weights]))
     config = dataclasses.replace(
         config,
         class_weights=weights,
@@ -198,9 +205,9 @@ def _crop_of(config: TrainConfig) -> Crop:
     mode = config.normalization or find_backbone(config.backbone).normalization
     return Crop(
         config.crop_size,
-        config.policy,
-        min_scale=config.min_scale,
-        max_scale=config.max_scale,
+        find_policy(config.policy).but(
+            **{name: getattr(config, name) for name in POLICY_FIELDS}
+        ),
         mean_color=mean_color(mode),
         ignore_label=config.ignore_label,
     )

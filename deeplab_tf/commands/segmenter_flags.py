@@ -13,6 +13,7 @@ from deeplab_tf.commands.device_flags import (
     begin_on_devices,
     define_device_flags,
 )
+from deeplab_tf.commands.sizes import parse_size
 from deeplab_tf.devices.memory import out_of_memory_named
 from deeplab_tf.inference.crf import parse_crf
 from deeplab_tf.inference.runtimes import is_runtime_file
@@ -33,7 +34,12 @@ def define_segmenter_flags(default_window: str = "no windows") -> None:
       default_window: what --help says of images without --window.
     """
     define_device_flags()
-    flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of a run of train.py; of several, between commas, probabilities are "
+        "averaged.",
+    )
     flags.DEFINE_string(
         "saved_model", None, "Folder or file of export.py, instead of a run."
     )
@@ -49,9 +55,18 @@ def define_segmenter_flags(default_window: str = "no windows") -> None:
     flags.DEFINE_integer(
         "overlap", None, "Pixels that windows share [a quarter of a window]."
     )
+    flags.DEFINE_list(
+        "pad_to",
+        None,
+        "Size, or height,width, that smaller images are padded to, as the papers "
+        "evaluate [own size].",
+    )
     flags.DEFINE_bool("crf", False, "Sharpen with the dense CRF of DeepLabV1 and V2.")
     flags.DEFINE_list(
-        "crf_parameters", None, "The CRF's w1,sigma_alpha,sigma_beta [4,67,3]."
+        "crf_parameters",
+        None,
+        "The CRF's w1,sigma_alpha,sigma_beta, and others by name "
+        "[4,67,3,w2=3,sigma_gamma=3,iterations=10].",
     )
 
 
@@ -68,19 +83,26 @@ def hidden_names(values: flags.FlagValues) -> tuple[str, ...] | None:
     return None if values.hide is None else tuple(filter(None, values.hide))
 
 
-def segmenter_of(values: flags.FlagValues) -> Segmenter:
+def segmenter_of(
+    values: flags.FlagValues, workdirs: Sequence[str] | None = None
+) -> Segmenter:
     """Loads what the flags ask for, and says so first; see `load_segmenter`.
+
+    Args:
+      values: of the flags.
+      workdirs: of `workdirs_of`, where they are known already: a packed network's
+        files are compared with their hashes each time.
 
     Raises:
       FileNotFoundError: it is not there.
       ValueError: flags that contradict each other, or a value out of range.
     """
-    workdir = workdir_of(values)
-    place = workdir or values.saved_model
+    workdirs = workdirs_of(values) if workdirs is None else workdirs
+    place = ", ".join(workdirs) or values.saved_model
     if place:
         print(f"Loading {printable(place)} ...", flush=True)
     return load_segmenter(
-        workdir,
+        workdirs,
         values.saved_model,
         values.output_stride,
         scales=parse_scales(values.scales),
@@ -88,6 +110,7 @@ def segmenter_of(values: flags.FlagValues) -> Segmenter:
         window=values.window,
         overlap=values.overlap,
         crf=parse_crf(values.crf, values.crf_parameters),
+        pad_to=parse_size("--pad_to", values.pad_to) if values.pad_to else None,
     )
 
 
@@ -115,6 +138,28 @@ def workdir_of(values: flags.FlagValues) -> str | None:
     return pretrained_workdir(values.pretrained)
 
 
+def workdirs_of(values: flags.FlagValues) -> list[str]:
+    """Returns the folders of --workdir, or that of --pretrained; none of neither.
+
+    A folder whose name holds commas is one.
+
+    Raises:
+      ImportError, OSError, ValueError: as of `workdir_of`; or one is given twice.
+    """
+    workdir = os.fspath(workdir_of(values) or "")
+    if values.pretrained or os.path.isdir(workdir):
+        return [workdir]
+    workdirs = [part.strip() for part in workdir.split(",") if part.strip()]
+    places = list(map(os.path.realpath, workdirs))
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise ValueError(
+                "Expected each folder of --workdir once. Received twice: "
+                f"{workdirs[index]}"
+            )
+    return workdirs
+
+
 def begin_segmenter(values: flags.FlagValues) -> None:
     """Prints what the network will be run on; call it before anything else."""
     if values.saved_model and is_runtime_file(values.saved_model):
@@ -136,6 +181,8 @@ def _what_to_lower(values: flags.FlagValues) -> str:
         ways.append("--window=513, which runs larger images in pieces")
     elif values.window > SMALL_WINDOW:
         ways.append(f"a smaller --window than {values.window}")
+    if getattr(values, "pad_to", None):
+        ways.append("a smaller --pad_to, or none")
     largest = max(map(float, values.scales))
     if largest > 1:
         ways.append(f"--scales without {largest:g}")

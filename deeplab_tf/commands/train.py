@@ -46,6 +46,7 @@ from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import TrainConfig, config_path, parse_changes
 from deeplab_tf.datasets import build_shapes
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
+from deeplab_tf.devices.workers import Workers, find_workers
 from deeplab_tf.files import sole_writer_in
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.networks.precision import PRECISIONS
@@ -62,7 +63,7 @@ from deeplab_tf.training.resuming import (
     checkpoint_folder,
     claim_workdir,
 )
-from deeplab_tf.training.workers import Workers, find_workers
+from deeplab_tf.training.teachers import check_teacher
 from deeplab_tf.workdir import LOG_FILE
 
 FLAGS = flags.FLAGS
@@ -87,7 +88,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("model", None, sorted(MODELS), "Network: a row of MODELS.")
     flags.DEFINE_string(
-        "backbone", None, "Backbone: a row of BACKBONES, or mobilenet_v2_ALPHA."
+        "backbone",
+        None,
+        "Backbone: a row of BACKBONES, mobilenet_v2_ALPHA or keras.NAME.",
     )
     flags.DEFINE_integer(
         "output_stride", None, "Output stride: 8, 16 or 32; the cascade to 256."
@@ -268,6 +271,7 @@ def make_run(recipe: str, changes: dict) -> tuple[TrainConfig, RunData]:
         build_shapes.build(config.data_dir)
     folder = resolve_data_dir(config.data_dir)
     config, data = select_run_data(dataclasses.replace(config, data_dir=folder))
+    config = check_teacher(config)
     if data.report:
         print(data.report)
     return config, data

@@ -228,7 +228,14 @@ def _batches(
         examples = indices.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         return batch_by_size(examples.map(_as_fit_takes_it), batch_size).prefetch(2)
     size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
-    augment = make_augmenter(Crop(size, policy))
+    crop = Crop(size, policy)
+    if crop.row.needs_records:
+        raise ValueError(
+            "from_folder reads images one by one, in passes. Received: policy="
+            f"{policy!r}, which chooses them. Build records, and train with train.py: "
+            "python -m datasets.build_folder"
+        )
+    augment = make_augmenter(crop)
 
     def decode_and_augment(index, number):
         image, label = decode(index)

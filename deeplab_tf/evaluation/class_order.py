@@ -36,21 +36,38 @@ def same_ids(
             f"The model knows {len(model_names)} classes, the data have "
             f"{len(data_names)}. Give the --data_dir it was trained for."
         )
-    ids = np.arange(len(model_names))
-    if by_id or tuple(model_names) == tuple(data_names):
+    ids = ids_by_name(model_names, model_names if by_id else data_names)
+    if ids is None:
+        raise ValueError(
+            "The model's classes are not those of the data. Only the model has "
+            f"{missing_names(model_names, data_names)}; only the data have "
+            f"{missing_names(data_names, model_names)}. Give the data that it was "
+            "trained for, or --by_id if each id means the same under another name."
+        )
+    return ids
+
+
+def ids_by_name(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | None:
+    """Finds classes by their names, or ids where either side has no names.
+
+    Args:
+      names: in the order of their ids.
+      wanted: the same classes in another order.
+
+    Returns:
+      int64 [classes]: the id in `names` of each that is wanted; None where they are
+      other classes.
+    """
+    if len(names) != len(wanted):
+        return None
+    ids = np.arange(len(names))
+    if tuple(names) == tuple(wanted):
         return ids
     for spelling in (str, _plain):
-        ours, theirs = list(map(spelling, model_names)), list(map(spelling, data_names))
+        ours, theirs = list(map(spelling, names)), list(map(spelling, wanted))
         if len(set(ours)) == len(ours) and sorted(ours) == sorted(theirs):
             return np.array([ours.index(name) for name in theirs])
-    if _are_unnamed(model_names) or _are_unnamed(data_names):
-        return ids
-    raise ValueError(
-        "The model's classes are not those of the data. Only the model has "
-        f"{_missing(model_names, data_names)}; only the data have "
-        f"{_missing(data_names, model_names)}. Give the data that it was trained for, "
-        "or --by_id if each id means the same under another name."
-    )
+    return ids if _are_unnamed(names) or _are_unnamed(wanted) else None
 
 
 def label_table(
@@ -95,7 +112,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name).casefold())
 
 
-def _missing(names: Sequence[str], others: Sequence[str]) -> str:
+def missing_names(names: Sequence[str], others: Sequence[str]) -> str:
+    """Lists the names that others lack, "none" where there is none."""
     known = set(map(_plain, others))
     return _listed([name for name in names if _plain(name) not in known]) or "none"
 

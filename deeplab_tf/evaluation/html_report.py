@@ -114,19 +114,29 @@ def _made(results: dict) -> dict[str, str]:
     """How the results were made, as far as they say it; name -> value."""
     crf = results.get("crf") or {}
     speed = results.get("images_per_second")
+    weights, padded = results.get("weights"), results.get("pad_to")
+    strides = results.get("output_stride")
     values = {
+        "Networks, averaged": _text(weights) if isinstance(weights, list) else None,
         "Records": results.get("data_dir"),
         "Split": results.get("split"),
         "Part": str(results.get("part", "")).replace("1/1", ""),
-        "Output stride": results.get("output_stride"),
+        "Output stride": _text(strides),
         "Scales": ", ".join(f"{scale:g}" for scale in results.get("scales", ())),
         "Flip": {True: "yes", False: "no"}.get(results.get("flip")),
         "Window": results.get("window"),
+        "Padded to": "x".join(map(str, padded)) if padded else None,
+        "Larger than that": results.get("larger_than_pad_to") or None,
         "Dense CRF": ", ".join(f"{name} {value:g}" for name, value in crf.items()),
         "Batch size": results.get("batch_size"),
         "Images a second": None if speed is None else f"{speed:.2f}",
     }
     return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def _text(value):
+    """A list as words between commas, anything else as it is."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _row_shares(confusion: np.ndarray) -> np.ndarray:

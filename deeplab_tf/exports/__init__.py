@@ -1,1 +1,1 @@
-"""A workdir in; a SavedModel, LiteRT or ONNX file out."""
+"""A workdir in; a SavedModel, LiteRT, ONNX or OpenVINO files out."""

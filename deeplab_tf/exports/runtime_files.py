@@ -1,6 +1,6 @@
-"""A Keras model as .tflite or .onnx file: converted, compared, then given its name.
+"""A Keras model as files of another runtime: converted, compared, then named.
 
-`runtimes.py` says what the files are and runs them.
+`converters.py` makes their content, `inference/runtimes.py` runs them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +17,14 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.exports.calibration import others
+from deeplab_tf.exports.converters import (
+    CONVERTERS,
+    FORMAT_OF,
+    ConversionError,
+    Examples,
+    convert,
+    input_shape,
+)
 from deeplab_tf.exports.saved_model import (
     Agreement,
     Bound,
@@ -25,42 +32,20 @@ from deeplab_tf.exports.saved_model import (
     example_images,
 )
 from deeplab_tf.files import sole_writer_in, write_together
+from deeplab_tf.inference.padding import MEAN_COLOR, mean_color_of
+from deeplab_tf.inference.runners import RUNNERS, RuntimeRefusal
 from deeplab_tf.inference.runtimes import (
     PREVIOUS,
-    RUNTIMES,
     RuntimeNetwork,
-    RuntimeRefusal,
     fit_image,
     labels_path,
+    network_paths,
+    read_contents,
     read_described,
     sha256,
 )
-from deeplab_tf.inference.signature_names import CLASSES, IMAGES
 from deeplab_tf.labels import Labels
-from deeplab_tf.networks.folding import freeze
-
-ONNX_OPSET = 18
-CALIBRATION_IMAGES = 100
-
-
-class ConversionError(Exception):
-    """What a converter, or the runtime of what it made, says on one line."""
-
-
-# Format -> precision -> how far it may be from the Keras model. `logits` bounds by how
-# much the Keras model's logit of the class chosen by the file is below its largest.
-BOUNDS = {
-    "tflite": {
-        "float32": Bound(2e-3, 0.999),
-        "float16": Bound(2e-2, 0.99),
-        # Kernels in 8 bits; activations in float, or in 8 bits where there are kernels
-        # for that.
-        "dynamic": Bound(0.15, 0.95),
-        # All in 8 bits.
-        "int8": Bound(0.25, 0.9),
-    },
-    "onnx": {"float32": Bound(2e-3, 0.999)},
-}
+from deeplab_tf.networks.folding import inference_graph
 
 
 def convert_model(
@@ -74,15 +59,15 @@ def convert_model(
     images: Sequence[np.ndarray] = (),
     about: Mapping | None = None,
 ) -> Agreement:
-    """Writes a .tflite or .onnx file and its labels, checked against the Keras model.
+    """Writes a network's files and their labels, checked against the Keras model.
 
     Args:
       model: Keras model in float32: image float32 [B, h, w, 3] in 0..255 -> logits
         float32 [B, h, w, classes].
       labels: what the classes are called.
-      path: its ending is the format; what is there is replaced when all is done, the
-        file and its labels as one.
-      precision: a key of `BOUNDS[format]`.
+      path: its ending is that of a format of `CONVERTERS`; what is there is replaced
+        when all is done, the files and their labels as one.
+      precision: a key of the format's bounds.
       input_size: (height, width) of the images that the file takes; None is any, of
         which "int8" knows none.
       calibration: uint8 [h, w, 3] each, for "int8": the ranges of the activations are
@@ -102,42 +87,55 @@ def convert_model(
         labels that do not fit the model.
       RuntimeError: it cannot be converted, or answers differently.
     """
-    ending = os.path.splitext(os.fspath(path))[1]
-    check_converter(ending[1:], precision)
+    path = os.fspath(path)
+    ending = os.path.splitext(path)[1]
+    format_ = FORMAT_OF.get(ending, ending[1:])
+    check_converter(format_, precision)
     _check_calibration(precision, input_size, calibration)
     check_labels(labels, model)
+    images = others(images, calibration) or example_images()
+    examples = Examples()
+    if precision == "int8":
+        fitted = [
+            [fit_image(image, input_size) for image in each]
+            for each in (calibration, images)
+        ]
+        examples = Examples(*fitted)
+    logits = inference_graph(model, input_shape(format_, input_size))
     try:
-        content = _convert(model, ending[1:], precision, input_size, calibration)
-        network = RuntimeNetwork(RUNTIMES[ending](content), labels)
+        contents = convert(logits, format_, precision, input_size, examples)
+        network = RuntimeNetwork(RUNNERS[ending](*contents), labels)
     except (ConversionError, RuntimeRefusal) as error:
         raise RuntimeError(
-            f"{model.name} cannot be converted to {ending[1:]} in {precision} for "
+            f"{model.name} cannot be converted to {format_} in {precision} for "
             f"images of {input_size or 'any size'}: {error}. Give another --input_size "
             "or none, another --precision, or export a SavedModel."
         ) from error
-    images = others(images, calibration) or example_images()
-    agreement = compare_with_model(
-        network, model, images, BOUNDS[ending[1:]][precision]
-    )
+    bound = CONVERTERS[format_].bounds[precision]
+    agreement = compare_with_model(network, model, images, bound)
     described = {
         **dataclasses.asdict(labels),
+        MEAN_COLOR: mean_color_of(model),
         "model": {**(about or {}), "precision": precision, "input_size": input_size},
-        "sha256": sha256(content),
+        "sha256": sha256(*contents),
     }
     folder, name = os.path.split(os.path.abspath(path))
     with sole_writer_in(folder, name):
-        _write_pair(os.fspath(path), content, described)
+        _write_files(path, contents, described)
     return agreement
 
 
-def _write_pair(path: str, content: bytes, described: dict) -> None:
-    """Writes a file and its labels, which change as one.
+def _write_files(path: str, contents: Sequence[bytes], described: dict) -> None:
+    """Writes a network's files and their labels, which change as one.
 
-    No system renames two files at once: in between the labels describe both the file
-    that is there and the one that comes, and whoever reads them takes those of the file
-    that is there (`runtimes.load_network`).
+    No system renames two files at once: in between the labels describe both the network
+    that is there and the one that comes, and whoever reads them takes those of the one
+    that is there (`runtimes.load_network`). Of OpenVINO's two files a mixture, which
+    only a killed process leaves, fits neither and is refused.
     """
     before = read_described(path)
+    paths = network_paths(path)
+    contents_before = read_contents(path) if before else ()
     texts = [
         (json.dumps(each, indent=2) + "\n").encode()
         for each in ({**described, PREVIOUS: before}, before, described)
@@ -146,12 +144,14 @@ def _write_pair(path: str, content: bytes, described: dict) -> None:
     labels = labels_path(path)
     write_together({labels: both if before else new})
     try:
-        write_together({path: content})
+        write_together(dict(zip(paths, contents)))
     except BaseException:
         if before:
-            write_together({labels: old})
+            write_together({**dict(zip(paths, contents_before)), labels: old})
         else:
-            os.remove(labels)
+            for each in (*paths, labels):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(each)
         raise
     with contextlib.suppress(OSError):  # those of both are right as well
         write_together({labels: new})
@@ -172,8 +172,8 @@ def compare_with_model(
       bound: what is still rounding.
 
     Returns:
-      The comparison; its `logits` is as in `BOUNDS`, and pixels whose logits tie within
-      1e-4 of the largest count as of the same class.
+      The comparison; its `logits` is as in `Converter.bounds`, and pixels whose logits
+      tie within 1e-4 of the largest count as of the same class.
 
     Raises:
       RuntimeError: they differ by more than bound.
@@ -207,17 +207,19 @@ def check_converter(format_: str, precision: str) -> None:
     """Says before a conversion begins what cannot be, or what it lacks.
 
     Args:
-      format_: a key of `BOUNDS`.
-      precision: a key of `BOUNDS[format_]`.
+      format_: a key of `CONVERTERS`.
+      precision: a key of its bounds.
 
     Raises:
       ImportError: a package is not installed.
       ValueError: no such format, or a precision that it has not.
     """
-    if precision not in BOUNDS.get(format_, ()):
-        known = ", ".join(f"{key} in {', '.join(BOUNDS[key])}" for key in BOUNDS)
+    if format_ not in CONVERTERS or precision not in CONVERTERS[format_].bounds:
+        known = ", ".join(
+            f"{name} in {', '.join(each.bounds)}" for name, each in CONVERTERS.items()
+        )
         raise ValueError(f"Expected {known}. Received: {format_} in {precision}")
-    packages = {"onnx": ("tf2onnx", "onnxruntime")}.get(format_, ())
+    packages = CONVERTERS[format_].needed_packages(precision)
     if not all(map(importlib.util.find_spec, packages)):
         raise ImportError(
             f"--format={format_} needs {' and '.join(packages)}, and they are not all "
@@ -231,87 +233,3 @@ def _check_calibration(precision, input_size, calibration) -> None:
             "int8 needs a fixed input size, and images to take the ranges of the "
             f"activations from. Received: size {input_size}, {len(calibration)} images"
         )
-
-
-def _convert(model, format_, precision, input_size, calibration) -> bytes:
-    # LiteRT plans memory for one image.
-    batch = None if format_ == "onnx" and not input_size else 1
-    shape = (batch, *(input_size or (None, None)), 3)
-    logits = freeze(model, shape)
-    spec = tf.TensorSpec(shape, tf.uint8, IMAGES)
-
-    @tf.function(input_signature=[spec])
-    def classes(images):
-        scores = logits(tf.cast(images, tf.float32))
-        best = tf.argmax(scores, -1, output_type=tf.int32)
-        return {CLASSES: tf.cast(best, tf.uint8)}
-
-    if format_ == "onnx":
-        return _to_onnx(classes, spec)
-    if precision == "int8":
-        calibration = [fit_image(image, input_size) for image in calibration]
-    return _to_tflite(classes, precision, calibration)
-
-
-def _to_tflite(classes, precision: str, calibration: Sequence[np.ndarray]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        # By way of a SavedModel: only so does the file keep the names of its input and
-        # output.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(
-            tf.Module(),
-            folder,
-            signatures=classes,
-            options=options,
-        )
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if precision != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if precision == "int8":
-            converter.representative_dataset = lambda: (
-                {IMAGES: image[None]} for image in calibration
-            )
-        try:
-            return converter.convert()
-        except Exception as error:  # of converters that raise what they like
-            raise ConversionError(_first_lines(error)) from error
-
-
-def _to_onnx(classes, spec: tf.TensorSpec) -> bytes:
-    import tf2onnx
-
-    try:
-        proto, _ = tf2onnx.convert.from_function(
-            classes, input_signature=[spec], opset=ONNX_OPSET
-        )
-    except Exception as error:
-        raise ConversionError(_first_lines(error)) from error
-    for node in proto.graph.node:
-        if node.op_type == "Conv":
-            _pad_explicitly(node)
-    return proto.SerializeToString()
-
-
-def _pad_explicitly(node) -> None:
-    """Writes out "same" padding: ONNX Runtime refuses it where a kernel is dilated."""
-    from onnx import helper
-
-    values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    strides = values.get("strides", [1, 1])
-    if values.get("auto_pad") != b"SAME_UPPER" or list(strides) != [1, 1]:
-        return
-    kernel, dilations = values["kernel_shape"], values.get("dilations", [1, 1])
-    totals = [rate * (side - 1) for side, rate in zip(kernel, dilations)]
-    before = [total // 2 for total in totals]
-    after = [total - half for total, half in zip(totals, before)]
-    kept = [each for each in node.attribute if each.name not in ("auto_pad", "pads")]
-    del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute("pads", before + after)])
-
-
-def _first_lines(error: Exception) -> str:
-    """The gist of a converter's error, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:4])[:500].rstrip(".")

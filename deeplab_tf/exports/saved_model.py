@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from tensorflow import keras
 from deeplab_tf.exports.signatures import MAX_PIXELS, SIGNATURES, make_signatures
 from deeplab_tf.exports.warmup import check_serving_api, write_warmup
 from deeplab_tf.files import sole_writer_in
+from deeplab_tf.inference.padding import MEAN_COLOR, mean_color_of
 from deeplab_tf.inference.saved_models import (
     LABELS_FILE,
     load_saved_model,
@@ -31,8 +33,7 @@ from deeplab_tf.inference.saved_models import (
 )
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.networks.folding import fold_batch_norm, freeze
-from deeplab_tf.networks.models import inference_model
+from deeplab_tf.networks.folding import freeze, inference_graph
 
 _TEMPORARY = ".export-"  # how names begin that TF Serving ignores
 _UNWRITABLE = re.compile("No space left|File too large|Read-only|quota", re.I)
@@ -136,13 +137,17 @@ def export_model(
     with sole_writer_in(output_dir, "export"), _full_disk_named(output_dir):
         path = _free_path(output_dir, version)
         served = model if optimized is None else optimized
-        logits_of, variables = _inference_graph(served, constants)
+        logits_of = freeze(served) if constants else inference_graph(served)
         segmenter = Segmenter(logits_of, scales, flip, labels=labels)
         about = {**(about or {}), "precision": precision}
         about.update(scales=segmenter.scales, flip=flip)
         signatures = make_signatures(segmenter, about, max_pixels)
         with _temporary_folder(output_dir) as temporary:
-            _write(signatures, variables, labels, temporary)
+            described = {
+                **dataclasses.asdict(labels),
+                MEAN_COLOR: mean_color_of(model),
+            }
+            _write(signatures, logits_of, described, temporary)
             agreement = compare_with_model(
                 temporary, logits_of, model, images, BOUNDS[precision], scales, flip
             )
@@ -257,33 +262,14 @@ def share_of_best(classes: np.ndarray, probabilities: np.ndarray) -> float:
     return float((probabilities.max(-1) - chosen[..., 0] <= 1e-5).mean())
 
 
-def _inference_graph(model: keras.Model, constants: bool):
-    """Traces a network once, for all signatures.
-
-    Returns:
-      (function image float32 [B, h, w, 3] -> logits, the variables it reads).
-    """
-    if constants:
-        return freeze(model), []
-    folded = fold_batch_norm(inference_model(model))
-    images = tf.TensorSpec([None, None, None, 3], tf.float32)
-    logits_of = tf.function(
-        lambda image: folded(image, training=False), input_signature=[images]
-    )
-    return logits_of, [
-        weight if isinstance(weight, tf.Variable) else weight.value
-        for weight in folded.weights
-    ]
-
-
-def _write(signatures: Mapping, variables: list, labels: Labels, path: str) -> None:
+def _write(signatures: Mapping, logits_of, described: dict, path: str) -> None:
     module = tf.Module()
     # The model itself is not attached: Keras 2 would save a function of every layer.
-    module.variables_of_model = variables
+    module.variables_of_model = logits_of.get_concrete_function().variables
     with tempfile.TemporaryDirectory() as folder:
         labels_path = os.path.join(folder, LABELS_FILE)
         with open(labels_path, "w", encoding="utf-8") as file:
-            file.write(labels.to_json())
+            file.write(json.dumps(described, indent=2) + "\n")
         module.labels = tf.saved_model.Asset(labels_path)
         # Gradients are of no use to a server, and ours hold space-to-batch.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

@@ -31,6 +31,7 @@ from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures.images import decode_image
 
 MAX_PIXELS = 2**24  # 4096 x 4096
+CONFIDENCE_SIDE = 4  # pixels of the image, a side, for one of the confidence
 METADATA_KEYS = ("class_names", "colormap", "ignore_label", "max_pixels", "model")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -92,26 +93,68 @@ def make_signatures(
 
 
 def _serving_default(served: Served):
-    def segment(image_bytes):
-        image = decode_image(_checked_bytes(image_bytes, served.max_pixels))
-        classes = served.segmenter.classes_of(tf.cast(image, tf.float32)[None])[0]
+    def segment(image):
+        classes = served.segmenter.classes_of(image[None])[0]
         height, width = tf.unstack(tf.shape(classes))
         png = tf.io.encode_png(classes[..., None])
         return {"classes_png_bytes": png, "height": height, "width": width}
 
-    def serving_default(image_bytes):
-        image_bytes = _of_shape(image_bytes, [None], "JPEG or PNG files as a list [B].")
-        outputs = {
-            "classes_png_bytes": tf.TensorSpec([], tf.string),
-            "height": tf.TensorSpec([], tf.int32),
-            "width": tf.TensorSpec([], tf.int32),
+    outputs = {
+        "classes_png_bytes": tf.TensorSpec([], tf.string),
+        "height": tf.TensorSpec([], tf.int32),
+        "width": tf.TensorSpec([], tf.int32),
+    }
+    return _of_files(segment, outputs, served.max_pixels)
+
+
+def _serve_confidence(served: Served):
+    count = len(served.segmenter.labels.class_names)
+
+    def segment(image):
+        probabilities = served.segmenter.probabilities_of(image[None])[0]
+        classes = tf.argmax(probabilities, -1, output_type=tf.int32)
+        sides = tf.shape(classes)
+        pixels = tf.math.bincount(tf.reshape(classes, [-1]), None, count, count)
+        confidence = tf.image.resize(
+            tf.reduce_max(probabilities, -1, keepdims=True),
+            (sides + CONFIDENCE_SIDE - 1) // CONFIDENCE_SIDE,
+            "area",
+        )
+        levels = tf.cast(tf.round(255 * confidence), tf.uint8)
+        return {
+            "classes_png_bytes": tf.io.encode_png(
+                tf.cast(classes, tf.uint8)[..., None]
+            ),
+            "confidence_png_bytes": tf.io.encode_png(levels),
+            "class_shares": tf.cast(pixels / tf.reduce_prod(sides), tf.float32),
         }
+
+    outputs = {
+        "classes_png_bytes": tf.TensorSpec([], tf.string),
+        "confidence_png_bytes": tf.TensorSpec([], tf.string),
+        "class_shares": tf.TensorSpec([count], tf.float32),
+    }
+    return _of_files(segment, outputs, served.max_pixels)
+
+
+def _of_files(segment, outputs: Mapping[str, tf.TensorSpec], max_pixels: int):
+    """Function of files [B] -> what `segment` gives of each as float32 [h, w, 3]."""
+
+    def read_and_segment(image_bytes):
+        image = decode_image(_checked_bytes(image_bytes, max_pixels))
+        return segment(tf.cast(image, tf.float32))
+
+    def of_files(image_bytes):
+        image_bytes = _of_shape(image_bytes, [None], "JPEG or PNG files as a list [B].")
         # One image at a time: each has its own size, and the memory of only one.
         return tf.map_fn(
-            segment, image_bytes, parallel_iterations=1, fn_output_signature=outputs
+            read_and_segment,
+            image_bytes,
+            parallel_iterations=1,
+            fn_output_signature=outputs,
         )
 
-    return serving_default
+    return of_files
 
 
 def _serve_images(served: Served):
@@ -151,17 +194,29 @@ def _read_png(answer: Mapping[str, tf.Tensor]) -> np.ndarray:
 
 
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, IMAGES)
+_OF_FILES = {
+    "input": tf.TensorSpec([None], tf.string, "image_bytes"),
+    "takes": "`image_bytes` string [B]: JPEG or PNG files, each of its own size",
+    "request": lambda image: tf.io.encode_png(image)[None],
+    "read_classes": _read_png,
+}
 SIGNATURES = {
     # What TF Serving asks where a request names none.
     tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: Signature(
-        tf.TensorSpec([None], tf.string, "image_bytes"),
-        takes="`image_bytes` string [B]: JPEG or PNG files, each of its own size",
+        **_OF_FILES,
         gives="`classes_png_bytes` string [B]: single-channel PNGs of class ids; "
         "`height`, `width` int32 [B]",
         build=_serving_default,
-        request=lambda image: tf.io.encode_png(image)[None],
-        read_classes=_read_png,
         warms_up=True,
+    ),
+    "serve_confidence": Signature(
+        **_OF_FILES,
+        gives="`classes_png_bytes` string [B], as above; `confidence_png_bytes` string "
+        f"[B]: single-channel PNGs of 1/{CONFIDENCE_SIDE} of each side, the "
+        "probability of the chosen class (255 is 1), mean of its pixels; "
+        "`class_shares` float32 [B, classes]: share of the pixels, 0 where a class is "
+        "absent",
+        build=_serve_confidence,
     ),
     SERVE_IMAGES: Signature(
         _IMAGES,

@@ -33,6 +33,12 @@ _PRESENT = 1e-3
 _ROWS = 4096
 
 
+# The paper's names: of what it searches, and of what it fixes.
+_SEARCHED = ("w1", "sigma_alpha", "sigma_beta")
+_FIXED = ("w2", "sigma_gamma", "iterations")
+_PAPER_NAMES = {"w1": "appearance_weight", "w2": "smoothness_weight"}
+
+
 @dataclasses.dataclass(frozen=True)
 class CRFParameters:
     """Kernels of the dense CRF; equation 3 of DeepLabV2.
@@ -69,6 +75,11 @@ class CRFParameters:
                 raise ValueError(
                     f"Expected {name} to be {smallest} or more. Received: {value}"
                 )
+        if self.iterations != int(self.iterations):
+            raise ValueError(
+                f"Expected iterations as a whole number. Received: {self.iterations}"
+            )
+        object.__setattr__(self, "iterations", int(self.iterations))
 
 
 def parse_crf(enabled: bool, values: Sequence[str] | None) -> CRFParameters | None:
@@ -76,23 +87,42 @@ def parse_crf(enabled: bool, values: Sequence[str] | None) -> CRFParameters | No
 
     Args:
       enabled: whether --crf was given.
-      values: w1, sigma_alpha and sigma_beta, or None for the defaults.
+      values: w1, sigma_alpha and sigma_beta, then any parameter as NAME=VALUE, by the
+        paper's name or the field's; or these alone. None for the defaults.
 
     Raises:
-      ValueError: values without --crf, not three numbers, or one out of range.
+      ValueError: values without --crf, what is none of these, a parameter given twice,
+        or one out of range.
     """
     if values and not enabled:
         raise ValueError("--crf_parameters needs --crf.")
     if not values:
         return CRFParameters() if enabled else None
-    try:
-        weight, alpha, beta = map(float, values)
-    except ValueError as error:
+    found = _named_parameters(values)
+    if found is None:
         raise ValueError(
-            "Expected --crf_parameters=w1,sigma_alpha,sigma_beta, such as 4,67,3. "
-            f"Received: {','.join(values)}"
-        ) from error
-    return CRFParameters(appearance_weight=weight, sigma_alpha=alpha, sigma_beta=beta)
+            "Expected --crf_parameters=w1,sigma_alpha,sigma_beta, such as 4,67,3, and "
+            "after them or alone others by their names, such as sigma_gamma=1, each "
+            f"once: {', '.join([*_SEARCHED, *_FIXED])}. Received: {','.join(values)}"
+        )
+    return CRFParameters(**found)
+
+
+def _named_parameters(values: Sequence[str]) -> dict[str, float] | None:
+    """Returns fields of `CRFParameters` and their values; None of what is none."""
+    numbers = [value for value in values if "=" not in value]
+    pairs = [value.partition("=")[::2] for value in values if "=" in value]
+    if numbers and len(numbers) != len(_SEARCHED):
+        return None
+    pairs = [*zip(_SEARCHED, numbers), *pairs]
+    fields = [_PAPER_NAMES.get(name.strip(), name.strip()) for name, _ in pairs]
+    known = {field.name for field in dataclasses.fields(CRFParameters)}
+    if not set(fields) <= known or len(set(fields)) < len(fields):
+        return None
+    try:
+        return dict(zip(fields, (float(value) for _, value in pairs)))
+    except ValueError:
+        return None
 
 
 def dense_crf(

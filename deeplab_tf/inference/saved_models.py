@@ -9,6 +9,7 @@ from absl import logging as absl_logging
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.inference.network import Network
+from deeplab_tf.inference.padding import mean_color_in
 from deeplab_tf.inference.signature_names import (
     IMAGES,
     SERVE_IMAGES,
@@ -34,6 +35,7 @@ class SavedModelNetwork(Network):
     def __init__(self, path: str | os.PathLike):
         path = find_version(path)
         self.labels = read_labels(path)
+        self.mean_color = mean_color_in(_labels_text(path))
         self._loaded = load_saved_model(path)  # owns the variables
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
@@ -80,18 +82,27 @@ def read_labels(saved_model: str | os.PathLike) -> Labels:
       FileNotFoundError: the SavedModel was not written by `export_model`.
       ValueError: its labels are damaged.
     """
-    path = os.path.join(saved_model, "assets", LABELS_FILE)
+    try:
+        return Labels.from_json(_labels_text(saved_model))
+    except ValueError as error:
+        raise ValueError(
+            f"{_labels_path(saved_model)} is not the labels of an export: {error}. "
+            "Export again."
+        ) from error
+
+
+def _labels_path(saved_model: str | os.PathLike) -> str:
+    return os.path.join(saved_model, "assets", LABELS_FILE)
+
+
+def _labels_text(saved_model: str | os.PathLike) -> str:
+    path = _labels_path(saved_model)
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path} is missing: expected a SavedModel written by export.py."
         )
-    try:
-        with open(path, encoding="utf-8") as file:
-            return Labels.from_json(file.read())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not the labels of an export: {error}. Export again."
-        ) from error
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def load_saved_model(path: str | os.PathLike):

@@ -1,4 +1,4 @@
-"""Prediction at the image's own size: scales, left-right flip, windows, dense CRF."""
+"""Prediction at the image's own size: scales, flip, padding, windows, dense CRF."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from tensorflow import keras
 
 from deeplab_tf.inference.crf import CRFParameters, dense_crf
 from deeplab_tf.inference.input_checks import checked_image, checked_images
-from deeplab_tf.inference.network import Network, as_network, as_uint8
+from deeplab_tf.inference.network import (
+    Ensemble,
+    KerasNetwork,
+    Network,
+    as_network,
+    as_uint8,
+)
+from deeplab_tf.inference.padding import (
+    checked_padding,
+    cut_back,
+    outgrows,
+    pad_colors,
+    pad_images,
+)
 from deeplab_tf.inference.predicted import Prediction
 from deeplab_tf.inference.runtimes import is_runtime_file, load_network
 from deeplab_tf.inference.saved_models import SavedModelNetwork
@@ -50,6 +63,13 @@ class Segmenter:
       window_batch: windows of an image that are run at once.
       crf: parameters of a dense CRF over the probabilities; None is no CRF.
       labels: what the classes are called; None is what the network says.
+      pad_to: size, or (height, width), that smaller images are padded to below and to
+        the right, before they are scaled; the scores are cut back. So the papers
+        evaluate, at the crop of training (513 on VOC). A side that is longer stays as
+        it is, see `outgrows_padding`; windows are padded, not the image. None pads
+        nothing.
+      pad_color: RGB in 0..255 to pad with; None is the mean colour of the network, of
+        an ensemble each member's own.
 
     Attributes:
       network: the `Network` that is run.
@@ -61,7 +81,8 @@ class Segmenter:
     Raises:
       ValueError: no scale, or one that is not in (0, 16]; windows that cannot be, or
         together with a CRF, which needs the whole image; scales, flip, windows or a
-        CRF of a network that has no probabilities.
+        CRF of a network that has no probabilities; a size to pad to that cannot be, or
+        a network that does not tell its mean colour.
     """
 
     def __init__(
@@ -74,6 +95,8 @@ class Segmenter:
         window_batch: int = 1,
         crf: CRFParameters | None = None,
         labels: Labels | None = None,
+        pad_to: int | Sequence[int] | None = None,
+        pad_color: Sequence[float] | None = None,
     ):
         if not scales or not all(0 < scale <= MAX_SCALE for scale in scales):
             raise ValueError(
@@ -87,6 +110,9 @@ class Segmenter:
         self.window, self.overlap = _checked_window(window, overlap, crf)
         self.window_batch = window_batch
         self.crf = crf
+        self.pad_to = checked_padding(pad_to)
+        own = [member.mean_color for member in self.network.members]
+        self._pad_colors = pad_colors(own, self.pad_to, pad_color)
         if self.averages or window is not None or crf is not None:
             self.network.check_probabilities()
         self.probabilities_of = self._traced(self._mean)
@@ -111,9 +137,30 @@ class Segmenter:
           precision: "float32", "bfloat16" or "float16".
           **options: those of `Segmenter`, but for labels.
         """
-        model, config = load_workdir(path, output_stride, precision)
-        model = fold_batch_norm(inference_model(model))
-        return cls(model, labels=Labels.from_config(config), **options)
+        return cls(_network_of_run(path, output_stride, precision), **options)
+
+    @classmethod
+    def from_workdirs(
+        cls,
+        paths: Sequence[str | os.PathLike],
+        output_stride: int | None = None,
+        precision: str = "float32",
+        **options,
+    ) -> Segmenter:
+        """Loads several runs as one: the mean of their probabilities.
+
+        It takes the sum of their times; see `Ensemble`.
+
+        Args:
+          paths: workdirs of runs of the same classes; names and colours are the
+            first's.
+          output_stride, precision, **options: as of `from_workdir`.
+
+        Raises:
+          ValueError: runs of other classes.
+        """
+        networks = [_network_of_run(path, output_stride, precision) for path in paths]
+        return cls(Ensemble(networks, [os.fspath(path) for path in paths]), **options)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, **options) -> Segmenter:
@@ -143,7 +190,7 @@ class Segmenter:
 
     @classmethod
     def from_runtime_file(cls, path: str | os.PathLike, **options) -> Segmenter:
-        """Loads a .tflite or .onnx file of export.py.
+        """Loads a .tflite, .onnx or .xml file of export.py.
 
         It answers with classes alone, so what needs probabilities raises ValueError.
 
@@ -159,8 +206,18 @@ class Segmenter:
 
     @property
     def averages(self) -> bool:
-        """Whether probabilities are means, over scales or with the mirrored image."""
-        return self.scales != (1.0,) or self.flip
+        """Whether probabilities are means, of networks, scales or mirrored images."""
+        several = len(self.network.members) > 1
+        return several or self.scales != (1.0,) or self.flip
+
+    def outgrows_padding(self, size: Sequence[int]) -> bool:
+        """Says whether an image is longer than `pad_to` on a side, which so stays.
+
+        Args:
+          size: height and width of the image, or a shape that begins with them. Where
+            it is run in windows, it is these that may be longer.
+        """
+        return outgrows([min(s, self.window or s) for s in size[:2]], self.pad_to)
 
     def with_window(self, window: int, overlap: int | None = None) -> Segmenter:
         """Returns a segmenter of the same network, that runs large images in windows.
@@ -279,13 +336,20 @@ class Segmenter:
             scores = self.probabilities_of(images)
             classes = tf.argmax(scores, -1, output_type=tf.int32)
         else:
-            classes = self.network.classes(images)
+            padded = pad_images(images, self.pad_to, *self._pad_colors)
+            classes = cut_back(self.network.classes(padded), images, self.pad_to)
         return tf.cast(classes, tf.uint8)
 
     def _mean(self, images):
-        """Mean of the softmax over scales and flips."""
+        """Mean of the softmax over networks, scales and flips."""
+        runs = []
+        for network, color in zip(self.network.members, self._pad_colors):
+            runs += self._runs_of(network, pad_images(images, self.pad_to, color))
+        return cut_back(sum(runs) / len(runs), images, self.pad_to)
+
+    def _runs_of(self, network: Network, images):
+        """Yields a network's softmax at each scale, and mirrored."""
         size = tf.shape(images)[1:3]
-        total, runs = 0.0, 0
         for scale in self.scales:
             scaled = images
             if scale != 1.0:
@@ -293,17 +357,15 @@ class Segmenter:
             for mirrored in (False, True)[: 1 + self.flip]:
                 # Not `[:, :, ::-1]`, which takes ten times as long.
                 one = tf.reverse(scaled, [2]) if mirrored else scaled
-                logits = self.network.logits(one)
+                logits = network.logits(one)
                 logits = tf.reverse(logits, [2]) if mirrored else logits
                 if scale != 1.0:
                     logits = tf.image.resize(logits, size)
-                total += tf.nn.softmax(logits)
-                runs += 1
-        return total / runs
+                yield tf.nn.softmax(logits)
 
 
 def load_segmenter(
-    workdir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     saved_model: str | os.PathLike | None = None,
     output_stride: int | None = None,
     **options,
@@ -311,8 +373,8 @@ def load_segmenter(
     """Chooses between a run and an exported model, as the scripts' flags do.
 
     Args:
-      workdir: of train.py.
-      saved_model: folder, .tflite or .onnx file written by export.py, instead.
+      workdir: of train.py; of several the probabilities are averaged.
+      saved_model: folder, or .tflite, .onnx or .xml file, of export.py, instead.
       output_stride: 8, 16 or 32 instead of that of the run.
       **options: those of `Segmenter`.
 
@@ -324,7 +386,10 @@ def load_segmenter(
     if bool(workdir) == bool(saved_model):
         raise ValueError("Give either --workdir or --saved_model, or --pretrained.")
     if workdir:
-        return Segmenter.from_workdir(workdir, output_stride, **options)
+        workdirs = [workdir] if isinstance(workdir, (str, os.PathLike)) else workdir
+        if len(workdirs) > 1:
+            return Segmenter.from_workdirs(workdirs, output_stride, **options)
+        return Segmenter.from_workdir(workdirs[0], output_stride, **options)
     if output_stride:
         raise ValueError(
             "--output_stride needs --workdir: an exported model keeps its own."
@@ -332,6 +397,12 @@ def load_segmenter(
     if is_runtime_file(saved_model):
         return Segmenter.from_runtime_file(saved_model, **options)
     return Segmenter.from_saved_model(saved_model, **options)
+
+
+def _network_of_run(path, output_stride: int | None, precision: str) -> KerasNetwork:
+    model, config = load_workdir(path, output_stride, precision)
+    model = fold_batch_norm(inference_model(model))
+    return KerasNetwork(model, Labels.from_config(config))
 
 
 def _scaled_size(size: tf.Tensor, scale: float) -> tf.Tensor:

@@ -138,11 +138,19 @@ def convolution(
     rate: int = 1,
     use_bias: bool = False,
     activation: str | None = None,
+    border: tuple[int, int] | None = None,
+    kernel_initializer="he_normal",
     dtype=None,
 ):
-    """A convolution with the shared initializer, weight decay and strided padding."""
+    """A convolution with the shared weight decay and strided padding.
+
+    `border` is the zeros before and after, on both axes, in place of that padding.
+    """
     padding = "same"
-    if stride > 1 and kernel_size > 1:
+    if border is not None:
+        padding = "valid"
+        x = keras.layers.ZeroPadding2D((border, border), name=f"{name}_pad")(x)
+    elif stride > 1 and kernel_size > 1:
         x, padding = _pad_strided(x, kernel_size, rate, name)
     return AtrousConv2D(
         filters,
@@ -152,7 +160,7 @@ def convolution(
         padding=padding,
         use_bias=use_bias,
         activation=activation,
-        kernel_initializer="he_normal",
+        kernel_initializer=kernel_initializer,
         kernel_regularizer=_weight_decay(),
         dtype=dtype,
         name=name,
@@ -160,7 +168,14 @@ def convolution(
 
 
 def depthwise_convolution(
-    x, kernel_size: int, *, name: str, stride=1, rate=1, strided_padding=None
+    x,
+    kernel_size: int,
+    *,
+    name: str,
+    stride=1,
+    rate=1,
+    use_bias=False,
+    strided_padding=None,
 ):
     """A depthwise convolution, padded as `convolution`; never decayed."""
     padding = "same"
@@ -171,7 +186,7 @@ def depthwise_convolution(
         strides=stride,
         dilation_rate=rate,
         padding=padding,
-        use_bias=False,
+        use_bias=use_bias,
         depthwise_initializer="he_normal",
         name=name,
     )(x)
@@ -219,6 +234,23 @@ def separable_conv_bn_relu(x, filters: int, *, name: str, rate: int = 1):
     x = batch_norm(x, name=f"{name}_depthwise_bn")
     x = keras.layers.ReLU(name=f"{name}_depthwise_relu")(x)
     return conv_bn_relu(x, filters, 1, name=f"{name}_pointwise")
+
+
+def keep_every(x, stride: int, *, name: str):
+    """Every `stride`-th pixel, from the first; `x` itself at stride 1."""
+    if stride == 1:
+        return x
+    return keras.layers.MaxPooling2D(1, strides=stride, name=name)(x)
+
+
+def global_mean(x, *, name: str):
+    """Mean over all pixels [B, 1, 1, channels], summed in the type of the weights."""
+    return keras.layers.GlobalAveragePooling2D(
+        keepdims=True,
+        # In float16 the sum of a 65x65 map of 100s is infinite.
+        dtype=keras.mixed_precision.global_policy().variable_dtype,
+        name=name,
+    )(x)
 
 
 def max_pool(x, *, name: str, stride: int):

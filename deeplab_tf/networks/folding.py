@@ -1,6 +1,6 @@
 """A network as one graph of constants, for servers and other runtimes.
 
-`logits = freeze(fold_batch_norm(model))`
+`logits = inference_graph(model)`, or `freeze(model)`
 
 At inference BatchNorm is an affine function of each channel, and so is what a
 convolution does last: one convolution with a bias does both. Jacob et al.,
@@ -18,6 +18,8 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from deeplab_tf.networks.models import inference_model
+
+ANY_IMAGES = (None, None, None, 3)
 
 
 class _Passed(keras.layers.Layer):
@@ -62,19 +64,16 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     return copy
 
 
-def freeze(model: keras.Model, input_shape=(None, None, None, 3)):
-    """Traces a network's logits, BatchNorm folded, with its weights as constants.
-
-    Without variables TensorFlow and the converters of other runtimes can compute ahead
-    what depends on weights alone, such as casts to bfloat16.
+def inference_graph(model: keras.Model, input_shape=ANY_IMAGES):
+    """Traces a network's logits, BatchNorm folded.
 
     Args:
       model: Keras model of this package.
       input_shape: of the images; None where any will do.
 
     Returns:
-      A `tf.types.experimental.ConcreteFunction`: image float32 [B, h, w, 3] in 0..255
-      -> logits float32 [B, h, w, num_classes].
+      A `tf.function`: image float32 [B, h, w, 3] in 0..255 -> logits float32
+      [B, h, w, num_classes].
     """
     folded = fold_batch_norm(inference_model(model))
 
@@ -82,6 +81,17 @@ def freeze(model: keras.Model, input_shape=(None, None, None, 3)):
     def logits(image):
         return folded(image, training=False)
 
+    return logits
+
+
+def freeze(model: keras.Model, input_shape=ANY_IMAGES):
+    """As `inference_graph`, with the weights as constants.
+
+    Without variables TensorFlow can compute ahead what depends on weights alone, such
+    as casts to bfloat16. Converters of other runtimes do this by themselves, in less
+    memory.
+    """
+    logits = inference_graph(model, input_shape)
     frozen = convert_variables_to_constants_v2(logits.get_concrete_function())
 
     @tf.function(input_signature=[tf.TensorSpec(input_shape, tf.float32, "image")])
@@ -89,7 +99,7 @@ def freeze(model: keras.Model, input_shape=(None, None, None, 3)):
         (result,) = frozen(image)
         return result
 
-    return frozen_logits.get_concrete_function()
+    return frozen_logits
 
 
 def _foldable(model) -> dict[str, str]:

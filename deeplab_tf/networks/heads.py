@@ -14,6 +14,7 @@ from deeplab_tf.networks.blocks import (
     conv_bn_relu,
     convolution,
     current_defaults,
+    global_mean,
     max_pool,
     resize_like,
     separable_conv_bn_relu,
@@ -128,12 +129,13 @@ def aspp_sum(
         rates = scale_rates(ASPP_L, 8, output_stride)
     branches = []
     for index, rate in enumerate(rates, start=1):
+        branch, options = x, {"kernel_size": 3, "rate": rate}
         if dense:
-            branch = large_fov(x, image, rate=rate, suffix=f"_{index}")
-            branches.append(logits(branch, num_classes, name=f"logits_{index}"))
-        else:
-            name = f"logits_{index}"
-            branches.append(logits(x, num_classes, kernel_size=3, rate=rate, name=name))
+            branch, options = large_fov(x, image, rate=rate, suffix=f"_{index}"), {}
+        name = f"logits_{index}"
+        branches.append(
+            logits(branch, num_classes, truncated=False, name=name, **options)
+        )
     if len(branches) == 1:
         return branches[0]
     return keras.layers.Add(name="aspp_sum")(branches)
@@ -148,7 +150,7 @@ def at_scales(image, scores, scales: Sequence[float]) -> dict:
       scales: factors of height and width; 1 stands for `scores`.
 
     Returns:
-      Scale -> scores [B, h, w, num_classes], resized to those of scale 1.
+      Scale -> scores [B, h * scale, w * scale, num_classes], about.
     """
     others = [scale for scale in scales if scale != 1]
     is_aligned = current_defaults().scale_resize == "aligned"
@@ -156,16 +158,35 @@ def at_scales(image, scores, scales: Sequence[float]) -> dict:
         ScaleImage(scale, aligned=is_aligned, name=f"multi_scale_{scale}")(image)
         for scale in others
     ]
-    results = {1: scores}
-    for scale, result in zip(others, apply_again(image, scores, images)):
-        resize = ResizeLike(
-            # Its feature j saw what scale 1's feature j / scale sees.
-            1 / scale if is_aligned else None,
-            dtype="float32",
-            name=f"multi_scale_{scale}_resize",
-        )
-        results[scale] = resize([result, scores])
+    return {1: scores, **dict(zip(others, apply_again(image, scores, images)))}
+
+
+def put_back(scores: dict) -> dict:
+    """Resizes the scores of each scale, of `at_scales`, to those of scale 1.
+
+    Returns:
+      Scale -> scores [B, h, w, num_classes].
+    """
+    results = {1: scores[1]}
+    for scale, result in scores.items():
+        if scale != 1:
+            resize = ResizeLike(
+                scale_stride(1, scale),
+                dtype="float32",
+                name=f"multi_scale_{scale}_resize",
+            )
+            results[scale] = resize([result, scores[1]])
     return results
+
+
+def scale_stride(stride: int, scale: float) -> float | None:
+    """Pixels of the image that a feature of stride `stride` of a scaled image is for.
+
+    Feature j of a scaled image saw what feature j / scale of the image sees. None
+    stands for features that are stretched over the whole image, see `LayerDefaults`.
+    """
+    is_aligned = scale == 1 or current_defaults().scale_resize == "aligned"
+    return stride / scale if is_aligned else None
 
 
 def maximum(scores: Sequence):
@@ -240,12 +261,7 @@ def image_level_pooling(x, filters: int):
 
     DeepLabV3, section 3.3.
     """
-    pooled = keras.layers.GlobalAveragePooling2D(
-        keepdims=True,
-        # In float16 the sum of a 65x65 map of 100s is infinite.
-        dtype=keras.mixed_precision.global_policy().variable_dtype,
-        name="aspp_pool",
-    )(x)
+    pooled = global_mean(x, name="aspp_pool")
     pooled = conv_bn_relu(pooled, filters, 1, name="aspp_pool")
     return ResizeLike(name="aspp_pool_resize")([pooled, x])
 
@@ -317,20 +333,22 @@ def low_level_decoder(
     low_level_features,
     *,
     stride: int,
+    filters: int = 256,
     low_level_filters: int = 48,
     separable: bool = False,
 ):
     """Decoder of DeepLabV3+ (figure 2).
 
     Args:
-      x: the encoder's output [B, h, w, 256].
+      x: the encoder's output [B, h, w, channels].
       low_level_features: [B, h * stride, w * stride, channels], of stride 4.
       stride: of `x` in low-level features, output stride / 4.
+      filters: of its two 3x3.
       low_level_filters: of the 1x1 that reduces them; 48 is the best of table 1.
-      separable: whether its two 3x3 of 256 filters are separable.
+      separable: whether the 3x3 are separable.
 
     Returns:
-      [B, ceil(height / 4), ceil(width / 4), 256].
+      [B, ceil(height / 4), ceil(width / 4), filters].
     """
     low_level = conv_bn_relu(
         low_level_features, low_level_filters, 1, name="decoder_low_level"
@@ -338,8 +356,48 @@ def low_level_decoder(
     x = resize_like(x, low_level, stride=stride, name="decoder_upsample")
     x = keras.layers.Concatenate(name="decoder_concat")([x, low_level])
     for index in (1, 2):
-        x = _conv3x3(x, 256, separable, name=f"decoder_conv3x3_{index}")
+        x = _conv3x3(x, filters, separable, name=f"decoder_conv3x3_{index}")
     return x
+
+
+# --- MobileNetV3 ---------------------------------------------------------------------
+
+
+def lite_r_aspp(
+    x, low_level_features, num_classes: int, *, stride: int, filters: int = 128
+):
+    """Lite R-ASPP (1905.02244, section 6.4, figure 10), as the authors' code has it.
+
+    A 1x1 with BatchNorm and ReLU times a gate of the image's mean, classified, and the
+    low-level features classified: their sum. The gate's mean is over the whole image,
+    as at the crops of 769 that the authors trained with; over 1024 x 2048 they take 4
+    windows of 769 pixels. Classified is before the upsampling, not after it, which is
+    the same function of fewer multiply-adds.
+
+    Args:
+      x: features [B, h, w, channels].
+      low_level_features: [B, h * stride, w * stride, channels], of stride 8.
+      num_classes: of the logits.
+      stride: of `x` in low-level features, output stride / 8.
+      filters: of the 1x1 and the gate; 128 is the last row of table 7.
+
+    Returns:
+      Logits [B, ceil(height / 8), ceil(width / 8), num_classes].
+    """
+    gates = convolution(
+        global_mean(x, name="aspp_pool"),
+        filters,
+        1,
+        use_bias=True,
+        activation="sigmoid",
+        name="aspp_gate",
+    )
+    x = conv_bn_relu(x, filters, 1, name="aspp_1x1")
+    x = keras.layers.Multiply(name="aspp_gated")([x, gates])
+    low_level = logits(low_level_features, num_classes, name="logits_low_level")
+    x = logits(x, num_classes)
+    x = resize_like(x, low_level, stride=stride, name="decoder_upsample")
+    return keras.layers.Add(name="decoder_add", dtype="float32")([x, low_level])
 
 
 # --- All of them ---------------------------------------------------------------------
@@ -351,15 +409,24 @@ def logits(
     *,
     kernel_size: int = 1,
     rate: int = 1,
+    truncated: bool = True,
     name: str = "logits",
 ):
-    """A classifier: a convolution with bias, float32 under mixed precision too."""
+    """A classifier: a convolution with bias, float32 under mixed precision too.
+
+    Its kernel begins at N(0, 0.01), so that all classes are about equally likely at
+    first; `truncated` cuts the distribution off at two deviations, as the authors'
+    code in TensorFlow does (V3 and V3+). Their prototxts do not (V1 and V2).
+    """
+    initializers = keras.initializers
+    normal = initializers.TruncatedNormal if truncated else initializers.RandomNormal
     return convolution(
         x,
         num_classes,
         kernel_size,
         rate=rate,
         use_bias=True,
+        kernel_initializer=normal(stddev=0.01),
         dtype=keras.mixed_precision.global_policy().variable_dtype,
         name=name,
     )

@@ -107,6 +107,32 @@ def _atrous_depthwise(inputs, kernel, rate: int):
     return convolve(inputs, kernel)
 
 
+def _is_bfloat16_on_cpu(inputs) -> bool:
+    return inputs.dtype == tf.bfloat16 and not tf.config.list_logical_devices("GPU")
+
+
+def _with_float32_gradient(inputs, kernel, **options):
+    """Depthwise convolution of bfloat16 whose gradient is computed in float32.
+
+    With a stride oneDNN's gradient of the inputs takes 14 times as long in bfloat16 as
+    in float32 (260 and 18 ms of 8 maps of 90x120x96: `python -m benchmarks.layers`).
+    """
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        def gradient(upstream):
+            precise = [tf.cast(tensor, tf.float32) for tensor in (inputs, kernel)]
+            with tf.GradientTape() as tape:
+                tape.watch(precise)
+                same_outputs = tf.nn.depthwise_conv2d(*precise, **options)
+            found = tape.gradient(same_outputs, precise, tf.cast(upstream, tf.float32))
+            return [tf.cast(tensor, tf.bfloat16) for tensor in found]
+
+        return tf.nn.depthwise_conv2d(inputs, kernel, **options), gradient
+
+    return convolve(inputs, kernel)
+
+
 @keras.utils.register_keras_serializable("deeplab_tf")
 class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """DepthwiseConv2D that avoids space-to-batch when dilated (padding "same")."""
@@ -115,7 +141,8 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         rate = max(self.dilation_rate)
         is_native = rate > 1 and native_atrous_convolution_works(inputs.dtype)
         is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        if not is_native and not is_shared:
+        is_slow = max(self.strides) > 1 and _is_bfloat16_on_cpu(inputs)
+        if not is_native and not is_shared and not is_slow:
             return super().call(inputs)
         # Keras 3 calls the variable `kernel`, Keras 2 `depthwise_kernel`.
         variable = getattr(self, "depthwise_kernel", None)
@@ -123,16 +150,17 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         kernel = tf.cast(kernel, inputs.dtype)
         if is_shared:
             kernel = with_gradient_of_images(kernel, inputs)
+        options = dict(
+            strides=[1, *self.strides, 1],
+            padding=self.padding.upper(),
+            dilations=self.dilation_rate,
+        )
         if is_native:
             outputs = _atrous_depthwise(inputs, kernel, rate)
+        elif is_slow:
+            outputs = _with_float32_gradient(inputs, kernel, **options)
         else:
-            outputs = tf.nn.depthwise_conv2d(
-                inputs,
-                kernel,
-                strides=[1, *self.strides, 1],
-                padding=self.padding.upper(),
-                dilations=self.dilation_rate,
-            )
+            outputs = tf.nn.depthwise_conv2d(inputs, kernel, **options)
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
 
 
@@ -239,14 +267,22 @@ class ResizeLike(keras.layers.Layer):
             return tf.cast(tf.image.resize(features, [height, width]), dtype)
         if self.stride % 1:
             for axis, size in ((1, height), (2, width)):
-                pixels = tf.range(tf.cast(size, tf.float32))
-                features = _read_at(features, pixels / self.stride, axis)
+                features = _read_at(
+                    features,
+                    lambda _, size=size: (
+                        tf.range(tf.cast(size, tf.float32)) / self.stride
+                    ),
+                    axis,
+                )
             return tf.cast(features, dtype)
         # With legacy alignment output pixel p reads feature p / stride exactly.
         resized = tf.raw_ops.ResizeBilinear(
             images=features, size=tf.shape(features)[1:3] * int(self.stride)
         )
-        return tf.cast(resized[:, :height, :width], dtype)
+        # Not resized[:, :height, :width], whose gradient is 20 times slower on a CPU
+        # (`python -m benchmarks.layers`).
+        cut = tf.slice(resized, [0, 0, 0, 0], [-1, height, width, features.shape[3]])
+        return tf.cast(cut, dtype)
 
     def compute_output_shape(self, input_shape):
         features, reference = input_shape
@@ -279,6 +315,8 @@ NORMALIZATIONS = {
     "torch": Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     # Keras Hub's DeepLabV3+ was trained on plain RGB in 0..255.
     "none": Normalization((0.0, 0.0, 0.0)),
+    # EfficientNetV2-S.
+    "unit_128": Normalization((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),
     # x / 127.5 - 1: MobileNets, Xception, TensorFlow's ResNets with the beta stem.
     "unit": Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }
@@ -345,11 +383,14 @@ class ScaleImage(keras.layers.Layer):
         return self._resize(self._resize(image, axis=1), axis=2)
 
     def _resize(self, image, axis: int):
-        # float64, so that it is Python's number of `compute_output_shape`.
-        size = tf.cast(tf.shape(image)[axis], tf.float64)
-        pixels = tf.cast(tf.range(tf.floor(self._scaled(size))), tf.float32)
-        offset = 0.0 if self.aligned else 0.5
-        return _read_at(image, (pixels + offset) / self.factor - offset, axis)
+        def positions(size):
+            # float64, so that it is Python's number of `compute_output_shape`.
+            scaled = self._scaled(tf.cast(size, tf.float64))
+            pixels = tf.cast(tf.range(tf.floor(scaled)), tf.float32)
+            offset = 0.0 if self.aligned else 0.5
+            return (pixels + offset) / self.factor - offset
+
+        return _read_at(image, positions, axis)
 
     def _scaled(self, size):
         """Pixels of a side, not yet rounded down."""
@@ -368,20 +409,32 @@ class ScaleImage(keras.layers.Layer):
 def _read_at(image, positions, axis: int):
     """Reads rows (axis 1) or columns (axis 2) between pixels, linearly.
 
+    Where the size is fixed, so are the pixels that are read: numbers in the graph,
+    which converters of other runtimes need not work out.
+
     Args:
       image: float32 [B, height, width, channels].
-      positions: float32 [n], in pixels; beyond the border it is repeated.
+      positions: pixels along the axis, int32 scalar -> float32 [n] where to read, in
+        pixels; beyond the border it is repeated.
       axis: 1 or 2.
 
     Returns:
       float32, of size n along `axis`.
     """
-    last = tf.cast(tf.shape(image)[axis], tf.float32) - 1.0
-    positions = tf.clip_by_value(positions, 0.0, last)
-    before = tf.floor(positions)
-    share = tf.reshape(positions - before, [-1, 1] if axis == 2 else [-1, 1, 1])
-    pixels = [
-        tf.gather(image, tf.cast(index, tf.int32), axis=axis)
-        for index in (before, tf.minimum(before + 1.0, last))
-    ]
-    return pixels[0] * (1.0 - share) + pixels[1] * share
+
+    def neighbours(size):
+        last = tf.cast(size, tf.float32) - 1.0
+        places = tf.clip_by_value(positions(size), 0.0, last)
+        before = tf.floor(places)
+        after = tf.minimum(before + 1.0, last)
+        return tf.cast(before, tf.int32), tf.cast(after, tf.int32), places - before
+
+    if image.shape[axis] is None:
+        before, after, share = neighbours(tf.shape(image)[axis])
+    else:
+        with tf.init_scope():
+            found = neighbours(tf.constant(image.shape[axis]))
+            before, after, share = (each.numpy() for each in found)
+    share = tf.reshape(share, [-1, 1] if axis == 2 else [-1, 1, 1])
+    before, after = (tf.gather(image, each, axis=axis) for each in (before, after))
+    return before * (1.0 - share) + after * share

@@ -7,7 +7,7 @@ the same shape that have a loss of their own.
 
 Arguments that all models share:
   num_classes: classes of the logits, without the ignored one.
-  backbone: a name of `backbones.BACKBONES`, or mobilenet_v2_ALPHA.
+  backbone: a name that `backbones.find_backbone` knows, such as resnet50.
   output_stride: input pixels per feature; the same weights fit each of its choices.
   input_shape: (height, width, 3) or any size (None, None, 3).
   weights: None, "imagenet", or the path of a keras.applications file, for the backbone.
@@ -22,8 +22,6 @@ import inspect
 import logging
 from collections.abc import Sequence
 
-from tensorflow import keras
-
 from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.backbones import backbone_features, find_backbone
@@ -31,9 +29,15 @@ from deeplab_tf.networks.blocks import (
     conv_bn_relu,
     is_of_head,
     layer_defaults,
-    resize_like,
 )
-from deeplab_tf.networks.segmentation_model import SegmentationModel
+from deeplab_tf.networks.segmentation_model import (
+    MIN_IMAGE_SIZE as MIN_IMAGE_SIZE,  # what others ask of a network's image
+)
+from deeplab_tf.networks.segmentation_model import (
+    SegmentationModel,
+    image_input,
+    image_outputs,
+)
 from deeplab_tf.networks.weight_files import (
     WeightReport,
     copy_weights,
@@ -41,9 +45,9 @@ from deeplab_tf.networks.weight_files import (
     read_imagenet_weights,
 )
 
-MIN_IMAGE_SIZE = 32  # pixels a side; under it the last feature map is a single cell
 ANY_SIZE = (None, None, 3)
 NO_MULTI_GRID = (1, 1, 1)
+SCALE_LOSSES = ("input", "own")
 
 
 def DeepLabV1(
@@ -62,14 +66,14 @@ def DeepLabV1(
       output_stride: 8, or 16.
       multi_scale_features: MSc, branches from the image and pool1..pool4 (section 4.3).
     """
-    image = _image_input(input_shape, num_classes)
+    image = image_input(input_shape, num_classes)
     _require(backbone == "vgg16", "DeepLabV1 is made of vgg16", backbone)
     features = backbone_features(backbone, image, output_stride)
     (rate,) = heads.scale_rates(heads.LARGE_FOV, 8, output_stride)
     x = heads.large_fov(features["out"], image, rate=rate, average_pooling=True)
     if multi_scale_features:
         x = heads.multi_scale_features(x, features, output_stride)
-    x = heads.logits(x, num_classes)
+    x = heads.logits(x, num_classes, truncated=False)
     return _segmentation_model(image, x, output_stride, name, backbone, weights)
 
 
@@ -79,6 +83,7 @@ def DeepLabV2(
     output_stride: int = 8,
     atrous_rates: Sequence[int] | None = None,
     input_scales: Sequence[float] = (1.0, 0.75, 0.5),
+    scale_losses: str = "input",
     auxiliary_outputs: bool = False,
     input_shape: tuple = ANY_SIZE,
     weights: str | None = None,
@@ -93,10 +98,18 @@ def DeepLabV2(
         stride 8. `heads.ASPP_S` and `heads.LARGE_FOV` are the paper's others.
       input_scales: 1 and other factors at which the image is also run (section
         4.1.2); (1.0,) is the network without multi-scale inputs.
-      auxiliary_outputs: also "scale_1", "scale_0.75" and so on.
+      scale_losses: where the auxiliary outputs are: "input", brought to the size of the
+        image; or "own", at each scale's own resolution, as in the authors' Caffe:
+        [B, h, w, num_classes] for a `losses.AtFeatures`.
+      auxiliary_outputs: also "scale_1", "scale_0.75" and so on, of several scales.
     """
-    image = _image_input(input_shape, num_classes)
+    image = image_input(input_shape, num_classes)
     _require(1 in input_scales, "input_scales must hold 1", tuple(input_scales))
+    _require(
+        scale_losses in SCALE_LOSSES,
+        f"scale_losses must be one of {SCALE_LOSSES}",
+        scale_losses,
+    )
     features = backbone_features(backbone, image, output_stride, NO_MULTI_GRID)
     x = heads.aspp_sum(
         features["out"],
@@ -106,17 +119,19 @@ def DeepLabV2(
         rates=atrous_rates,
         dense=backbone == "vgg16",
     )
-    scores = heads.at_scales(image, x, input_scales)
-    auxiliary = {f"scale_{scale}": (scores[scale], output_stride) for scale in scores}
+    own_scores = heads.at_scales(image, x, input_scales)
+    scores = heads.put_back(own_scores)
     x = heads.maximum(list(scores.values()))
+    auxiliary = {}
+    for scale in scores if auxiliary_outputs and len(scores) > 1 else ():
+        stride = heads.scale_stride(output_stride, scale)
+        auxiliary[f"scale_{scale}"] = (
+            (own_scores[scale], stride, False)
+            if scale_losses == "own"
+            else (scores[scale], output_stride, True)
+        )
     return _segmentation_model(
-        image,
-        x,
-        output_stride,
-        name,
-        backbone,
-        weights,
-        auxiliary if auxiliary_outputs else {},
+        image, x, output_stride, name, backbone, weights, auxiliary
     )
 
 
@@ -126,6 +141,7 @@ def DeepLabV3Cascade(
     output_stride: int = 16,
     multi_grid: Sequence[int] = (1, 2, 1),
     cascade_blocks: int = 3,
+    auxiliary_outputs: bool = False,
     input_shape: tuple = ANY_SIZE,
     weights: str | None = None,
     name: str = "deeplab_v3_cascade",
@@ -137,14 +153,18 @@ def DeepLabV3Cascade(
       output_stride: 8, 16, 32, 64, 128 or 256 (table 1).
       multi_grid: dilation factors of the units of block4 to block7 (section 3.2.1).
       cascade_blocks: 3 for block5, block6 and block7; fewer for the rows of table 2.
+      auxiliary_outputs: as `DeepLabV3`.
     """
-    image = _image_input(input_shape, num_classes)
+    image = image_input(input_shape, num_classes)
     _require(backbone.startswith("resnet"), "DeepLabV3Cascade needs a ResNet", backbone)
     features = backbone_features(backbone, image, min(output_stride, 32), multi_grid)
     x = heads.cascade(features["out"], output_stride, multi_grid, cascade_blocks)
     x = heads.logits(x, num_classes)
+    auxiliary = _auxiliary_head(
+        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+    )
     stride = min(output_stride, 32 * 2**cascade_blocks)
-    return _segmentation_model(image, x, stride, name, backbone, weights)
+    return _segmentation_model(image, x, stride, name, backbone, weights, auxiliary)
 
 
 def DeepLabV3(
@@ -156,6 +176,8 @@ def DeepLabV3(
     image_pooling: bool = True,
     separable: bool = False,
     dropout_rate: float = 0.0,
+    head_filters: int = 256,
+    auxiliary_outputs: bool = False,
     input_shape: tuple = ANY_SIZE,
     weights: str | None = None,
     name: str = "deeplab_v3",
@@ -173,20 +195,30 @@ def DeepLabV3(
       image_pooling: whether ASPP has its image-level branch.
       separable: whether ASPP's 3x3 are separable, as in DeepLabV3+ on Xception.
       dropout_rate: in front of the classifier; the authors' code uses 0.1.
+      head_filters: of ASPP's branches and projection, 256 in the paper; 64 or 128 on a
+        small backbone is quicker without a GPU.
+      auxiliary_outputs: also "auxiliary", an FCN head in front of the last stage, which
+        the paper does not have; torchvision weights its loss by 0.5.
     """
-    image = _image_input(input_shape, num_classes)
+    image = image_input(input_shape, num_classes)
     features = backbone_features(backbone, image, output_stride, multi_grid)
     x = heads.aspp(
         features["out"],
         image,
         output_stride,
         rates=atrous_rates,
+        filters=head_filters,
         image_pooling=image_pooling,
         separable=separable,
         dropout_rate=dropout_rate,
     )
     x = heads.logits(x, num_classes)
-    return _segmentation_model(image, x, output_stride, name, backbone, weights)
+    auxiliary = _auxiliary_head(
+        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+    )
+    return _segmentation_model(
+        image, x, output_stride, name, backbone, weights, auxiliary
+    )
 
 
 def DeepLabV3Torchvision(
@@ -203,18 +235,16 @@ def DeepLabV3Torchvision(
     Args:
       backbone: resnet50_torchvision, resnet101_torchvision, or any other.
       output_stride: 8 as in torchvision, 16 or 32.
-      auxiliary_outputs: also "auxiliary", an FCN head in front of the last stage, whose
-        loss torchvision weights by 0.5.
+      auxiliary_outputs: as `DeepLabV3`.
     """
-    image = _image_input(input_shape, num_classes)
+    image = image_input(input_shape, num_classes)
     features = backbone_features(backbone, image, output_stride, NO_MULTI_GRID)
     x = heads.aspp(features["out"], image, output_stride, dropout_rate=0.5)
     x = conv_bn_relu(x, 256, 3, name="aspp_3x3")
     x = heads.logits(x, num_classes)
-    auxiliary = {}
-    if auxiliary_outputs:
-        scores = heads.auxiliary_head(features["auxiliary"], image, num_classes)
-        auxiliary["auxiliary"] = scores, min(output_stride, 16)
+    auxiliary = _auxiliary_head(
+        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+    )
     return _segmentation_model(
         image, x, output_stride, name, backbone, weights, auxiliary
     )
@@ -229,6 +259,8 @@ def DeepLabV3Plus(
     image_pooling: bool = True,
     separable: bool | None = None,
     dropout_rate: float = 0.0,
+    head_filters: int = 256,
+    auxiliary_outputs: bool = False,
     input_shape: tuple = ANY_SIZE,
     weights: str | None = None,
     name: str = "deeplab_v3plus",
@@ -238,9 +270,10 @@ def DeepLabV3Plus(
     Args:
       separable: whether the 3x3 of ASPP and decoder are separable; None is yes on
         Xception and no on all others, as in the paper.
+      head_filters: of ASPP and of the decoder's 3x3; the low-level features keep 48.
       others: as `DeepLabV3`.
     """
-    image = _image_input(input_shape, num_classes)
+    image = image_input(input_shape, num_classes)
     features = backbone_features(backbone, image, output_stride, multi_grid)
     if separable is None:
         separable = find_backbone(backbone).separable
@@ -249,15 +282,45 @@ def DeepLabV3Plus(
         image,
         output_stride,
         rates=atrous_rates,
+        filters=head_filters,
         image_pooling=image_pooling,
         separable=separable,
         dropout_rate=dropout_rate,
     )
     x = heads.low_level_decoder(
-        x, features["stride4"], stride=output_stride // 4, separable=separable
+        x,
+        features["stride4"],
+        stride=output_stride // 4,
+        filters=head_filters,
+        separable=separable,
     )
     x = heads.logits(x, num_classes)
-    return _segmentation_model(image, x, 4, name, backbone, weights)
+    auxiliary = _auxiliary_head(
+        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+    )
+    return _segmentation_model(image, x, 4, name, backbone, weights, auxiliary)
+
+
+def LRASPP(
+    num_classes: int,
+    backbone: str = "mobilenet_v3_large",
+    output_stride: int = 16,
+    input_shape: tuple = ANY_SIZE,
+    weights: str | None = None,
+    name: str = "lr_aspp",
+):
+    """Lite R-ASPP, the segmentation head of MobileNetV3 (1905.02244, section 6.4).
+
+    Args:
+      backbone: the paper's are "mobilenet_v3_large_seg" and "mobilenet_v3_small_seg".
+      output_stride: 8, 16, or 32 as in the authors' released networks.
+    """
+    image = image_input(input_shape, num_classes)
+    features = backbone_features(backbone, image, output_stride, NO_MULTI_GRID)
+    x = heads.lite_r_aspp(
+        features["out"], features["stride8"], num_classes, stride=output_stride // 8
+    )
+    return _segmentation_model(image, x, 8, name, backbone, weights)
 
 
 MODELS = {
@@ -267,7 +330,16 @@ MODELS = {
     "deeplab_v3": DeepLabV3,
     "deeplab_v3_torchvision": DeepLabV3Torchvision,
     "deeplab_v3plus": DeepLabV3Plus,
+    "lr_aspp": LRASPP,
 }
+# Those whose auxiliary outputs are an FCN head, and those that always train with some.
+AUXILIARY_HEAD = (
+    "deeplab_v3",
+    "deeplab_v3_cascade",
+    "deeplab_v3_torchvision",
+    "deeplab_v3plus",
+)
+ALWAYS_AUXILIARY = ("deeplab_v2", "deeplab_v3_torchvision")
 
 
 def build_model(
@@ -285,17 +357,20 @@ def build_model(
       output_stride: instead of the configuration's; a given `atrous_rates` belongs to
         the configuration's output stride and is scaled with it.
       synchronized: whether BatchNorm computes its statistics over all replicas.
-      auxiliary_outputs: whether outputs that only training needs are there; a model
-        without such returns logits all the same.
+      auxiliary_outputs: whether outputs that only training needs are there: V2's
+        scales, torchvision's head, or another's where `config.auxiliary_head` asks for
+        it. A model without such returns logits all the same.
 
     Raises:
-      ValueError: unknown model, backbone or output stride.
+      ValueError: unknown model, backbone or output stride, or an auxiliary head that
+        the model does not have.
     """
     if config.model not in MODELS:
         raise ValueError(
             f"model must be one of {sorted(MODELS)}. Received: {config.model!r}."
             f"{did_you_mean(config.model, MODELS)}"
         )
+    _check_auxiliary_head(config)
     stride = output_stride or config.output_stride
     rates = config.atrous_rates
     options = {
@@ -303,7 +378,8 @@ def build_model(
         "output_stride": stride,
         "atrous_rates": rates
         and heads.scale_rates(rates, config.output_stride, stride),
-        "auxiliary_outputs": auxiliary_outputs,
+        "auxiliary_outputs": auxiliary_outputs
+        and (config.auxiliary_head or config.model in ALWAYS_AUXILIARY),
     }
     build = MODELS[config.model]
     arguments = {
@@ -323,6 +399,14 @@ def build_model(
         multi_grid_rates=config.multi_grid_rates,
     ):
         return build(**arguments)
+
+
+def _check_auxiliary_head(config):
+    if config.auxiliary_head and config.model not in AUXILIARY_HEAD:
+        raise ValueError(
+            f"{config.model} has no auxiliary head: leave auxiliary_head at false, or "
+            f"take one of {', '.join(AUXILIARY_HEAD)}. Received: auxiliary_head=true"
+        )
 
 
 def load_backbone_weights(model, backbone: str, weights: str) -> WeightReport:
@@ -363,33 +447,21 @@ def inference_model(model):
     return SegmentationModel(model.input, model.output["logits"], name=model.name)
 
 
-def _image_input(input_shape, num_classes):
-    """Checks what is common to all models and makes their input."""
-    if num_classes < 2:
-        raise ValueError(
-            "num_classes must be at least 2 (background is a class). "
-            f"Received: {num_classes}"
-        )
-    sizes = [size for size in input_shape[:2] if size is not None]
-    if len(input_shape) != 3 or input_shape[2] != 3:
-        raise ValueError(
-            f"input_shape must be (height, width, 3). Received: {input_shape}"
-        )
-    if sizes and min(sizes) < MIN_IMAGE_SIZE:
-        raise ValueError(
-            f"input_shape must be at least {MIN_IMAGE_SIZE} pixels a side. "
-            f"Received: {input_shape}"
-        )
-    return keras.Input(input_shape, name="image")
-
-
 def _require(condition, sentence, received):
     if not condition:
         raise ValueError(f"{sentence}. Received: {received!r}")
 
 
+def _auxiliary_head(features, image, num_classes, output_stride, *, wanted: bool):
+    """The head in front of the last stage for `_segmentation_model`, or {}."""
+    if not wanted:
+        return {}
+    scores = heads.auxiliary_head(features["auxiliary"], image, num_classes)
+    return {"auxiliary": (scores, min(output_stride, 16), True)}
+
+
 def _segmentation_model(image, x, stride, name, backbone, weights, auxiliary=None):
-    """Upsamples logits to the size of the image, makes the model, loads its backbone.
+    """Makes the model of its logits, and loads its backbone.
 
     Args:
       image: input of the model.
@@ -397,19 +469,9 @@ def _segmentation_model(image, x, stride, name, backbone, weights, auxiliary=Non
       stride: of `x`, in pixels of the image.
       name: of the model.
       backbone, weights: see `load_backbone_weights`; weights may be None.
-      auxiliary: name -> (logits, stride) of further outputs.
+      auxiliary: further outputs, see `image_outputs`.
     """
-
-    def upsample(scores, stride, layer_name):
-        return resize_like(
-            scores, image, stride=stride, dtype="float32", name=layer_name
-        )
-
-    outputs = upsample(x, stride, "upsample")
-    if auxiliary:
-        outputs = {"logits": outputs}
-        for key, (scores, its_stride) in auxiliary.items():
-            outputs[key] = upsample(scores, its_stride, f"upsample_{key}")
+    outputs = image_outputs(image, {"logits": (x, stride, True), **(auxiliary or {})})
     model = SegmentationModel(image, outputs, name=name)
     if weights is not None:
         report = load_backbone_weights(model, backbone, weights)

@@ -13,18 +13,15 @@ from collections.abc import Iterator
 from tensorflow import keras
 
 
-def layer_calls(model, height: int, width: int) -> Iterator[tuple]:
-    """Yields (layer, output shape) of every call between a model's input and outputs.
+def calls(model) -> Iterator[tuple]:
+    """Yields (layer, its input tensors, its output tensor) of every call in a model.
 
-    A layer that is called several times, as the shared ones of DeepLabV2's multi-scale
-    inputs, comes once for each call, with the shape of that call. Calls that belong to
-    another model of the same layers are left out.
+    Calls come after those whose outputs they read. Those that belong to another model
+    of the same layers are left out, and so are input layers.
 
     Args:
-      model: functional Keras model of one image, of any size.
-      height, width: of the image, pixels.
+      model: functional Keras model.
     """
-    shapes = {id(model.inputs[0]): (1, height, width, model.inputs[0].shape[-1])}
     # Keras 2 and 3 have this in common, and nothing public that tells calls apart.
     nodes_by_depth = model._nodes_by_depth
     for depth in sorted(nodes_by_depth, reverse=True):
@@ -34,12 +31,27 @@ def layer_calls(model, height: int, width: int) -> Iterator[tuple]:
             inputs = getattr(node, "keras_inputs", None) or node.input_tensors
             if isinstance(layer, keras.layers.InputLayer):
                 continue
-            given = [shapes[id(tensor)] for tensor in inputs]
-            shape = layer.compute_output_shape(given if len(given) > 1 else given[0])
             output = node.outputs
             output = output[0] if isinstance(output, (list, tuple)) else output
-            shapes[id(output)] = tuple(shape)
-            yield layer, tuple(shape)
+            yield layer, inputs, output
+
+
+def layer_calls(model, height: int, width: int) -> Iterator[tuple]:
+    """Yields (layer, output shape) of every call between a model's input and outputs.
+
+    A layer that is called several times, as the shared ones of DeepLabV2's multi-scale
+    inputs, comes once for each call, with the shape of that call.
+
+    Args:
+      model: functional Keras model of one image, of any size.
+      height, width: of the image, pixels.
+    """
+    shapes = {id(model.inputs[0]): (1, height, width, model.inputs[0].shape[-1])}
+    for layer, inputs, output in calls(model):
+        given = [shapes[id(tensor)] for tensor in inputs]
+        shape = layer.compute_output_shape(given if len(given) > 1 else given[0])
+        shapes[id(output)] = tuple(shape)
+        yield layer, tuple(shape)
 
 
 def multiply_adds(

@@ -1,4 +1,4 @@
-"""A functional Keras model that looks at the images it is given."""
+"""What all networks share: their input, their outputs, and the Keras model of both."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.networks.blocks import resize_like
 from deeplab_tf.networks.pixel_range import (
     pixel_range,
     why_impossible,
@@ -18,6 +19,122 @@ from deeplab_tf.networks.pixel_range import (
 
 # Every pixel of a batch is looked at only where these of it are suspect.
 _EVERY = 8
+MIN_IMAGE_SIZE = 32  # pixels a side; under it the last feature map is a single cell
+_OWN = "own_"  # begins the names of layers of scores that keep their resolution
+
+
+# --- Input and outputs ---------------------------------------------------------------
+
+
+def image_input(input_shape, num_classes):
+    """Makes the input of a network, float32 RGB in 0..255.
+
+    Raises:
+      ValueError: an argument that no network can have.
+    """
+    if num_classes < 2:
+        raise ValueError(
+            "num_classes must be at least 2 (background is a class). "
+            f"Received: {num_classes}"
+        )
+    sizes = [size for size in input_shape[:2] if size is not None]
+    if len(input_shape) != 3 or input_shape[2] != 3:
+        raise ValueError(
+            f"input_shape must be (height, width, 3). Received: {input_shape}"
+        )
+    if sizes and min(sizes) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"input_shape must be at least {MIN_IMAGE_SIZE} pixels a side. "
+            f"Received: {input_shape}"
+        )
+    return keras.Input(input_shape, name="image")
+
+
+def image_outputs(image, scores: dict):
+    """Brings scores to the size of the image, unless they stay at their own.
+
+    Args:
+      image: input of the network [B, height, width, 3].
+      scores: name -> (logits [B, h, w, num_classes], their stride in pixels of the
+        image, whether they are brought to its size); "logits" and what only training
+        needs.
+
+    Returns:
+      Name -> output, float32; of "logits" alone the output itself.
+    """
+    outputs = {}
+    for name, (logits, stride, is_upsampled) in scores.items():
+        if is_upsampled:
+            layer = "upsample" if name == "logits" else f"upsample_{name}"
+            outputs[name] = resize_like(
+                logits, image, stride=stride, dtype="float32", name=layer
+            )
+        else:
+            outputs[name] = FeatureOutput(stride, name=f"{_OWN}{name}")(logits)
+    return outputs if len(outputs) > 1 else outputs["logits"]
+
+
+@keras.utils.register_keras_serializable("deeplab_tf")
+class FeatureOutput(keras.layers.Layer):
+    """Scores at their own resolution as an output of a network, in float32.
+
+    Args:
+      stride: pixels of the image per feature, as `ResizeLike`'s: what a loss needs to
+        know which pixels of the label they are for, see `labels_of_features`.
+    """
+
+    def __init__(self, stride: float | None, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.stride = stride
+
+    def call(self, scores):
+        return tf.identity(scores)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "stride": self.stride}
+
+
+def labels_of_features(label, features, stride: float | None):
+    """Takes the pixels of a label at which features lie, each the nearest one.
+
+    Args:
+      label: [B, height, width], or more dimensions after them.
+      features: [B, h, w, channels].
+      stride: of `FeatureOutput`. Feature j lies at pixel j * stride; None is the middle
+        of the j-th of h equal parts, as `Image.resize` of Pillow with NEAREST takes it.
+
+    Returns:
+      [B, h, w] and the label's other dimensions, in its dtype.
+    """
+    for axis in (1, 2):
+        size, count = tf.shape(label)[axis], tf.shape(features)[axis]
+        index = tf.range(tf.cast(count, tf.float32))
+        if stride is None:
+            share = tf.cast(size, tf.float32) / tf.cast(count, tf.float32)
+            pixels = (index + 0.5) * share
+        else:
+            pixels = index * stride + 0.5
+        pixels = tf.minimum(tf.cast(pixels, tf.int32), size - 1)
+        label = tf.gather(label, pixels, axis=axis)
+    return label
+
+
+def own_strides(model) -> dict[str, float | None]:
+    """Outputs of a model that stay at their own resolution -> their `FeatureOutput`'s.
+
+    All others have the size of the image.
+    """
+    return {
+        layer.name.removeprefix(_OWN): layer.stride
+        for layer in model.layers
+        if isinstance(layer, FeatureOutput)
+    }
+
+
+# --- The model -----------------------------------------------------------------------
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")
@@ -31,6 +148,7 @@ class SegmentationModel(keras.Model):
     """
 
     def fit(self, x=None, *args, **kwargs):
+        self._build_optimizer()
         return super().fit(self._looked_at(x), *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
@@ -38,6 +156,18 @@ class SegmentationModel(keras.Model):
 
     def predict(self, x, *args, **kwargs):
         return super().predict(self._looked_at(x), *args, **kwargs)
+
+    def _build_optimizer(self):
+        """Makes the optimizer's variables, as `fit` would in its first step.
+
+        TensorFlow traces a step that makes variables twice, and tracing takes as long
+        as hundreds of steps of a small network.
+        """
+        optimizer = getattr(self, "optimizer", None)
+        is_built = getattr(optimizer, "built", getattr(optimizer, "_built", False))
+        if hasattr(optimizer, "build") and not is_built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
 
     def _looked_at(self, x):
         """The data, each of whose batches is looked at when it is read."""

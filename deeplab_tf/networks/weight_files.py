@@ -180,11 +180,11 @@ def read_imagenet_weights(backbone, weights: str) -> tuple[dict, str]:
                 "keras.applications has no ImageNet weights of this backbone. Use "
                 "weights=None, the path of a file, or another backbone."
             )
-        path = _download(backbone.imagenet_url, backbone.imagenet_md5)
+        path = _download(backbone.imagenet_url, backbone.imagenet_hash)
     return backbone.adapt(read_weights(path)), os.fspath(path)
 
 
-def _download(url: str, md5: str) -> str:
+def _download(url: str, file_hash: str) -> str:
     """Downloads a file to Keras' cache, where it is not there.
 
     Raises:
@@ -193,7 +193,7 @@ def _download(url: str, md5: str) -> str:
     name = url.rpartition("/")[2]
     try:
         return keras.utils.get_file(
-            name, origin=url, file_hash=md5, cache_subdir="models"
+            name, origin=url, file_hash=file_hash, cache_subdir="models"
         )
     except Exception as error:  # Keras raises plain ones
         reason = str(error).splitlines()[0][:300] if str(error) else repr(error)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deeplab_tf.files import atomic_write, sole_writer_in
+from deeplab_tf.inference.padding import describe_outgrown
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels, hidden_classes
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
@@ -106,6 +107,7 @@ def predict_files(
     _check_inputs_stay(paths, outputs)
     with sole_writer_in(output.folder, "predictions"):
         before, failures = read_shares(output.folder, segmenter.labels), []
+        outgrown = 0
         known = {name.lower() for name in names}
         rows = {k: row for k, row in before.items() if not _is_replaced(k, known)}
         if before:
@@ -119,6 +121,7 @@ def predict_files(
                 try:
                     row = predict(segmenter, path, written, output)
                     rows[row[0]] = row
+                    outgrown += _outgrows_padding(segmenter, row[1:3])
                 except (tf.errors.ResourceExhaustedError, MemoryError):
                     words = "too large for this machine's memory"
                     failures.append(f"{shown(path)}: {words}.")
@@ -126,7 +129,15 @@ def predict_files(
                     failures.append(f"{shown(path)}: {_reason(error)}.")
         finally:  # after Ctrl-C too the rows are those of the files
             write_shares(output.folder, rows.values(), segmenter.labels)
+    if outgrown:
+        print(describe_outgrown(outgrown, segmenter.pad_to))
     return failures
+
+
+def _outgrows_padding(segmenter: Segmenter, size: Sequence[int]) -> bool:
+    is_in_windows = size[0] * size[1] > LARGE_PIXELS
+    segmenter = in_windows(segmenter) if is_in_windows else segmenter
+    return segmenter.outgrows_padding(size)
 
 
 def segment(

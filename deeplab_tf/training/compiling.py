@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -16,6 +17,7 @@ from deeplab_tf.evaluation.metrics import MeanIoU
 from deeplab_tf.networks.blocks import is_of_head
 from deeplab_tf.networks.heads import is_classifier
 from deeplab_tf.networks.models import load_backbone_weights
+from deeplab_tf.networks.segmentation_model import own_strides
 from deeplab_tf.networks.weight_files import (
     WeightReport,
     copy_weights,
@@ -24,7 +26,9 @@ from deeplab_tf.networks.weight_files import (
 from deeplab_tf.training import gradient_steps, optimizers
 from deeplab_tf.training.advice import MIN_NORMALIZED_IMAGES
 from deeplab_tf.training.losses import check_loss, make_loss
-from deeplab_tf.training.schedules import make_schedule
+from deeplab_tf.training.losses.at_features import AtFeatures
+from deeplab_tf.training.schedules import check_schedule, make_schedule
+from deeplab_tf.training.teachers import Teacher
 from deeplab_tf.workdir import workdir_weights
 
 # Of the moving statistics: after three, 5 per cent of what they were is left.
@@ -43,7 +47,7 @@ def check_packages(config: TrainConfig) -> None:
 
     Raises:
       ImportError: a package is not installed; the message says how to install it.
-      ValueError: there is no such optimizer or loss.
+      ValueError: there is no such optimizer, schedule or loss.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
@@ -51,6 +55,7 @@ def check_packages(config: TrainConfig) -> None:
             "installed. Run: pip install tensorboard"
         )
     optimizers.check_optimizer(config.optimizer)
+    check_schedule(config)
     check_loss(config)
 
 
@@ -82,19 +87,22 @@ def make_optimizer(config: TrainConfig, undecayed: Sequence = ()):
 
 def _multipliers(config: TrainConfig) -> Callable[[str], float] | None:
     """The factor of a weight's learning rate by its name; None where all are 1."""
-    if (config.head_multiplier, config.head_bias_multiplier) == (1, 1):
+    of_head = (config.head_multiplier, config.head_bias_multiplier)
+    if (*of_head, config.backbone_multiplier) == (1, 1, 1):
         return None
+    is_multiplied = is_of_head if config.head_layers == "head" else is_classifier
 
     def multiplier(name):
-        if not is_classifier(name):
-            return 1.0
-        is_bias = name.endswith("bias")
-        return config.head_bias_multiplier if is_bias else config.head_multiplier
+        if is_multiplied(name):
+            return of_head[name.endswith("bias")]
+        return 1.0 if is_of_head(name) else config.backbone_multiplier
 
     return multiplier
 
 
-def compile_model(model: keras.Model, config: TrainConfig) -> None:
+def compile_model(
+    model: keras.Model, config: TrainConfig, teacher: Teacher | None = None
+) -> None:
     """Gives a model the configuration's optimizer and loss, and mean IoU.
 
     A model with auxiliary outputs has a loss on each, weighted by
@@ -103,6 +111,7 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
     Args:
       model: made by `models.build_model`, in the strategy's scope.
       config: of the run.
+      teacher: adds its term to the loss of training.
 
     Raises:
       ImportError, ValueError: see `make_optimizer` and `losses.make_loss`.
@@ -114,7 +123,7 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
     if isinstance(model.output, dict):
         loss_weights = {name: config.auxiliary_weight for name in model.output}
         loss_weights["logits"] = 1.0
-        loss = {name: make_loss(config, optimizer.iterations) for name in model.output}
+        loss = _loss_of_each_output(model, config, optimizer.iterations)
         metrics = {"logits": metrics}
     model.compile(
         optimizer,
@@ -123,8 +132,19 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
         metrics=metrics,
         jit_compile=False,  # of validation too, which has images of any size
     )
+    if teacher is not None:
+        teacher.teach(model, config)
     if is_jit_compiled(config):
         jit_compile_training(model)
+
+
+def _loss_of_each_output(model, config, step) -> dict:
+    """Output of a model -> its loss, of the label's pixels that it is for."""
+    losses = {name: make_loss(config, step) for name in model.output}
+    at_every_pixel = dataclasses.replace(config, label_stride=1)
+    for name, stride in own_strides(model).items():
+        losses[name] = AtFeatures(make_loss(at_every_pixel, step), stride)
+    return losses
 
 
 def is_jit_compiled(config: TrainConfig) -> bool:
@@ -191,13 +211,15 @@ def batch_norm_warnings(model: keras.Model, config: TrainConfig) -> list[str]:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
     warnings = []
-    if momenta and config.steps * (1 - max(momenta)) < TIME_CONSTANTS:
+    lags = momenta and not config.batch_norm_batches
+    if lags and config.steps * (1 - max(momenta)) < TIME_CONSTANTS:
         warnings.append(
             f"BatchNorm's moving statistics of momentum {max(momenta)} average over "
             f"{1 / (1 - max(momenta)):,.0f} steps, and this run has {config.steps:,}: "
             "they will lag behind the weights, and evaluation uses them. Set "
             f"batch_norm_momentum to {max(0, 1 - TIME_CONSTANTS / config.steps):.4f} "
-            "or less, or frozen_batch_norm=backbone (true from a trained workdir)."
+            "or less, or batch_norm_batches to 100, which estimates them anew, or "
+            "frozen_batch_norm=backbone (true from a trained workdir)."
         )
     is_small = config.batch_size < MIN_NORMALIZED_IMAGES
     if momenta and is_small and config.frozen_batch_norm != "backbone":
@@ -286,7 +308,7 @@ def initialize(model: keras.Model, config: TrainConfig):
         if source.is_imported and not _has_seen_images(arrays):
             arrays = {name: a for name, a in arrays.items() if not is_of_head(name)}
             is_replaceable = is_of_head
-        arrays = _in_class_order(arrays, source, config)
+        arrays = _by_class_names(arrays, source, config)
     replaceable = [layer.name for layer in model.layers if is_replaceable(layer.name)]
     return copy_weights(model, arrays, path, allow_missing=replaceable)
 
@@ -310,7 +332,7 @@ def describe_start(report: WeightReport | None) -> str:
     return str(report)
 
 
-def _in_class_order(arrays: dict, source: TrainConfig, config: TrainConfig) -> dict:
+def _by_class_names(arrays: dict, source: TrainConfig, config: TrainConfig) -> dict:
     """Weights of another run, its classifiers by the names of this one's classes."""
     names, wanted = source.class_names, config.class_names
     if not names or len(names) != len(wanted):
@@ -319,6 +341,16 @@ def _in_class_order(arrays: dict, source: TrainConfig, config: TrainConfig) -> d
         ids = same_ids(names, wanted)
     except ValueError:  # other classes: nothing of a classifier is known of them
         return {name: a for name, a in arrays.items() if not is_classifier(name)}
+    return in_class_order(arrays, ids)
+
+
+def in_class_order(arrays: dict, ids: np.ndarray) -> dict:
+    """Weights whose classifiers are put into another order of the classes.
+
+    Args:
+      arrays: name -> array.
+      ids: of `class_order.same_ids`: at each new id the old one.
+    """
     return {
         name: array[..., ids] if is_classifier(name) else array
         for name, array in arrays.items()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
 
 import tensorflow as tf
 from tensorflow import keras
@@ -76,11 +75,13 @@ def with_gradient_steps(base: type) -> type:
     """Returns a Keras optimizer class with further arguments, under the same name.
 
     Each update takes the gradient summed over replicas and averaged over batches,
-    prepares it, and gives it to `base`; then the average of the weights moves.
+    clips it, and gives it to `base`; then the average of the weights moves.
 
     Args:
       base: class of Keras' optimizers. The one returned takes its arguments and
-        prepare: changes pairs of gradient and variable, see `clip_and_multiply`;
+        clip_norm: largest global norm of the gradient, None for any;
+        multipliers: gives a `variable_name` the factor of its learning rate, which
+        `base` uses for that variable, its decoupled decay included;
         accumulation_steps: batches to an update, 1 by default;
         average_momentum: of the moving average of the weights, None for no average.
     """
@@ -91,11 +92,22 @@ def with_gradient_steps(base: type) -> type:
 class _GradientSteps:
     """Mixed into a Keras optimizer: see `with_gradient_steps`."""
 
+    _rate_factor = 1.0  # of the variables that are being updated
+
     def __init__(
-        self, *args, prepare, accumulation_steps=1, average_momentum=None, **kwargs
+        self,
+        *args,
+        clip_norm=None,
+        multipliers=None,
+        accumulation_steps=1,
+        average_momentum=None,
+        **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self._prepare = prepare
+        self._prepare = functools.partial(
+            clip_and_multiply, clip_norm=clip_norm, multipliers=None
+        )
+        self._multipliers = multipliers or (lambda name: 1.0)
         self._accumulation_steps = accumulation_steps
         self._average_momentum = average_momentum
         self._sums = []
@@ -110,7 +122,37 @@ class _GradientSteps:
             if self._average_momentum:
                 self._num_averaged = self._counter("num_averaged")
                 self._averages = [self._like(v, "weight_average") for v in variables]
+            factors = [self._multipliers(variable_name(v)) for v in variables]
+            # A function: Keras and TensorFlow would track a list as state.
+            self._factor = lambda variable: float(factors[self._index(variable)])
         super().build(variables)
+
+    @property
+    def learning_rate(self):
+        """That of `base`; times a variable's factor while it is being updated."""
+        rate = super().learning_rate
+        return rate if self._rate_factor == 1.0 else rate * self._rate_factor
+
+    @learning_rate.setter
+    def learning_rate(self, rate):
+        super(_GradientSteps, type(self)).learning_rate.fset(self, rate)
+
+    @contextlib.contextmanager
+    def _rate_times(self, factor):
+        self._rate_factor = factor
+        try:
+            yield
+        finally:
+            self._rate_factor = 1.0
+
+    def _apply_weight_decay(self, variables):
+        """Decoupled decay is a step too, of the size of the learning rate."""
+        groups = {}
+        for variable in variables:
+            groups.setdefault(self._factor(variable), []).append(variable)
+        for factor, group in groups.items():
+            with self._rate_times(factor):
+                super()._apply_weight_decay(group)
 
     def weight_averages(self):
         """Float32 arrays in the order of the built variables, or None before any."""
@@ -191,12 +233,19 @@ class _GradientSteps:
             )
 
     def _slot(self, slots, variable):
+        return _tf_variable(slots[self._index(variable)])
+
+    def _index(self, variable):
         if is_keras3():
-            return _tf_variable(slots[self._get_variable_index(variable)])
-        return slots[self._index_dict[self._var_key(variable)]]
+            return self._get_variable_index(variable)
+        return self._index_dict[self._var_key(variable)]
 
 
 class _Keras2Steps(_GradientSteps):
+    def update_step(self, gradient, variable):
+        with self._rate_times(self._factor(variable)):
+            super().update_step(gradient, variable)
+
     def apply_gradients(
         self, grads_and_vars, name=None, skip_gradients_aggregation=False, **kwargs
     ):
@@ -214,6 +263,11 @@ class _Keras2Steps(_GradientSteps):
 
 
 class _Keras3Steps(_GradientSteps):
+    def update_step(self, gradient, variable, learning_rate):
+        factor = self._factor(variable)
+        rate = learning_rate if factor == 1.0 else learning_rate * factor
+        super().update_step(gradient, variable, rate)
+
     def apply(self, grads, trainable_variables=None):
         variables = list(trainable_variables or self._trainable_variables)
         if not self.built:
@@ -243,57 +297,3 @@ def _everywhere(function, *args):
 def _count(strategy, counter):
     strategy.extended.update(counter, lambda c: c.assign_add(1), group=False)
     return tf.convert_to_tensor(counter)
-
-
-# --- The average of the weights, put in for evaluating and saving ---------------------
-
-
-@contextlib.contextmanager
-def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Puts the moving average of the weights into a compiled model for a while.
-
-    For evaluating or saving: `with averaged_weights(model): model.evaluate(...)`.
-    Nothing changes where the optimizer keeps no average or has made no update yet.
-    BatchNorm's moving statistics are what training left.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    variables = model.trainable_variables
-    averages = _weight_averages(optimizer, variables)
-    if averages is None:
-        yield
-        return
-    trained = [variable.numpy() for variable in variables]
-    _assign(variables, averages)
-    try:
-        yield
-    finally:
-        _assign(variables, trained)
-
-
-class AveragedEvaluation(keras.callbacks.Callback):
-    """Lets `fit` validate with `averaged_weights`; training goes on with its own."""
-
-    def __init__(self):
-        super().__init__()
-        self._swapped = contextlib.ExitStack()
-
-    def on_test_begin(self, logs=None):
-        self._swapped.enter_context(averaged_weights(self.model))
-
-    def on_test_end(self, logs=None):
-        self._swapped.close()
-
-
-def _weight_averages(optimizer, variables):
-    """One array per variable, or None."""
-    if hasattr(optimizer, "weight_averages"):
-        return optimizer.weight_averages()
-    # tensorflow-addons' moving_average and swa
-    if hasattr(optimizer, "assign_average_vars") and int(optimizer.iterations.numpy()):
-        return [optimizer.get_slot(v, "average").numpy() for v in variables]
-    return None
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values):
-        variable.assign(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import statistics
 from collections.abc import Sequence
 
@@ -36,6 +37,7 @@ _MISSING = {"", "NA", "nan"}
 # Where a model has several outputs, Keras 3 begins the names of their scores with that
 # of the output, Keras 2 with that of its layer.
 _LOGITS = ("logits_", "upsample_")
+_LAYERS = re.compile("^(upsample|own)_")
 
 
 def plain_names(values: dict, loss: str = "cross_entropy") -> dict:
@@ -54,7 +56,7 @@ def plain_names(values: dict, loss: str = "cross_entropy") -> dict:
     for name, value in values.items():
         prefix = VALIDATION if name.startswith(VALIDATION) else ""
         rest = name[len(prefix) :]
-        named[prefix + plain.get(rest, rest.removeprefix("upsample_"))] = value
+        named[prefix + plain.get(rest, _LAYERS.sub("", rest))] = value
     return named
 
 

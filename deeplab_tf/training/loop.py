@@ -16,15 +16,19 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.devices.expected_time import convolution_rate, warn_of_cpu
+from deeplab_tf.devices.expected_time import PASSES, convolution_rate, warn_of_cpu
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.multiply_adds import multiply_adds
 from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.networks.recomputation import recompute_in_training
 from deeplab_tf.recipes import RECIPES
 from deeplab_tf.training import compiling, strategies, watching
+from deeplab_tf.training.averaging import (
+    BatchNormEstimate,
+    JudgedEvaluation,
+    JudgedWeights,
+)
 from deeplab_tf.training.checkpoints import list_checkpoints
-from deeplab_tf.training.gradient_steps import AveragedEvaluation, averaged_weights
 from deeplab_tf.training.meter import RunMeter
 from deeplab_tf.training.resuming import (
     EarlyStopping,
@@ -34,6 +38,7 @@ from deeplab_tf.training.resuming import (
     stop_on_signals,
     validation_score,
 )
+from deeplab_tf.training.teachers import Teacher, describe_teacher, load_teacher
 from deeplab_tf.workdir import LOG_FILE, TENSORBOARD_FOLDER
 
 
@@ -101,7 +106,8 @@ def train(
     if not list_checkpoints(checkpoint_folder(workdir)):
         report = compiling.initialize(model, config)
         print(compiling.describe_start(report))
-    run = begin_or_resume(config, model, workdir, strategy, output)
+    judged = make_judged(config, data, model, strategy)
+    run = begin_or_resume(config, model, workdir, strategy, output, judged)
     print(
         f"{config.model} on {config.backbone}, {model.count_params():,} parameters, "
         f"{config.steps} steps of {config.batch_size} images."
@@ -139,16 +145,23 @@ def make_model(config: TrainConfig, strategy: tf.distribute.Strategy) -> keras.M
         model = build_model(config, synchronized=replicas > 1, auxiliary_outputs=True)
         if config.recompute:
             recompute_in_training(model)
-        compiling.compile_model(model, config)
+        teacher = load_teacher(config)
+        compiling.compile_model(model, config, teacher)
+    if teacher is not None:
+        print(describe_teacher(teacher, config))
     warnings = compiling.batch_norm_warnings(model, config)
-    warnings += cpu_warnings(model, config, strategies.device_names(strategy))
+    devices = strategies.device_names(strategy)
+    warnings += cpu_warnings(model, config, devices, teacher)
     for warning in warnings:
         print(f"Warning: {warning}")
     return model
 
 
 def cpu_warnings(
-    model: keras.Model, config: TrainConfig, devices: Sequence[str]
+    model: keras.Model,
+    config: TrainConfig,
+    devices: Sequence[str],
+    teacher: Teacher | None = None,
 ) -> list[str]:
     """Says how long a recipe that needs a GPU takes without one; [] elsewhere."""
     recipe = RECIPES.get(config.recipe)
@@ -158,10 +171,31 @@ def cpu_warnings(
         return []
     try:
         count = multiply_adds(model, *config.crop_size)
+        if teacher is not None:  # which only passes forward
+            count += multiply_adds(teacher.network, *config.crop_size) // PASSES
     except ValueError:  # layers that nobody counts
         return []
     rate = convolution_rate(config.precision)
     return [warn_of_cpu(config.recipe, config.steps, config.batch_size, count, rate)]
+
+
+def make_judged(
+    config: TrainConfig,
+    data: Data,
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+) -> JudgedWeights:
+    """What the run is judged by, BatchNorm estimated from its first batches.
+
+    They are the same ones whenever it is asked, a resumed run's too.
+    """
+    if not config.batch_norm_batches:
+        return JudgedWeights(model)
+    make_batches = functools.partial(
+        strategies.distribute, strategy, functools.partial(data.train_batches, 0)
+    )
+    estimate = BatchNormEstimate(model, make_batches, config.batch_norm_batches)
+    return JudgedWeights(model, estimate)
 
 
 def begin_or_resume(
@@ -170,6 +204,7 @@ def begin_or_resume(
     workdir: str,
     strategy: tf.distribute.Strategy,
     output: str | None = None,
+    judged: JudgedWeights | None = None,
 ) -> ResumableRun:
     """Restores the state that the workdir holds, where it holds one.
 
@@ -184,6 +219,7 @@ def begin_or_resume(
             output=output,
             agree=functools.partial(strategies.any_worker, strategy),
             devices=strategies.device_names(strategy),
+            judged=judged,
         )
     restored = run.restore()
     strategies.check_same(
@@ -233,9 +269,9 @@ def make_callbacks(config: TrainConfig, data: Data, run: ResumableRun) -> list:
         meter,
         watching.EpochLog(os.path.join(run.output, LOG_FILE)),
         run,
-        AveragedEvaluation(),  # after the run, which saves the weights of training
+        JudgedEvaluation(run.judged),  # after the run, which saves those of training
         watching.Scalars(logs, meter),
-        watching.ImagePanels(pictures, data.panels(), config, meter),
+        watching.ImagePanels(pictures, data.panels(), config, meter, run.judged),
         *([watching.Progress(meter)] if run.is_chief else []),
     ]
 
@@ -332,7 +368,7 @@ def end_epoch(
     """Ends an epoch whose steps were done when the run was killed; returns its logs."""
     epoch, logs = run.epochs, {}
     if epoch + 1 in validation_epochs(config):
-        with averaged_weights(model):  # as AveragedEvaluation does inside fit
+        with run.judged.put_in():  # as JudgedEvaluation does inside fit
             scores = model.evaluate(
                 validation.data, steps=validation.steps, return_dict=True, verbose=0
             )

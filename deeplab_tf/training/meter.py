@@ -11,7 +11,7 @@ from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.evaluation.metrics import MeanIoU, per_class_iou
-from deeplab_tf.training.gradient_steps import averaged_weights
+from deeplab_tf.training.averaging import averaged_weights
 from deeplab_tf.training.log import CLASS_IOU, VALIDATION, plain_names
 from deeplab_tf.training.resuming import validation_score
 from deeplab_tf.training.schedules import current_learning_rate

@@ -27,6 +27,8 @@ ADDONS = {
     "moving_average": "MovingAverage",
     "swa": "SWA",
 }
+# Those of them that divide a gradient by its size: a factor of it changes nothing.
+_CANCEL_FACTORS = ("adamw", "lamb")
 # In keras.optimizers, and no optimizer that a name and a learning rate make.
 _NOT_BY_NAME = {"optimizer", "lossscaleoptimizer", "multioptimizer", "optimizermap"}
 
@@ -46,8 +48,8 @@ def make_optimizer(
     """Makes an optimizer by name; call it in the strategy's scope.
 
     Each update takes the gradient summed over replicas and averaged over
-    `accumulation_steps` batches, clips it, multiplies it, and gives it to the optimizer
-    of that name. `iterations`, and with it the learning rate, counts updates.
+    `accumulation_steps` batches, clips it, and gives it to the optimizer of that name.
+    `iterations`, and with it the learning rate, counts updates.
 
     Args:
       name: of a class in keras.optimizers, in any case: "sgd", "adam", "adamw"; or of
@@ -59,9 +61,9 @@ def make_optimizer(
       ema_momentum: of an exponential moving average of the trainable weights, in [0, 1)
         (0.999: about the last 1,000 updates), or None. See `averaging`.
       accumulation_steps: batches to an update, >= 1.
-      multipliers: gives "<layer>/<weight>", such as "logits/bias", its factor. With SGD
-        this is exactly a learning rate of its own; the factor is applied after
-        clipping, and Adam and its kin cancel it.
+      multipliers: gives "<layer>/<weight>", such as "logits/bias", the factor of its
+        learning rate: what it does is what an optimizer of that rate would, decoupled
+        decay included, whichever it is.
       weight_decay: decoupled decay (AdamW, SGDW), `learning_rate * weight_decay *
         weight` a step. The papers' decay is part of the model's loss instead.
       undecayed: variables without that decay, see `undecayed_variables`.
@@ -80,9 +82,6 @@ def make_optimizer(
             f"accumulation_steps must be >= 1. Received: {accumulation_steps}"
         )
     check_optimizer(name)
-    prepare = functools.partial(
-        clip_and_multiply, clip_norm=clip_norm or None, multipliers=multipliers
-    )
     make = _keras_optimizers().get(name.lower())
     if make is None:
         if ema_momentum or accumulation_steps > 1:
@@ -91,19 +90,25 @@ def make_optimizer(
                 "moving_average) nor accumulation_steps: use one of Keras'. Received: "
                 f"{name!r}"
             )
+        prepare = functools.partial(
+            clip_and_multiply, clip_norm=clip_norm or None, multipliers=multipliers
+        )
+        name = _addons_name(name)
+        if multipliers and name in _CANCEL_FACTORS:
+            raise ValueError(
+                "tensorflow-addons' adamw and lamb cancel multipliers of the learning "
+                "rate: use one of Keras' optimizers, such as adamw. Received: "
+                f"{name!r} with multipliers"
+            )
         return _addons_optimizer(
-            _addons_name(name),
-            learning_rate,
-            momentum,
-            weight_decay,
-            undecayed,
-            prepare,
+            name, learning_rate, momentum, weight_decay, undecayed, prepare
         )
     options = _options(make, momentum, weight_decay)
     if clip_norm or multipliers or ema_momentum or accumulation_steps > 1:
         make = functools.partial(
             recording_finiteness(with_gradient_steps(make)),
-            prepare=prepare,
+            clip_norm=clip_norm or None,
+            multipliers=multipliers,
             accumulation_steps=accumulation_steps,
             average_momentum=ema_momentum or None,
         )

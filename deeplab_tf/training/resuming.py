@@ -25,8 +25,8 @@ from deeplab_tf.config import (
 )
 from deeplab_tf.devices.replicas import explain_not_finite, steps_since_bad
 from deeplab_tf.networks.weight_files import save_weights
+from deeplab_tf.training.averaging import JudgedWeights
 from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
-from deeplab_tf.training.gradient_steps import averaged_weights
 from deeplab_tf.training.log import plain_names, read_log
 from deeplab_tf.training.optimizers import build_optimizer
 from deeplab_tf.training.schedules import current_learning_rate
@@ -96,7 +96,7 @@ class ResumableRun(keras.callbacks.Callback):
     `<workdir>/checkpoints` holds model, optimizer, step and best score, the last three
     times: after every epoch, in front of its validation, every `checkpoint_steps` and
     when a stop is asked for. `last.npz` and, when the validation mean IoU rises,
-    `best.npz` hold weights by name, which any Keras reads.
+    `best.npz` hold the weights that were validated by name, which any Keras reads.
 
     Args:
       workdir: folder of the run.
@@ -106,8 +106,10 @@ class ResumableRun(keras.callbacks.Callback):
         alone writes there; but all must save, as reading a variable may need them all.
       agree: makes of "stop here", said in each worker, one answer for all.
       devices: of the replicas in this process.
+      judged: what is validated and saved as weights; None is `averaged_weights`.
 
     Attributes:
+      judged: what is validated and saved as weights.
       step: training steps done.
       epochs: epochs done, their validation too.
       is_chief: whether it writes to the workdir itself.
@@ -122,8 +124,10 @@ class ResumableRun(keras.callbacks.Callback):
         output: str | None = None,
         agree: Callable[[bool], bool] = bool,
         devices: Sequence[str] = ("CPU:0",),
+        judged: JudgedWeights | None = None,
     ):
         super().__init__()
+        self.judged = judged or JudgedWeights(model)
         self.workdir = workdir
         self.output = output or workdir
         self._agree = agree
@@ -194,7 +198,7 @@ class ResumableRun(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         score = validation_score(logs)
-        with averaged_weights(self.model):  # where there is such an average
+        with self.judged.put_in():
             save_weights(self.model, os.path.join(self.output, LAST_WEIGHTS))
             if score is not None and score > float(self._best.numpy()):
                 self._best.assign(score)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.devices.workers import Workers, call_roll
 from deeplab_tf.networks.layers import is_keras3
-from deeplab_tf.training.workers import Workers, call_roll
 
 STRATEGIES = ("mirrored", "default", "multi_worker", "tpu")
 # Keras 3 cannot run these (fit fails on their per-replica values); Keras 2 can.

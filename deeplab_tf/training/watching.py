@@ -17,7 +17,7 @@ from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.pictures.visualize import above, legend, panel
-from deeplab_tf.training.gradient_steps import averaged_weights
+from deeplab_tf.training.averaging import JudgedWeights
 from deeplab_tf.training.log import (
     VALIDATION,
     format_duration,
@@ -118,13 +118,14 @@ class ImagePanels(keras.callbacks.Callback):
     """Writes image | label | prediction panels to TensorBoard after each validation.
 
     Under each is a legend of the classes that its label or its prediction shows. They
-    show the weights that were validated: their moving average, where there is one.
+    show the weights that were validated, see `averaging.JudgedWeights`.
 
     Args:
       log_dir: TensorBoard folder.
       examples: (image uint8 [h, w, 3], label int [h, w]) pairs to draw.
       config: names and colours of the classes, and the ignore label.
       meter: of the same run, a callback before this one.
+      judged: weights of the same run; None is `averaged_weights`.
     """
 
     def __init__(
@@ -133,12 +134,14 @@ class ImagePanels(keras.callbacks.Callback):
         examples: Sequence[tuple[np.ndarray, np.ndarray]],
         config: TrainConfig,
         meter: RunMeter,
+        judged: JudgedWeights | None = None,
     ):
         super().__init__()
         self.log_dir = log_dir
         self.examples = examples
         self.config = config
         self.meter = meter
+        self._judged = judged
         self._first_step = meter.step + 1
         self._writer = None
 
@@ -147,7 +150,8 @@ class ImagePanels(keras.callbacks.Callback):
             return
         if self._writer is None:
             self._writer = event_writer(self.log_dir, self._first_step)
-        with self._writer.as_default(), averaged_weights(self.model):
+        judged = self._judged or JudgedWeights(self.model)
+        with self._writer.as_default(), judged.put_in():
             for index, (image, label) in enumerate(self.examples):
                 drawn = self._draw(image, label)
                 name = f"image, label, prediction/{index}"

@@ -164,7 +164,9 @@ def check_packed(folder: str | os.PathLike) -> str:
 
 
 def read_scores(workdir: str | os.PathLike) -> list[dict]:
-    """Reads what evaluate.py wrote into a workdir, the parts of splits left out.
+    """Reads what evaluate.py wrote into a workdir.
+
+    Parts of splits are left out, and what several networks scored together.
 
     Raises:
       ValueError: a file of it is damaged.
@@ -177,7 +179,8 @@ def read_scores(workdir: str | os.PathLike) -> list[dict]:
             raise ValueError(
                 f"{path} is damaged ({error}). Evaluate again, or remove it."
             ) from error
-        if "mean_iou" in found and found.get("part", "1/1") == "1/1":
+        is_whole = found.get("part", "1/1") == "1/1"
+        if "mean_iou" in found and is_whole and type(found.get("weights")) is not list:
             scores.append(found)
     return scores
 
@@ -257,7 +260,13 @@ def _score_row(config: TrainConfig, found: dict) -> str:
     if list(scales) != [1]:
         options.append("--scales=" + ",".join(f"{scale:g}" for scale in scales))
     options += ["--flip"] if found.get("flip") else []
-    options += ["--crf"] if found.get("crf") else []
+    for name in ("window", "overlap", "pad_to"):
+        if value := found.get(name):
+            sides = value if isinstance(value, list) else [value]
+            options.append(f"--{name}={','.join(map(str, sides))}")
+    if crf := found.get("crf"):
+        values = ",".join(f"{name}={value:g}" for name, value in crf.items())
+        options.append(f"--crf --crf_parameters={values}")
     return (
         f"| {found.get('split', '')} | {found.get('images', '')} "
         f"| {found['mean_iou']:.4f} | {found.get('pixel_accuracy', float('nan')):.4f} "

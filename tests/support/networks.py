@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.networks import heads
-from deeplab_tf.networks.backbones import Backbone, vgg
+from deeplab_tf.networks.backbones import Backbone, backbone_features, vgg
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
 from deeplab_tf.networks.backbones.resnet import residual_unit
 from deeplab_tf.networks.blocks import batch_norm, convolution, depthwise_convolution
@@ -33,6 +33,8 @@ def _tiny(image, output_stride, multi_grid):
         x = batch_norm(x, name=f"{name}_project_bn")
         if index == 0:
             features["stride4"] = x
+        elif index == 1:
+            features["stride8"] = x
         elif index == 3:
             features["auxiliary"] = x
     x = keras.layers.Add(name="tiny_add")([inputs, x])
@@ -54,11 +56,27 @@ def randomize(model, seed=0):
         elif len(shape) == 1:
             value = rng.normal(0.0, 0.05, shape)
         else:
-            depthwise = shape[3] == 1 and shape[0] > 1
-            fan_in = np.prod(shape[:2] if depthwise else shape[:3])
+            depthwise = len(shape) == 4 and shape[3] == 1 and shape[0] > 1
+            fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
             value = rng.normal(0.0, np.sqrt(1.3 / fan_in), shape)
         variable.assign(value.astype("float32"))
     return model
+
+
+def backbone_model(name, output_stride, multi_grid=(1, 2, 4), outputs=None):
+    """A backbone alone: image in, all its features or one of them out."""
+    if name.startswith("keras."):
+        multi_grid = None
+    image = keras.Input([None, None, 3], name="image")
+    features = backbone_features(name, image, output_stride, multi_grid)
+    return keras.Model(image, features[outputs] if outputs else features)
+
+
+def assert_close(actual, expected):
+    """To 1e-4 of the largest."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def image_batch(height, width, batch=1, seed=0):

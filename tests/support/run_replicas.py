@@ -1,5 +1,7 @@
 """Trains some steps on N logical CPUs and prints the losses: run by test_training.
 
+Prints a JSON object: name of `CASES` -> what came of it.
+
 In float32 a rounding error of 1e-6 flips a few ReLUs, each worth 1 / sqrt(activations)
 of the gradient's norm: two correct runs part by 1e-3 within steps. In float64 nothing
 flips, and any difference is a mistake.
@@ -19,12 +21,15 @@ from deeplab_tf.networks.backbones import BACKBONES
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.training import compiling, strategies
+from deeplab_tf.training.averaging import BatchNormEstimate
 from tests.support.networks import TINY_BACKBONE
 
+# Name -> (policy, learning rate, steps).
+CASES = {"training": ("float64", 0.01, 5), "standing": ("float32", 0.0, 20)}
 
-def main(logical_cpus, policy, learning_rate, steps):
-    BACKBONES["tiny"] = TINY_BACKBONE
-    strategy = strategies.make_strategy("mirrored", logical_cpus)
+
+def run(strategy, policy, learning_rate, steps):
+    """What training of `steps` steps leaves, as JSON has it."""
     config = TrainConfig(
         backbone="tiny",
         num_classes=4,
@@ -47,7 +52,7 @@ def main(logical_cpus, policy, learning_rate, steps):
     keras.backend.set_floatx(policy)
     keras.mixed_precision.set_global_policy(policy)
     with strategy.scope():
-        model = build_model(config, synchronized=logical_cpus > 1)
+        model = build_model(config, synchronized=strategy.num_replicas_in_sync > 1)
         compiling.compile_model(model, config)
     losses = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: history.append(
@@ -61,23 +66,28 @@ def main(logical_cpus, policy, learning_rate, steps):
     rest = tf.data.Dataset.from_tensor_slices((image[:3], label[:3])).batch(2)
     fill = functools.partial(fill_batch, batch_size=2, ignore_label=255)
     score = model.evaluate(rest.map(fill), verbose=0, return_dict=True)["mean_iou"]
+    estimate = BatchNormEstimate(model, lambda: data, 3)
+    names = [name for name in named_weights(model) if "moving" in name]
     means = [np.abs(weight).mean() for weight in model.get_weights()]
-    print(
-        json.dumps(
-            {
-                "replicas": strategy.num_replicas_in_sync,
-                "history": np.asarray(history, float).tolist(),
-                "score": float(score),
-                "weights": np.asarray(means, float).tolist(),
-                "statistics": {
-                    name: np.asarray(weight, float).tolist()
-                    for name, weight in named_weights(model).items()
-                    if "moving" in name
-                },
-            }
-        )
-    )
+    return {
+        "replicas": strategy.num_replicas_in_sync,
+        "history": np.asarray(history, float).tolist(),
+        "score": float(score),
+        "weights": np.asarray(means, float).tolist(),
+        "estimated": dict(zip(names, (value.tolist() for value in estimate()))),
+        "statistics": {
+            name: np.asarray(weight, float).tolist()
+            for name, weight in named_weights(model).items()
+            if "moving" in name
+        },
+    }
+
+
+def main(logical_cpus):
+    BACKBONES["tiny"] = TINY_BACKBONE
+    strategy = strategies.make_strategy("mirrored", logical_cpus)
+    print(json.dumps({name: run(strategy, *case) for name, case in CASES.items()}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
+    main(int(sys.argv[1]))

@@ -12,11 +12,11 @@ import time
 from tensorflow import keras
 
 from deeplab_tf.commands import train
+from deeplab_tf.devices.workers import find_workers
 from deeplab_tf.networks.backbones import BACKBONES, Backbone
 from deeplab_tf.networks.blocks import conv_bn_relu
 from deeplab_tf.networks.precision import PRECISIONS
 from deeplab_tf.training import loop, resuming, strategies
-from deeplab_tf.training.workers import find_workers
 from deeplab_tf.workdir import CHECKPOINT_FOLDER
 
 STOP_STEP = 3

@@ -12,15 +12,43 @@ Randomness is an argument everywhere: a function takes a number in [0, 1), and o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 
-# Folded into an example's seed for the draws of `change_image` and `change_geometry`.
+# Folded into an example's seed for draws that have nothing to do with its crop's.
 CHANGE_IMAGE_SALT = 1
 CHANGE_GEOMETRY_SALT = 2
+OTHER_CROPS_SALT = 3
+
+# Crops that are drawn where some are refused, as in mmsegmentation's RandomCrop.
+MAX_CROPS = 10
+
+AcceptCrop = Callable[[tf.Tensor], tf.Tensor]
+
+
+def find_scale(
+    draw: tf.Tensor, min_scale: float, max_scale: float, step: float = 0.0
+) -> tf.Tensor:
+    """Returns the scale, float32 scalar, that a draw in [0, 1) stands for.
+
+    Args:
+      draw: float32 scalar.
+      min_scale: the smallest scale.
+      max_scale: the largest.
+      step: 0 for any scale between them. Else one of as many as fit between them at
+        this distance, evenly from the smallest to the largest: the `linspace` of the
+        authors' get_random_scale, which moves a step that does not fit.
+    """
+    if not step:
+        return min_scale + (max_scale - min_scale) * draw
+    # 1.1 - 0.5 is a little less than six steps of 0.1.
+    count = int((max_scale - min_scale) / step + 1 + 1e-6)
+    scales = tf.linspace(tf.constant(min_scale, tf.float32), max_scale, count)
+    return scales[tf.cast(draw * count, tf.int32)]
 
 
 def crop_window(
@@ -58,6 +86,53 @@ def crop(
     end = offset + window
     rows, columns = slice(offset[0], end[0]), slice(offset[1], end[1])
     return image[rows, columns], label[rows, columns]
+
+
+def count_ids(label: tf.Tensor) -> tf.Tensor:
+    """Counts the pixels of each value of a label, uint8 of any shape: int32 [256]."""
+    ids = tf.cast(tf.reshape(label, [-1]), tf.int32)
+    return tf.math.bincount(ids, minlength=256, maxlength=256)
+
+
+def largest_share_below(limit: float, ignore_label: int) -> AcceptCrop:
+    """Accepts a crop whose most frequent class has less than `limit` of its pixels.
+
+    mmsegmentation's cat_max_ratio. Void pixels do not count, neither as a class nor
+    among all; a crop of void pixels alone is refused.
+    """
+
+    def accept(label):
+        counts = count_ids(label) * (1 - tf.one_hot(ignore_label, 256, dtype=tf.int32))
+        pixels = tf.cast(tf.reduce_sum(counts), tf.float32)
+        return tf.cast(tf.reduce_max(counts), tf.float32) < limit * pixels
+
+    return accept
+
+
+def holds_any(class_ids: tuple[int, ...]) -> AcceptCrop:
+    """Accepts a crop that shows a pixel of one of some classes."""
+    return lambda label: tf.reduce_any(tf.gather(count_ids(label), class_ids) > 0)
+
+
+def _accepted_position(
+    label: tf.Tensor, window_at: Callable, positions: tf.Tensor, accept: AcceptCrop
+) -> tf.Tensor:
+    """Returns the first of the positions, float32 [n, 2], whose crop is accepted.
+
+    The last one where none is. `window_at` takes one and returns offset and window.
+    """
+
+    def refused(index):
+        offset, window = window_at(positions[index])
+        return ~accept(crop(label, label, offset, window)[1])
+
+    last = positions.shape[0] - 1
+    index = tf.while_loop(
+        lambda index: tf.cond(index < last, lambda: refused(index), lambda: False),
+        lambda index: [index + 1],
+        [0],
+    )
+    return positions[index[0]]
 
 
 def nearest_pixels(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
@@ -155,7 +230,15 @@ def pad_to(
     return image, _pad(label, size, (ignore_label,))
 
 
-def _fold_in(seed: tf.Tensor, salt: int) -> tf.Tensor:
+def _with_other_positions(position: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [MAX_CROPS, 2]: a crop's position and others at random."""
+    others = tf.random.stateless_uniform(
+        [MAX_CROPS - 1, 2], fold_in(seed, OTHER_CROPS_SALT)
+    )
+    return tf.concat([position[tf.newaxis], others], axis=0)
+
+
+def fold_in(seed: tf.Tensor, salt: int) -> tf.Tensor:
     """Returns another seed, whose draws have nothing to do with those of this one."""
     return tf.random.experimental.stateless_fold_in(seed, salt)
 
@@ -168,16 +251,19 @@ def augment(
     crop_size: tuple[int, int],
     min_scale: float = 0.5,
     max_scale: float = 2.0,
+    scale_step: float = 0.0,
     flip_probability: float = 0.5,
     mean_color: tuple[float, float, float] = (127.5, 127.5, 127.5),
     ignore_label: int = IGNORE_LABEL,
     change_geometry: Callable | None = None,
     change_image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    accept_crop: AcceptCrop | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Crops, flips, scales and pads at random: a pure function of its arguments.
 
     The scale is uniform in [min_scale, max_scale), as in DeepLabV2 and later (0.5-2.0
-    in DeepLabV3, section 4.1); the crop is uniform over its possible places.
+    in DeepLabV3, section 4.1), or in steps, as their code has it; the crop is uniform
+    over its possible places.
 
     Args:
       image: uint8 or float32 [h, w, 3], RGB in 0..255; uint8 is quicker.
@@ -186,6 +272,7 @@ def augment(
       crop_size: (height, width) of the result.
       min_scale: smallest scale, above 0.
       max_scale: largest scale; equal to min_scale for one fixed scale.
+      scale_step: see `find_scale`.
       flip_probability: 0.0 never mirrors, 1.0 always.
       mean_color: RGB that fills the image where it does not reach.
       ignore_label: fills the label there.
@@ -195,6 +282,9 @@ def augment(
       change_image: changes the colours of what was cropped and resized, before it is
         padded: (image float32 [h, w, 3] in 0..255, seed) -> the same. The seed is
         another than the crop's, which is the same with and without it.
+      accept_crop: (label [h, w, 1] of a crop, before it is scaled) -> bool scalar. Of
+        at most MAX_CROPS crops of one scale the first that is accepted is taken, the
+        last where none is. The first of them is the crop without this.
 
     Returns:
       image: float32 [height, width, 3], 0..255; label: uint8 [height, width, 1], with
@@ -203,19 +293,26 @@ def augment(
     image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
     if change_geometry is not None:
         image, label = change_geometry(
-            image, label, _fold_in(seed, CHANGE_GEOMETRY_SALT)
+            image, label, fold_in(seed, CHANGE_GEOMETRY_SALT)
         )
         image = tf.ensure_shape(image, [None, None, 3])
         label = tf.ensure_shape(label, [None, None, 1])
     draw = tf.random.stateless_uniform([4], seed)
-    scale = min_scale + (max_scale - min_scale) * draw[0]
-    offset, window, scaled = crop_window(
-        tf.shape(image)[:2], crop_size, scale, draw[1:3]
-    )
+    scale = find_scale(draw[0], min_scale, max_scale, scale_step)
+    window_at = functools.partial(crop_window, tf.shape(image)[:2], crop_size, scale)
+    position = draw[1:3]
+    if accept_crop is not None:
+        position = _accepted_position(
+            label,
+            lambda position: window_at(position)[:2],
+            _with_other_positions(position, seed),
+            accept_crop,
+        )
+    offset, window, scaled = window_at(position)
     image, label = crop(image, label, offset, window)
     image, label = resize(image, label, scaled, draw[3] < flip_probability)
     if change_image is not None:
-        image = change_image(image, _fold_in(seed, CHANGE_IMAGE_SALT))
+        image = change_image(image, fold_in(seed, CHANGE_IMAGE_SALT))
     image, label = pad_to(image, label, crop_size, mean_color, ignore_label)
     image = tf.ensure_shape(image, [*crop_size, 3])
     return image, tf.ensure_shape(label, [*crop_size, 1])

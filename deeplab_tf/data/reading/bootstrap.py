@@ -13,11 +13,12 @@ could outlive the records that it was made from. Progress is printed for large s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.command_names import did_you_mean
 from deeplab_tf.data.records.frames import GoodFrames, read_shards
 from deeplab_tf.data.records.tfrecord import parse_label, shard_paths
 
@@ -61,13 +62,30 @@ def count_pixels(
     return np.reshape(np.array(counts, np.int64), [-1, 256])
 
 
-def _check_duplicate(class_names: list[str], duplicate: dict[str, int]) -> None:
-    unknown = [name for name in duplicate if name not in class_names]
+def check_class_names(
+    class_names: Sequence[str], wanted: Iterable[str], option: str
+) -> None:
+    """Refuses names that no class has.
+
+    Args:
+      class_names: of the data set.
+      wanted: the names that an option was given.
+      option: its name.
+
+    Raises:
+      ValueError: some are no classes.
+    """
+    unknown = [name for name in wanted if name not in class_names]
     if unknown:
         raise ValueError(
-            f"Expected names of classes to duplicate of {', '.join(class_names)}. "
+            f"Expected names of classes to {option} of {', '.join(class_names)}. "
             f"Received: {', '.join(map(str, unknown))}"
+            f"{did_you_mean(str(unknown[0]), class_names)}"
         )
+
+
+def _check_duplicate(class_names: list[str], duplicate: dict[str, int]) -> None:
+    check_class_names(class_names, duplicate, "duplicate")
     wrong = {
         name: factor
         for name, factor in duplicate.items()

@@ -8,12 +8,14 @@ entered. A run that was interrupted after k batches goes on with `start_step=k`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.class_tables import IGNORE_LABEL
-from deeplab_tf.data.reading.policies import Crop, make_augmenter
+from deeplab_tf.data.reading.class_uniform import ClassDraws, drawn_records
+from deeplab_tf.data.reading.policies import Crop, Policy, make_augmenter
 from deeplab_tf.data.reading.selection import Selection
 from deeplab_tf.data.records.frames import (
     GoodFrames,
@@ -22,6 +24,9 @@ from deeplab_tf.data.records.frames import (
     shard_reader,
 )
 from deeplab_tf.data.records.tfrecord import parse_example, shard_paths
+
+# Added to the seed of a run for the stream of images whose pixels are pasted.
+PASTE_SEED = 2**32
 
 # Shards that are read side by side. Fixed: as many as there are processors would make
 # the order of the records depend on the machine.
@@ -147,10 +152,19 @@ def _epoch_records(
 
 
 def _record_stream(
-    selection: Selection, seed: int, shuffle_buffer: int, start: int
+    selection: Selection,
+    draws: ClassDraws | None,
+    seed: int,
+    shuffle_buffer: int,
+    start: int,
 ) -> tf.data.Dataset:
-    """Returns (index, serialized record) without end, from index `start` on."""
+    """Returns (index, serialized record) without end, from index `start` on.
+
+    In passes over the selection, or as the draws say.
+    """
     paths = shard_paths(selection.data_dir, selection.split)
+    if draws is not None:
+        return drawn_records(paths, selection.good_frames, draws, seed, start)
     # A fresh start need not know how many records there are.
     first_epoch, done = divmod(start, count_examples(selection)) if start else (0, 0)
     epochs = tf.data.Dataset.counter(first_epoch)
@@ -175,7 +189,9 @@ def make_train_dataset(
 
     Every epoch holds each record once (or as its repeats say), in an order of its own.
     Epochs follow one another without a break, so that a batch may hold the end of one
-    and the start of the next.
+    and the start of the next. A selection with draws has no epochs, see
+    `class_uniform.record_at`. What a policy pastes comes from a stream of its own, of
+    the same or of other records in another order, which is entered at the same index.
 
     Args:
       selection: the records that are read; from `selection.select_records`.
@@ -197,7 +213,8 @@ def make_train_dataset(
       FileNotFoundError: there are no records of this split.
       ImportError: the policy needs keras-cv, which is not installed.
       ValueError: a number is out of its range or cannot be shared, there is no such
-        policy, or the repeats belong to other records.
+        policy, the repeats belong to other records, or the records were not selected
+        as the policy says.
     """
     if min(batch_size, shuffle_buffer) < 1 or min(start_step, seed) < 0:
         raise ValueError(
@@ -206,16 +223,28 @@ def make_train_dataset(
             f"shuffle_buffer={shuffle_buffer}, start_step={start_step}, seed={seed}"
         )
     _check_repeats(selection.repeats)
+    policy = crop.row
+    _check_choice(selection, policy)
     replica_batch_size = share.batch_size(batch_size)
-    augment = make_augmenter(crop)
+    augment = make_augmenter(crop, selection.paste.class_ids if selection.paste else ())
 
-    def decode_and_augment(index, serialized):
+    def decode(serialized):
         example = parse_example(serialized)
+        return example["image"], example["label"]
+
+    def decode_and_augment(index, serialized, *other):
         example_seed = tf.stack([tf.constant(seed, tf.int64), index])
-        image, label = augment(example["image"], example["label"], example_seed)
+        read_others = [functools.partial(decode, record) for record in other]
+        image, label = augment(*decode(serialized), example_seed, *read_others)
         return image, tf.cast(tf.squeeze(label, axis=2), tf.int32)
 
-    records = _record_stream(selection, seed, shuffle_buffer, start_step * batch_size)
+    place = (shuffle_buffer, start_step * batch_size)
+    records = _record_stream(selection, selection.draws, seed, *place)
+    if policy.copy_paste:
+        others = _record_stream(selection, selection.paste, seed + PASTE_SEED, *place)
+        records = tf.data.Dataset.zip((records, others)).map(
+            lambda mine, other: (*mine, other[1])
+        )
     records = _take_share(records, batch_size, share)
     examples = records.map(decode_and_augment, num_parallel_calls=tf.data.AUTOTUNE)
     batches = examples.batch(replica_batch_size, drop_remainder=True)
@@ -234,6 +263,22 @@ def _check_repeats(repeats: np.ndarray | None) -> None:
         )
 
 
+def _check_choice(selection: Selection, policy: Policy) -> None:
+    """Refuses records that were not chosen as the policy says."""
+    lacking = {
+        "class_uniform=True": policy.class_uniform and selection.draws is None,
+        f"paste_classes={policy.paste_classes!r}": policy.copy_paste > 0
+        and policy.paste_classes
+        and selection.paste is None,
+    }
+    lacking = [option for option, lacks in lacking.items() if lacks]
+    if lacking:
+        raise ValueError(
+            "Expected records that were selected as the policy says. Received others. "
+            f"Select them by select_records(data_dir, split, {', '.join(lacking)})"
+        )
+
+
 def _take_share(records: tf.data.Dataset, period: int, share: Share) -> tf.data.Dataset:
     """Keeps a worker's share of (index, ...): one run of every `period` indices.
 
@@ -243,7 +288,9 @@ def _take_share(records: tf.data.Dataset, period: int, share: Share) -> tf.data.
     if share.num_workers == 1:
         return records
     size = period // share.num_workers
-    return records.filter(lambda index, _: index % period // size == share.worker_index)
+    return records.filter(
+        lambda index, *_: index % period // size == share.worker_index
+    )
 
 
 def fill_batch(

@@ -17,6 +17,7 @@ from deeplab_tf.networks.blocks import (
     conv_bn_relu,
     convolution,
     current_defaults,
+    keep_every,
     max_pool,
 )
 
@@ -55,7 +56,8 @@ def resnet(
 
     Returns:
       {"stride4": second unit of conv2 in front of its addition, where DeepLabV3+ takes
-      its low-level features, "auxiliary": conv4's output, "out": conv5's output}.
+      its low-level features, "stride8": the last but one of conv3, "auxiliary": conv4's
+      output, "out": conv5's output}.
     """
     x = _beta_stem(image) if beta_stem else _stem(image)
     features = {}
@@ -77,6 +79,8 @@ def resnet(
             )
             if (stage, index) == (0, 1):
                 features["stride4"] = residual
+            elif (stage, index) == (1, num_units - 2):
+                features["stride8"] = residual
         if stage == 0 and low_level_output:
             features["stride4"] = x
         if stage == len(units) - 2:
@@ -117,7 +121,8 @@ def residual_unit(
             if kernel_size > 1 and grid and follows_stage:
                 # The stride first, so that the rate counts pixels of the stage at
                 # every output stride.
-                x, stride, rate = _keep_every(x, stride, part), 1, step.rate
+                x = keep_every(x, stride, name=f"{part}_pool")
+                stride, rate = 1, step.rate
         x = convolution(
             x,
             filters,
@@ -152,14 +157,7 @@ def _shortcut(x, filters, stride, name):
     if x.shape[-1] != filters:
         x = convolution(x, filters, 1, stride=stride, name=f"{name}_0_conv")
         return batch_norm(x, name=f"{name}_0_bn")
-    return _keep_every(x, stride, f"{name}_0")
-
-
-def _keep_every(x, stride, name):
-    """Every `stride`-th pixel; `x` itself at stride 1."""
-    if stride == 1:
-        return x
-    return keras.layers.MaxPooling2D(1, strides=stride, name=f"{name}_pool")(x)
+    return keep_every(x, stride, name=f"{name}_0_pool")
 
 
 def _stem(image):

@@ -25,7 +25,7 @@ def vgg16(image, output_stride: int, multi_grid) -> dict:
 
     Returns:
       {"image": the normalised image, "pool1" ... "pool4", "stride4": pool2,
-      "auxiliary": pool4, "out": conv5_3}.
+      "stride8": pool3, "auxiliary": pool4, "out": conv5_3}.
     """
     del multi_grid
     features = {"image": image}
@@ -49,6 +49,7 @@ def vgg16(image, output_stride: int, multi_grid) -> dict:
     return {
         **features,
         "stride4": features["pool2"],
+        "stride8": features["pool3"],
         "auxiliary": features["pool4"],
         "out": x,
     }

@@ -40,7 +40,8 @@ def xception(
 
     Returns:
       {"stride4": second separable convolution of the last block that goes from stride
-      4 to 8, "auxiliary": the middle flow's output, "out": exit_flow_block2's output}.
+      4 to 8, "stride8": that of the last from 8 to 16, "auxiliary": the middle flow's
+      output, "out": exit_flow_block2's output}.
     """
     strides = [stride for _, stride in entry_blocks] + [1] * middle_blocks + [2, 1]
     steps = iter(apply_output_stride(strides, output_stride, running_stride=2))
@@ -52,8 +53,8 @@ def xception(
     for index, (filters, _) in enumerate(entry_blocks, start=1):
         name = f"entry_flow_block{index}"
         x, second = _block(x, (filters,) * 3, next(steps), shortcut=True, name=name)
-        if filters == 256:
-            features["stride4"] = second
+        if filters > 128:
+            features["stride4" if filters == 256 else "stride8"] = second
     for index in range(1, middle_blocks + 1):
         name = f"middle_flow_unit_{index}"
         x, _ = _block(x, (728,) * 3, next(steps), shortcut=False, name=name)
