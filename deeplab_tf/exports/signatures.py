@@ -113,20 +113,21 @@ def _serve_confidence(served: Served):
     def segment(image):
         probabilities = served.segmenter.probabilities_of(image[None])[0]
         classes = tf.argmax(probabilities, -1, output_type=tf.int32)
-        sides = tf.shape(classes)
         pixels = tf.math.bincount(tf.reshape(classes, [-1]), None, count, count)
-        confidence = tf.image.resize(
-            tf.reduce_max(probabilities, -1, keepdims=True),
-            (sides + CONFIDENCE_SIDE - 1) // CONFIDENCE_SIDE,
-            "area",
-        )
+        # Means of blocks; a resize by area has no kernel for a GPU.
+        confidence = tf.nn.avg_pool2d(
+            tf.reduce_max(probabilities, -1, keepdims=True)[None],
+            CONFIDENCE_SIDE,
+            CONFIDENCE_SIDE,
+            "SAME",
+        )[0]
         levels = tf.cast(tf.round(255 * confidence), tf.uint8)
         return {
             "classes_png_bytes": tf.io.encode_png(
                 tf.cast(classes, tf.uint8)[..., None]
             ),
             "confidence_png_bytes": tf.io.encode_png(levels),
-            "class_shares": tf.cast(pixels / tf.reduce_prod(sides), tf.float32),
+            "class_shares": tf.cast(pixels / tf.size(classes), tf.float32),
         }
 
     outputs = {
