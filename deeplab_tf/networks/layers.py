@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import zlib
 
 import tensorflow as tf
 from tensorflow import keras
+
+from deeplab_tf.networks.convolutions import (
+    atrous_conv2d,
+    atrous_depthwise_conv2d,
+    has_native_gradient,
+    with_float32_gradient,
+    with_gradient_of_images,
+)
 
 
 def is_keras3() -> bool:
@@ -28,109 +35,27 @@ def several_replicas():
     return replica
 
 
-@functools.cache
-def native_atrous_convolution_works(dtype: tf.DType = tf.float32) -> bool:
-    """Says whether `Conv2D` with dilations has a gradient on the device at hand.
-
-    It has one on GPUs and, but for float64, on CPUs with oneDNN; plain CPU kernels run
-    the forward pass and raise InvalidArgumentError for the gradient. Tried once for
-    each dtype, on a tiny input.
-    """
-    with tf.init_scope():
-        image = tf.ones([1, 5, 5, 1], dtype)
-        try:
-            # The gradient by its own name: tapes do not record inside init_scope.
-            tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=image.shape,
-                filter=tf.ones([3, 3, 1, 1], dtype),
-                out_backprop=image,
-                strides=[1, 1, 1, 1],
-                padding="SAME",
-                dilations=[1, 2, 2, 1],
-            )
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-            logging.getLogger(__name__).info(
-                "This TensorFlow has no gradient for dilated convolutions on this "
-                "device: using space-to-batch, which is slower and equal."
-            )
-            return False
-    return True
-
-
 @keras.utils.register_keras_serializable("deeplab_tf")
 class AtrousConv2D(keras.layers.Conv2D):
-    """Conv2D whose dilated form runs as one `Conv2D` operation.
+    """Conv2D whose dilated form runs as one `Conv2D` operation (padding "same").
 
-    Keras lowers `dilation_rate > 1` to SpaceToBatchND -> Conv2D -> BatchToSpaceND, up
-    to 8 times slower at rate 18. The numbers are the same; where the native gradient is
-    missing (`native_atrous_convolution_works`) this is Keras' own layer.
+    The numbers are those of Keras' layer, which takes up to 8 times as long; so are the
+    gradients, which in half precision are computed in float32 on processors without it.
     """
 
     def convolution_op(self, inputs, kernel):
-        if max(self.dilation_rate) == 1 or not native_atrous_convolution_works(
-            inputs.dtype
-        ):
-            return super().convolution_op(inputs, kernel)
-        return tf.nn.conv2d(
-            inputs,
-            kernel,
-            strides=self.strides,
-            padding=self.padding.upper(),
-            dilations=self.dilation_rate,
-        )
-
-
-def _atrous_depthwise(inputs, kernel, rate: int):
-    """Stride-1 SAME depthwise convolution as a grouped `Conv2D`.
-
-    `DepthwiseConv2dNative` with dilations has a silently wrong gradient with oneDNN and
-    does not run without it. The grouped form is as fast and right everywhere; its
-    gradient takes the space-to-batch way, the faster of the two that are right.
-    """
-    height, width, channels, multiplier = kernel.shape
-
-    @tf.custom_gradient
-    def convolve(inputs, kernel):
-        grouped = tf.reshape(kernel, [height, width, 1, channels * multiplier])
-        outputs = tf.nn.conv2d(inputs, grouped, 1, "SAME", dilations=rate)
-
-        def gradient(upstream):
-            with tf.GradientTape() as tape:
-                tape.watch([inputs, kernel])
-                same_outputs = tf.nn.depthwise_conv2d(
-                    inputs, kernel, [1, 1, 1, 1], "SAME", dilations=[rate, rate]
-                )
-            return tape.gradient(same_outputs, [inputs, kernel], upstream)
-
-        return outputs, gradient
-
-    return convolve(inputs, kernel)
+        convolve = super().convolution_op
+        is_odd = all(side % 2 for side in self.kernel_size)
+        if max(self.dilation_rate) > 1 and self.padding == "same" and is_odd:
+            convolve = functools.partial(atrous_conv2d, rates=self.dilation_rate)
+        kernel = tf.convert_to_tensor(kernel)
+        if inputs.dtype.size < 4 and not has_native_gradient(inputs.dtype):
+            return with_float32_gradient(convolve, inputs, kernel)
+        return convolve(inputs, kernel)
 
 
 def _is_bfloat16_on_cpu(inputs) -> bool:
     return inputs.dtype == tf.bfloat16 and not tf.config.list_logical_devices("GPU")
-
-
-def _with_float32_gradient(inputs, kernel, **options):
-    """Depthwise convolution of bfloat16 whose gradient is computed in float32.
-
-    With a stride oneDNN's gradient of the inputs takes 14 times as long in bfloat16 as
-    in float32 (260 and 18 ms of 8 maps of 90x120x96: `python -m benchmarks.layers`).
-    """
-
-    @tf.custom_gradient
-    def convolve(inputs, kernel):
-        def gradient(upstream):
-            precise = [tf.cast(tensor, tf.float32) for tensor in (inputs, kernel)]
-            with tf.GradientTape() as tape:
-                tape.watch(precise)
-                same_outputs = tf.nn.depthwise_conv2d(*precise, **options)
-            found = tape.gradient(same_outputs, precise, tf.cast(upstream, tf.float32))
-            return [tf.cast(tensor, tf.bfloat16) for tensor in found]
-
-        return tf.nn.depthwise_conv2d(inputs, kernel, **options), gradient
-
-    return convolve(inputs, kernel)
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")
@@ -139,10 +64,11 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs):
         rate = max(self.dilation_rate)
-        is_native = rate > 1 and native_atrous_convolution_works(inputs.dtype)
+        # Without oneDNN a grouped convolution takes 30 times as long as Keras' way.
+        is_grouped = rate > 1 and has_native_gradient(inputs.dtype)
         is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
         is_slow = max(self.strides) > 1 and _is_bfloat16_on_cpu(inputs)
-        if not is_native and not is_shared and not is_slow:
+        if not is_grouped and not is_shared and not is_slow:
             return super().call(inputs)
         # Keras 3 calls the variable `kernel`, Keras 2 `depthwise_kernel`.
         variable = getattr(self, "depthwise_kernel", None)
@@ -150,36 +76,19 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         kernel = tf.cast(kernel, inputs.dtype)
         if is_shared:
             kernel = with_gradient_of_images(kernel, inputs)
-        options = dict(
+        convolve = functools.partial(
+            tf.nn.depthwise_conv2d,
             strides=[1, *self.strides, 1],
             padding=self.padding.upper(),
             dilations=self.dilation_rate,
         )
-        if is_native:
-            outputs = _atrous_depthwise(inputs, kernel, rate)
+        if is_grouped:
+            outputs = atrous_depthwise_conv2d(inputs, kernel, rate)
         elif is_slow:
-            outputs = _with_float32_gradient(inputs, kernel, **options)
+            outputs = with_float32_gradient(convolve, inputs, kernel)
         else:
-            outputs = tf.nn.depthwise_conv2d(inputs, kernel, **options)
+            outputs = convolve(inputs, kernel)
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
-
-
-def with_gradient_of_images(kernel, inputs):
-    """The kernel; its gradient is zero where the inputs hold no image.
-
-    The last batch may leave a replica without images, and TensorFlow's gradient of a
-    depthwise kernel is then memory that nobody has written, NaN as often as not.
-    """
-
-    @tf.custom_gradient
-    def same(kernel):
-        def gradient(upstream):
-            has_images = tf.shape(inputs)[0] > 0
-            return tf.where(has_images, upstream, tf.zeros_like(upstream))
-
-        return tf.identity(kernel), gradient
-
-    return same(kernel)
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")

@@ -1,0 +1,181 @@
+"""Dilated and depthwise convolutions that train, and quickly, on every device.
+
+Features are [batch, height, width, channels], kernels [height, width, inputs, outputs],
+both in the layer's compute dtype. Padding is "SAME" and kernels have odd sides where
+nothing else is said.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+@functools.cache
+def has_native_gradient(dtype: tf.DType = tf.float32) -> bool:
+    """Says whether `Conv2D` with dilations has a gradient on the device at hand.
+
+    It has one on GPUs and on CPUs where oneDNN computes in this dtype: TensorFlow turns
+    it on by itself where a processor has AVX512-VNNI or newer, and bfloat16 needs a
+    processor that has it. Plain CPU kernels run the forward pass and raise
+    InvalidArgumentError for the gradient. Tried once for each dtype, on a tiny input.
+    """
+    with tf.init_scope():
+        image = tf.ones([1, 5, 5, 1], dtype)
+        try:
+            # The gradient by its own name: tapes do not record inside init_scope.
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=image.shape,
+                filter=tf.ones([3, 3, 1, 1], dtype),
+                out_backprop=image,
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+                dilations=[1, 2, 2, 1],
+            )
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
+
+def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
+    """Dilated convolution of stride 1, as one `Conv2D` on every device.
+
+    Keras lowers it to SpaceToBatchND -> Conv2D -> BatchToSpaceND, up to 8 times slower
+    at rate 18. Where the native gradient is missing (`has_native_gradient`) it is made
+    of operations that every device has; space-to-batch would multiply matrices of a few
+    rows each, 20 times slower at ASPP's rates.
+
+    Args:
+      inputs: features [B, h, w, inputs].
+      kernel: [kernel height, kernel width, inputs, outputs].
+      rates: dilation along height and width.
+
+    Returns:
+      Features [B, h, w, outputs].
+    """
+    if has_native_gradient(inputs.dtype):
+        return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates)
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        def gradient(upstream):
+            # The same convolution back: kernel turned round, its ends exchanged.
+            turned = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
+            of_inputs = tf.nn.conv2d(upstream, turned, 1, "SAME", dilations=rates)
+            return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
+
+        return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates), gradient
+
+    return convolve(inputs, kernel)
+
+
+def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
+    """Gradient of a dilated kernel: a product of matrices for each of its positions."""
+    sides = kernel.shape[:2]
+    size = tf.unstack(tf.shape(upstream)[1:3])
+    positions = []
+    for position in itertools.product(*map(range, sides)):
+        offsets = [
+            rate * (index - side // 2)
+            for rate, index, side in zip(rates, position, sides)
+        ]
+        # The output at a pixel has seen the input at pixel + offset, if there is one.
+        seen, seeing = (
+            _shifted(features, [sign * offset for offset in offsets], size)
+            for features, sign in ((inputs, 1), (upstream, -1))
+        )
+        positions.append(tf.matmul(seen, seeing, transpose_a=True))
+    return tf.reshape(tf.stack(positions), kernel.shape)
+
+
+def _shifted(features, offsets, size):
+    """Pixels [B * pixels, channels] from an offset on, or up to it where negative."""
+    begins = [tf.minimum(max(offset, 0), side) for offset, side in zip(offsets, size)]
+    lengths = [tf.maximum(side - abs(offset), 0) for offset, side in zip(offsets, size)]
+    part = tf.slice(features, [0, *begins, 0], [-1, *lengths, -1])
+    return tf.reshape(part, [-1, features.shape[-1]])
+
+
+def atrous_depthwise_conv2d(inputs, kernel, rate: int):
+    """Dilated depthwise convolution of stride 1, as a grouped `Conv2D`.
+
+    `DepthwiseConv2dNative` with dilations has a silently wrong gradient with oneDNN and
+    does not run without it. With oneDNN the grouped form is as fast and right; its
+    gradient takes the space-to-batch way, the faster of the two that are right.
+    Without oneDNN it is right, and 30 times as slow as space-to-batch.
+
+    Args:
+      inputs: features [B, h, w, channels].
+      kernel: [kernel height, kernel width, channels, multiplier].
+      rate: dilation.
+
+    Returns:
+      Features [B, h, w, channels * multiplier].
+    """
+    height, width, channels, multiplier = kernel.shape
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        grouped = tf.reshape(kernel, [height, width, 1, channels * multiplier])
+        outputs = tf.nn.conv2d(inputs, grouped, 1, "SAME", dilations=rate)
+
+        def gradient(upstream):
+            with tf.GradientTape() as tape:
+                tape.watch([inputs, kernel])
+                same_outputs = tf.nn.depthwise_conv2d(
+                    inputs, kernel, [1, 1, 1, 1], "SAME", dilations=[rate, rate]
+                )
+            return tape.gradient(same_outputs, [inputs, kernel], upstream)
+
+        return outputs, gradient
+
+    return convolve(inputs, kernel)
+
+
+def with_float32_gradient(convolution: Callable, inputs, kernel):
+    """A convolution in half precision whose gradient is computed in float32.
+
+    For kernels whose gradient is slow in bfloat16: oneDNN's of depthwise convolutions
+    with a stride (14 times as long as in float32), and all of a processor that has no
+    bfloat16 (16 times): `python -m benchmarks.layers`.
+
+    Args:
+      convolution: function of (inputs, kernel), of any padding, that has a gradient.
+      inputs: features [B, h, w, inputs].
+      kernel: the kernel, in the dtype of the features.
+    """
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        def gradient(upstream):
+            precise = [tf.cast(tensor, tf.float32) for tensor in (inputs, kernel)]
+            with tf.GradientTape() as tape:
+                tape.watch(precise)
+                same_outputs = convolution(*precise)
+            found = tape.gradient(same_outputs, precise, tf.cast(upstream, tf.float32))
+            return [tf.cast(tensor, inputs.dtype) for tensor in found]
+
+        return convolution(inputs, kernel), gradient
+
+    return convolve(inputs, kernel)
+
+
+def with_gradient_of_images(kernel, inputs):
+    """The kernel; its gradient is zero where the inputs hold no image.
+
+    The last batch may leave a replica without images, and TensorFlow's gradient of a
+    depthwise kernel is then memory that nobody has written, NaN as often as not.
+    """
+
+    @tf.custom_gradient
+    def same(kernel):
+        def gradient(upstream):
+            has_images = tf.shape(inputs)[0] > 0
+            return tf.where(has_images, upstream, tf.zeros_like(upstream))
+
+        return tf.identity(kernel), gradient
+
+    return same(kernel)
