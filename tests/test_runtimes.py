@@ -211,6 +211,17 @@ def test_the_file_has_builtin_operations_and_the_documented_names(files):
     assert not {name for name in operations if "SPACE_TO" in name or "Flex" in name}
 
 
+@needs_openvino
+@pytest.mark.one_lane
+def test_openvino_knows_every_size_whoever_exported_it(files):
+    """It does not with the space-to-batch that TensorFlow runs without oneDNN."""
+    path = str(files("openvino")[0])
+    operations = openvino_core().read_model(path).get_ops()
+    kinds = {operation.get_type_name() for operation in operations}
+    assert "GroupConvolution" in kinds
+    assert not {kind for kind in kinds if "SpaceToBatch" in kind}
+
+
 def test_predict_runs_a_file(files, photos, tmp_path):
     segmenter = load_segmenter(saved_model=files("tflite")[0])
     paths = [str(photos / "drawn.png")]

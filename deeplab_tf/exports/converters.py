@@ -19,6 +19,7 @@ from deeplab_tf.inference.runners import (
 )
 from deeplab_tf.inference.runtimes import read_contents
 from deeplab_tf.inference.signature_names import CLASSES, IMAGES
+from deeplab_tf.networks.convolutions import graph_for_other_runtimes
 
 ONNX_OPSET = 18
 
@@ -296,7 +297,8 @@ def convert(
         return {CLASSES: tf.cast(best, tf.uint8)}
 
     try:
-        return converter.convert(classes, precision, examples)
+        with graph_for_other_runtimes():
+            return converter.convert(classes, precision, examples)
     except Exception as error:  # of converters that raise what they like
         raise ConversionError(_first_lines(error)) from error
 

@@ -7,9 +7,11 @@ nothing else is said.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -97,6 +99,29 @@ def _shifted(features, offsets, size):
     lengths = [tf.maximum(side - abs(offset), 0) for offset, side in zip(offsets, size)]
     part = tf.slice(features, [0, *begins, 0], [-1, *lengths, -1])
     return tf.reshape(part, [-1, features.shape[-1]])
+
+
+_FOR_OTHER_RUNTIMES = contextvars.ContextVar("for_other_runtimes", default=False)
+
+
+@contextlib.contextmanager
+def graph_for_other_runtimes() -> Iterator[None]:
+    """A context in which what is traced has the operations that runtimes know best.
+
+    A dilated depthwise convolution is one operation in it. TensorFlow alone, where it
+    runs without oneDNN, is quicker by space-to-batch; and an exported file must not
+    depend on the processor of whoever exports it.
+    """
+    token = _FOR_OTHER_RUNTIMES.set(True)
+    try:
+        yield
+    finally:
+        _FOR_OTHER_RUNTIMES.reset(token)
+
+
+def is_quick_when_grouped(dtype: tf.DType) -> bool:
+    """Says whether to run dilated depthwise convolutions by the function below."""
+    return _FOR_OTHER_RUNTIMES.get() or has_native_gradient(dtype)
 
 
 def atrous_depthwise_conv2d(inputs, kernel, rate: int):

@@ -1,0 +1,107 @@
+"""How quick a network's convolutions can be: the quickest kernel of each.
+
+    python -m benchmarks.limit
+    python -m benchmarks.limit --model=deeplab_v3plus --backbone=mobilenet_v2 \\
+        --size=360,480 --precision=bfloat16
+
+Every distinct convolution of the network is timed alone on one image: by TensorFlow, by
+oneDNN through PyTorch (features and weights in the order that its kernels want), and by
+OpenVINO inside the whole network, with what it fuses. The sum of the quickest is what a
+forward pass takes at the least; normalisation, activations, pooling, resizing and the
+arg max are not in it, but where OpenVINO fuses them. Two Markdown tables: the sums, and
+the convolutions that weigh most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import os
+import statistics
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from tensorflow import keras
+
+from benchmarks.networks import NUM_CLASSES, Case, add_arguments, case_of
+from benchmarks.peers.convolutions import write_convolutions
+from benchmarks.peers.rows import Row, workers_of
+from benchmarks.timing import cpu_description
+from deeplab_tf.networks.models import build_model
+from deeplab_tf.networks.multiply_adds import layer_calls
+
+ROWS = {
+    "ours.layers": Row("TensorFlow"),
+    "torch_peers.layers": Row("oneDNN by PyTorch", "torch"),
+    "ours.openvino_layers": Row("OpenVINO, in the network"),
+}
+
+
+def convolutions(case: Case) -> dict[str, int]:
+    """{description of a convolution: how often the network has it}.
+
+    A description is JSON of what benchmarks/peers/convolutions.py says.
+    """
+    counts = collections.Counter()
+    for layer, (_, height, width, outputs) in layer_calls(
+        build_model(case.config), *case.size
+    ):
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+            kernel = layer.get_weights()[0].shape
+            is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            groups = kernel[2] if is_depthwise else 1
+            sides = (height, width, kernel[2], outputs, *kernel[:2])
+            strides = (max(layer.strides), max(layer.dilation_rate), groups)
+            counts[json.dumps([*sides, *strides])] += 1
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=10, help="rows of the second")
+    add_arguments(parser)
+    args = parser.parse_args()
+    case = dataclasses.replace(case_of(args), batch_size=1)
+    counts = convolutions(case)
+    described = {**dataclasses.asdict(case), "num_classes": NUM_CLASSES}
+    with tempfile.TemporaryDirectory() as folder:
+        write_convolutions([json.loads(each) for each in counts], folder)
+        with workers_of(ROWS, described, folder) as (workers, failures):
+            answers = {name: [] for name in workers}
+            for _ in range(args.turns):
+                for name, worker in workers.items():
+                    answers[name].append(worker.run()[1])
+    milliseconds = {
+        name: {
+            each: 1000 * counts[each] * statistics.median(turn[each] for turn in turns)
+            for each in counts
+        }
+        for name, turns in answers.items()
+    }
+    least = {each: min(row[each] for row in milliseconds.values()) for each in counts}
+    print(f"{case.title}. {cpu_description()}\n")
+    print("| all convolutions | ms |\n|---|---|")
+    for name, row in milliseconds.items():
+        print(f"| {ROWS[name].title} | {sum(row.values()):.1f} |")
+    print(f"| the quickest of each: the limit | {sum(least.values()):.1f} |\n")
+    titles = " | ".join(ROWS[name].title for name in milliseconds)
+    print(f"| convolution | number | {titles} |\n|---|---|{'---|' * len(milliseconds)}")
+    for each in sorted(counts, key=least.get, reverse=True)[: args.layers]:
+        height, width, inputs, outputs, rows, columns, stride, rate, groups = (
+            json.loads(each)
+        )
+        words = f"{rows}x{columns}, {inputs} -> {outputs}, to {height}x{width}"
+        words += f", stride {stride}" * (stride > 1) + f", rate {rate}" * (rate > 1)
+        words += ", depthwise" * (groups > 1)
+        cells = " | ".join(f"{row[each]:.1f}" for row in milliseconds.values())
+        print(f"| {words} | {counts[each]} | {cells} |")
+    for title, words in failures.items():
+        print(f"\n{title} did not run: {words}")
+
+
+if __name__ == "__main__":
+    main()

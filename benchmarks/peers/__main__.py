@@ -1,0 +1,190 @@
+"""The page of speed: our networks beside those of other packages, in one run.
+
+    python -m benchmarks.peers                                # all cases
+    python -m benchmarks.peers --cases resnet50 --turns=9 --chart=docs/speed.png
+    python -m benchmarks.peers --cases training --rows ours.train --turns=5
+
+Every row is a process in the environment of its package, which the first run makes
+under .venv-peers/ (about 9 GB). They wait for each other: a turn runs one after the
+other, so that other work on the machine touches all alike. Weights are random. One
+Markdown table a case: milliseconds (median), the time of the case's first row over the
+row's (median of the turns: above 1 the row is quicker), gigabytes at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.networks import NUM_CLASSES, Case
+from benchmarks.peers.layer_list import write_layer_list
+from benchmarks.peers.rows import Row, workers_of
+from benchmarks.timing import cpu_description, ratio
+from deeplab_tf.networks.models import build_model
+
+# "module.function" of benchmarks.peers -> its row.
+FORWARD = {
+    "ours.saved_model": Row("SavedModel"),
+    "ours.saved_model_of_constants": Row("SavedModel, constants"),
+    "ours.openvino": Row("OpenVINO"),
+    "ours.onnx": Row("ONNX Runtime"),
+    "ours.tflite": Row("LiteRT"),
+    "torch_peers.same_layers": Row("PyTorch, the same layers", "torch"),
+    "torch_peers.same_layers_compiled": Row("the same, torch.compile", "torch"),
+    "torch_peers.torchvision": Row("torchvision", "torch", "resnet50"),
+    "torch_peers.torchvision_compiled": Row(
+        "the same, torch.compile", "torch", "resnet50"
+    ),
+    "keras_peers.tf_models": Row("tf-models-official", "tf_models", "resnet50"),
+    "keras_peers.keras_hub": Row(
+        "keras-hub, output stride 32, 512 x 512", "keras_hub", "resnet50"
+    ),
+}
+TRAINING = {
+    "ours.train": Row("ours, TensorFlow"),
+    **{name: row for name, row in FORWARD.items() if row.environment},
+}
+# Which of the rows know a precision but float32.
+HALF = {
+    *("ours.saved_model", "ours.saved_model_of_constants", "ours.openvino"),
+    *TRAINING,
+}
+CASES = {
+    "resnet50": ("forward", Case(batch_size=1)),
+    "resnet50 bfloat16": ("forward", Case(batch_size=1, precision="bfloat16")),
+    "mobilenet_v2": (
+        "forward",
+        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 1),
+    ),
+    "mobilenet_v2 bfloat16": (
+        "forward",
+        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 1, "bfloat16"),
+    ),
+    "training resnet50": ("training", Case()),
+    "training resnet50 bfloat16": ("training", Case(precision="bfloat16")),
+    "training mobilenet_v2": (
+        "training",
+        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 8),
+    ),
+    "training mobilenet_v2 bfloat16": (
+        "training",
+        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 8, "bfloat16"),
+    ),
+    "training xception65": ("training", Case("deeplab_v3plus", "xception65")),
+    "training xception65 bfloat16": (
+        "training",
+        Case("deeplab_v3plus", "xception65", precision="bfloat16"),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a row did: the seconds of each turn, and the memory it held at most."""
+
+    title: str
+    seconds: Sequence[float]
+    gigabytes: float
+
+
+def measure_case(step: str, case: Case, names: Sequence[str], turns: int) -> tuple:
+    """{name: Measured} of the rows that ran, {title: last words} of the others."""
+    rows = {"forward": FORWARD, "training": TRAINING}[step]
+    described = {**dataclasses.asdict(case), "step": step, "num_classes": NUM_CLASSES}
+    rows = {
+        name: row
+        for name, row in rows.items()
+        if row.only in (None, case.backbone)
+        and (case.precision == "float32" or name in HALF)
+        and (not names or name in names)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        write_layer_list(build_model(case.config), folder)
+        with workers_of(rows, described, folder) as (workers, failures):
+            seconds = {name: [] for name in workers}
+            for _ in range(turns):
+                for name, worker in workers.items():
+                    seconds[name].append(worker.run()[0])
+            measured = {
+                name: Measured(rows[name].title, seconds[name], worker.gigabytes())
+                for name, worker in workers.items()
+            }
+    return measured, failures
+
+
+def as_table(measured: Mapping[str, Measured], failures: Mapping[str, str]) -> str:
+    """Markdown of what `measure_case` returns."""
+    first = next(iter(measured.values()))
+    lines = ["| | ms | times quicker than the first | GB |", "|---|---|---|---|"]
+    for each in measured.values():
+        milliseconds = 1000 * statistics.median(each.seconds)
+        quicker = ratio(first.seconds, each.seconds)
+        lines.append(
+            f"| {each.title} | {milliseconds:.0f} | {quicker:.2f} "
+            f"| {each.gigabytes:.1f} |"
+        )
+    for title, words in failures.items():
+        lines += ["", f"{title} did not run: {words}"]
+    return "\n".join(lines)
+
+
+def draw(results: Mapping[str, tuple[Case, Mapping[str, Measured]]], path: str) -> None:
+    """Draws a bar for each row of each case, images a second, into a PNG file.
+
+    Args:
+      results: title of a case -> the case, and what was measured.
+      path: of the file.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        len(results), figsize=(8, 2.6 * len(results)), squeeze=False
+    )
+    for axis, (title, (case, measured)) in zip(axes[:, 0], results.items()):
+        rates = [
+            case.batch_size / statistics.median(each.seconds)
+            for each in measured.values()
+        ]
+        places = range(len(rates))
+        is_ours = [name.startswith("ours.") for name in measured]
+        colors = ["tab:blue" if own else "lightgray" for own in is_ours]
+        axis.bar_label(axis.barh(places, rates, color=colors), fmt="%.2f", padding=3)
+        axis.set_yticks(places, [each.title for each in measured.values()])
+        axis.invert_yaxis()
+        axis.set_title(f"{title}: images a second")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="*", default=[], help="parts of names [all]")
+    parser.add_argument("--rows", nargs="*", default=[], help="names of rows [all]")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--chart", help="PNG file to draw into")
+    args = parser.parse_args()
+    print(f"{cpu_description()}\n", flush=True)
+    results = {}
+    for name, (step, case) in CASES.items():
+        if args.cases and not any(part in name for part in args.cases):
+            continue
+        measured, failures = measure_case(step, case, args.rows, args.turns)
+        results[name] = case, measured
+        table = as_table(measured, failures)
+        print(f"{step}: {case.title}\n\n{table}\n", flush=True)
+    if args.chart:
+        draw(results, args.chart)
+
+
+if __name__ == "__main__":
+    main()
