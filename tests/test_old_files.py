@@ -16,6 +16,7 @@ from tensorflow import keras
 
 import deeplab_tf
 from deeplab_tf import MeanIoU, SegmentationLoss, Segmenter
+from deeplab_tf.inference import saved_models
 
 ARCHIVE = Path(__file__).parent / "old_files" / "before_the_rooms.zip"
 NEWER = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21)
@@ -72,6 +73,18 @@ def test_saved_model(old, image, classes):
     segmenter = Segmenter.from_saved_model(old / "exported")
     np.testing.assert_array_equal(segmenter.predict(image), classes)
     assert segmenter.labels.class_names[1:3] == ("disc", "triangle")
+
+
+@pytest.mark.skipif(not NEWER, reason="a SavedModel of a newer TensorFlow")
+@pytest.mark.parametrize("onednn", [True, False])
+def test_saved_model_of_grouped_convolutions(onednn, old, monkeypatch, caplog):
+    """TensorFlow without oneDNN cannot run them once they are fused with a bias."""
+    options = []
+    monkeypatch.setattr(saved_models, "has_native_gradient", lambda: onednn)
+    monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", options.append)
+    Segmenter.from_saved_model(old / "exported")
+    assert options == ([] if onednn else [{"remapping": False}])
+    assert ("runs slowly. Export it again" in caplog.text) != onednn
 
 
 def test_tflite_file(old, image, classes):

@@ -21,7 +21,6 @@ from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference import saved_models
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
-from deeplab_tf.networks.convolutions import has_native_gradient
 from deeplab_tf.networks.folding import freeze
 from deeplab_tf.networks.models import DeepLabV3
 from deeplab_tf.pictures.images import read_image
@@ -274,15 +273,10 @@ def test_labels_travel_as_an_asset(exported, workdir):
     assert os.listdir(exported / "assets") == ["labels.json"]
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet"])
-def test_the_graph_has_no_space_to_batch(backbone, exported, tmp_path):
-    if backbone == "mobilenet_v2" and not has_native_gradient():
-        pytest.skip("without oneDNN depthwise convolutions are quicker so")
-    path = exported
-    if backbone == "resnet":
-        model = DeepLabV3(3, "resnet18", multi_grid=(1, 1))
-        images = saved_model.example_images()[:1]
-        path, _ = saved_model.export_model(model, LABELS, tmp_path, images=images)
+def test_dilated_convolutions_are_one_operation(tmp_path):
+    model = DeepLabV3(3, "resnet18", multi_grid=(1, 1))
+    images = saved_model.example_images()[:1]
+    path, _ = saved_model.export_model(model, LABELS, tmp_path, images=images)
     graph = read_meta_graph(path).graph_def
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     assert not {node.op for node in nodes if "SpaceToBatch" in node.op}
@@ -290,21 +284,41 @@ def test_the_graph_has_no_space_to_batch(backbone, exported, tmp_path):
     assert {(1, 2, 2, 1), (1, 18, 18, 1)} <= dilations  # last stage and ASPP
 
 
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_an_export_runs_with_and_without_onednn(onednn, exported, photos, tmp_path):
+    """A server's processor need not be that of whoever exports."""
+    image, expected = photos / "drawn.jpg", tmp_path / "expected.png"
+    ask_c_library(exported, image, expected)
+    ask_c_library(
+        exported, image, tmp_path / "answer.png", TF_ENABLE_ONEDNN_OPTS=onednn
+    )
+    answer, expected = (
+        np.asarray(Image.open(path)) for path in (tmp_path / "answer.png", expected)
+    )
+    assert np.mean(answer == expected) > 0.999
+
+
 def test_c_library_answers_as_predict_does(exported, workdir, photos, tmp_path):
-    signature = read_meta_graph(exported).signature_def["serving_default"]
     image, result = photos / "drawn.jpg", tmp_path / "answer.png"
+    ask_c_library(exported, image, result)
+    run = load_segmenter(str(workdir), None)
+    assert not predict_files(run, [str(image)], Output(str(tmp_path)))
+    answer, predicted = Image.open(result), Image.open(tmp_path / "classes/drawn.png")
+    assert answer.mode == "L" and predicted.mode == "P"
+    np.testing.assert_array_equal(np.asarray(answer), np.asarray(predicted))
+
+
+def ask_c_library(exported, image, result, **environment):
+    """Has TensorFlow's C library segment an image's file, in a process of its own."""
+    signature = read_meta_graph(exported).signature_def["serving_default"]
     command = [
         *(sys.executable, Path(c_loader.__file__), exported),
         signature.inputs["image_bytes"].name,
         signature.outputs["classes_png_bytes"].name,
         *(image, result),
     ]
-    subprocess.run(command, check=True, cwd=tmp_path)
-    run = load_segmenter(str(workdir), None)
-    assert not predict_files(run, [str(image)], Output(str(tmp_path)))
-    answer, predicted = Image.open(result), Image.open(tmp_path / "classes/drawn.png")
-    assert answer.mode == "L" and predicted.mode == "P"
-    np.testing.assert_array_equal(np.asarray(answer), np.asarray(predicted))
+    environment = {**os.environ, **environment}
+    subprocess.run(command, check=True, cwd=result.parent, env=environment)
 
 
 def test_versions_count_up_and_are_never_replaced(exported, model, tmp_path):

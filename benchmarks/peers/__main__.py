@@ -1,7 +1,7 @@
 """The page of speed: our networks beside those of other packages, in one run.
 
     python -m benchmarks.peers                                # all cases
-    python -m benchmarks.peers --cases resnet50 --turns=9 --chart=docs/speed.png
+    python -m benchmarks.peers --cases "forward resnet50" --chart=speed.png
     python -m benchmarks.peers --cases training --rows ours.train --turns=5
 
 Every row is a process in the environment of its package, which the first run makes
@@ -55,32 +55,21 @@ HALF = {
     *("ours.saved_model", "ours.saved_model_of_constants", "ours.openvino"),
     *TRAINING,
 }
+NETWORKS = {
+    "resnet50": Case(),
+    "mobilenet_v2": Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 8),
+    "xception65": Case("deeplab_v3plus", "xception65"),
+}
+# "forward resnet50 float32" and so on -> the case; a forward pass is of one image.
 CASES = {
-    "resnet50": ("forward", Case(batch_size=1)),
-    "resnet50 bfloat16": ("forward", Case(batch_size=1, precision="bfloat16")),
-    "mobilenet_v2": (
-        "forward",
-        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 1),
-    ),
-    "mobilenet_v2 bfloat16": (
-        "forward",
-        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 1, "bfloat16"),
-    ),
-    "training resnet50": ("training", Case()),
-    "training resnet50 bfloat16": ("training", Case(precision="bfloat16")),
-    "training mobilenet_v2": (
-        "training",
-        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 8),
-    ),
-    "training mobilenet_v2 bfloat16": (
-        "training",
-        Case("deeplab_v3plus", "mobilenet_v2", (360, 480), 8, "bfloat16"),
-    ),
-    "training xception65": ("training", Case("deeplab_v3plus", "xception65")),
-    "training xception65 bfloat16": (
-        "training",
-        Case("deeplab_v3plus", "xception65", precision="bfloat16"),
-    ),
+    f"{step} {name} {precision}": dataclasses.replace(
+        case,
+        precision=precision,
+        batch_size=case.batch_size if step == "training" else 1,
+    )
+    for step in ("forward", "training")
+    for name, case in NETWORKS.items()
+    for precision in ("float32", "bfloat16")
 }
 
 
@@ -175,9 +164,10 @@ def main():
     args = parser.parse_args()
     print(f"{cpu_description()}\n", flush=True)
     results = {}
-    for name, (step, case) in CASES.items():
+    for name, case in CASES.items():
         if args.cases and not any(part in name for part in args.cases):
             continue
+        step, _, _ = name.partition(" ")
         measured, failures = measure_case(step, case, args.rows, args.turns)
         results[name] = case, measured
         table = as_table(measured, failures)

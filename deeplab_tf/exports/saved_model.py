@@ -33,6 +33,7 @@ from deeplab_tf.inference.saved_models import (
 )
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.networks.convolutions import graph_for_any_processor
 from deeplab_tf.networks.folding import freeze, inference_graph
 
 _TEMPORARY = ".export-"  # how names begin that TF Serving ignores
@@ -136,13 +137,13 @@ def export_model(
     images = list(images) or example_images()
     with sole_writer_in(output_dir, "export"), _full_disk_named(output_dir):
         path = _free_path(output_dir, version)
-        served = model if optimized is None else optimized
-        logits_of = freeze(served) if constants else inference_graph(served)
-        segmenter = Segmenter(logits_of, scales, flip, labels=labels)
-        about = {**(about or {}), "precision": precision}
-        about.update(scales=segmenter.scales, flip=flip)
-        signatures = make_signatures(segmenter, about, max_pixels)
-        with _temporary_folder(output_dir) as temporary:
+        with _temporary_folder(output_dir) as temporary, graph_for_any_processor():
+            served = model if optimized is None else optimized
+            logits_of = freeze(served) if constants else inference_graph(served)
+            segmenter = Segmenter(logits_of, scales, flip, labels=labels)
+            about = {**(about or {}), "precision": precision}
+            about.update(scales=segmenter.scales, flip=flip)
+            signatures = make_signatures(segmenter, about, max_pixels)
             described = {
                 **dataclasses.asdict(labels),
                 MEAN_COLOR: mean_color_of(model),

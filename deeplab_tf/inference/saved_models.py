@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import tensorflow as tf
 from absl import logging as absl_logging
+from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf.command_names import call_of
 from deeplab_tf.inference.network import Network
@@ -16,6 +18,7 @@ from deeplab_tf.inference.signature_names import (
     SERVE_PROBABILITIES,
 )
 from deeplab_tf.labels import Labels
+from deeplab_tf.networks.convolutions import has_native_gradient
 
 LABELS_FILE = "labels.json"
 
@@ -106,13 +109,41 @@ def _labels_text(saved_model: str | os.PathLike) -> str:
 
 
 def load_saved_model(path: str | os.PathLike):
-    """`tf.saved_model.load`, without its warning that there are no gradients."""
+    """`tf.saved_model.load`, without its warning that there are no gradients.
+
+    Exports of earlier versions may have grouped convolutions, which TensorFlow without
+    oneDNN cannot run once its optimizer has fused them: it is told not to, with a
+    warning, as that is slow.
+    """
+    if not has_native_gradient() and _has_grouped_convolutions(path):
+        logging.getLogger(__name__).warning(
+            "%s was exported by an earlier version, where TensorFlow used oneDNN. Here "
+            "it does not, and the export runs slowly. Export it again, or set "
+            "TF_ENABLE_ONEDNN_OPTS=1.",
+            os.fspath(path),
+        )
+        tf.config.optimizer.set_experimental_options({"remapping": False})
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
         return tf.saved_model.load(os.fspath(path))
     finally:
         absl_logging.set_verbosity(verbosity)
+
+
+def _has_grouped_convolutions(path: str | os.PathLike) -> bool:
+    """Says whether a SavedModel runs depthwise kernels, reshaped, by `Conv2D`."""
+    saved_model = saved_model_pb2.SavedModel()
+    with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+        saved_model.ParseFromString(file.read())
+    for function in saved_model.meta_graphs[0].graph_def.library.function:
+        operations = {node.name: node.op for node in function.node_def}
+        for node in function.node_def:
+            if node.op == "Conv2D":
+                kernel, _, _ = node.input[1].partition(":")
+                if operations.get(kernel) == "Reshape":
+                    return True
+    return False
 
 
 def _versions(folder: str | os.PathLike) -> list[int]:

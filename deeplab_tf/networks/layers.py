@@ -17,7 +17,7 @@ from deeplab_tf.networks.convolutions import (
     atrous_conv2d,
     atrous_depthwise_conv2d,
     has_native_gradient,
-    is_quick_when_grouped,
+    is_grouped_here,
     with_float32_gradient,
     with_gradient_of_images,
 )
@@ -65,7 +65,7 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs):
         rate = max(self.dilation_rate)
-        is_grouped = rate > 1 and is_quick_when_grouped(inputs.dtype)
+        is_grouped = rate > 1 and is_grouped_here(inputs.dtype)
         is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
         is_slow = max(self.strides) > 1 and _is_bfloat16_on_cpu(inputs)
         if not is_grouped and not is_shared and not is_slow:
