@@ -10,10 +10,7 @@ row a format: gigabytes before, with the network built, and at most; seconds.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import os
-import resource
 import tempfile
 import time
 
@@ -22,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import psutil
 
+from benchmarks.processes import highest_gigabytes, in_a_process
 from deeplab_tf import TrainConfig, build_model
 from deeplab_tf.exports.converters import CONVERTERS
 from deeplab_tf.exports.runtime_files import convert_model
@@ -48,8 +46,7 @@ def export(format_: str, model: str, backbone: str) -> tuple[float, float, float
             options = SAVED_MODELS[format_]
             export_model(network, labels, folder, images=images, **options)
     seconds = time.perf_counter() - start
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
-    return before, highest * 1024 / 1e9, seconds
+    return before, highest_gigabytes(), seconds
 
 
 def main():
@@ -60,11 +57,10 @@ def main():
     parser.add_argument("--formats", nargs="*", default=formats, choices=formats)
     args = parser.parse_args()
     print("| format | GB before | GB at most | seconds |\n|---|---|---|---|")
-    spawn = multiprocessing.get_context("spawn")
     for format_ in args.formats:
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            asked = pool.submit(export, format_, args.model, args.backbone)
-            before, highest, seconds = asked.result()
+        before, highest, seconds = in_a_process(
+            export, format_, args.model, args.backbone
+        )
         print(
             f"| {format_} | {before:.1f} | {highest:.1f} | {seconds:.0f} |", flush=True
         )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import functools
 import json
-import multiprocessing
 import os
 import time
 
@@ -17,6 +15,7 @@ import tensorflow as tf
 
 from benchmarks.networks import Case, training_step
 from benchmarks.peers.convolutions import read_convolutions
+from benchmarks.processes import in_a_process
 from deeplab_tf.exports.converters import convert
 from deeplab_tf.exports.runtime_files import convert_model
 from deeplab_tf.exports.saved_model import example_images, export_model
@@ -155,9 +154,7 @@ def _file(case: dict, folder: str, ending: str):
 def _exported(export, case: dict, folder: str, kind) -> str:
     """Exports in a process of its own: what that takes does not count as the row's."""
     folder = os.path.join(folder, f"{export.__name__}_{kind}")
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(export, case, folder, kind).result()
+    return in_a_process(export, case, folder, kind)
 
 
 def _export_saved_model(case: dict, folder: str, constants: bool) -> str:

@@ -61,6 +61,7 @@ _FUNCTIONS = {
     "TF_DeleteGraph": (None, [c_void_p]),
     "TF_NewSessionOptions": (c_void_p, []),
     "TF_DeleteSessionOptions": (None, [c_void_p]),
+    "TF_SetConfig": (None, [c_void_p, c_char_p, c_size_t, c_void_p]),
     "TF_LoadSessionFromSavedModel": (
         c_void_p,
         [c_void_p, c_void_p, c_char_p, POINTER(c_char_p), c_int]
@@ -108,16 +109,22 @@ def load_library():
 class Session:
     """A loaded SavedModel. Several threads may run it at once.
 
+    Args:
+      library: of `load_library`.
+      path: the folder of a version.
+      config: a serialized tensorflow.ConfigProto.
+
     Raises:
       CallError: the folder cannot be loaded.
     """
 
-    def __init__(self, library, path: str):
+    def __init__(self, library, path: str, config: bytes = b""):
         self.library = library
         self.graph = library.TF_NewGraph()
         tags = (c_char_p * 1)(b"serve")
         options = library.TF_NewSessionOptions()
         try:
+            self._checked(library.TF_SetConfig, options, config, len(config))
             self.session = self._checked(
                 library.TF_LoadSessionFromSavedModel,
                 *(options, None, os.fsencode(path), tags, 1, self.graph, None),

@@ -45,7 +45,7 @@ import numpy as np
 import psutil
 from google.protobuf import json_format, text_format
 from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -88,8 +88,8 @@ class Servable:
       CallError: the folder holds no model, or the warm-up fails.
     """
 
-    def __init__(self, library, path: Path):
-        self.session = Session(library, str(path))
+    def __init__(self, library, path: Path, session_config: bytes):
+        self.session = Session(library, str(path), session_config)
         saved_model = saved_model_pb2.SavedModel()
         saved_model.ParseFromString((path / "saved_model.pb").read_bytes())
         self.signatures = saved_model.meta_graphs[0].signature_def
@@ -243,10 +243,12 @@ class Models:
     Args:
       read_config: gives a ModelServerConfig; asked again at every `poll`.
       labels_ahead: whether a new label may name a version that is not loaded.
+      session_config: a serialized tensorflow.ConfigProto.
     """
 
-    def __init__(self, read_config, labels_ahead: bool = False):
+    def __init__(self, read_config, labels_ahead: bool, session_config: bytes):
         self.library = load_library()
+        self.session_config = session_config
         self.read_config = read_config
         self.labels_ahead = labels_ahead
         self.versions: dict[str, dict[int, Version]] = {}
@@ -283,7 +285,9 @@ class Models:
         for number in wanted - known.keys():
             try:
                 path = version_folder(config.base_path, number)
-                version = Version(Servable(self.library, path), None)
+                version = Version(
+                    Servable(self.library, path, self.session_config), None
+                )
             except CallError as error:
                 version = Version(None, error)
                 _log(f"version {number}: {error}")
@@ -743,9 +747,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--allow_version_labels_for_unavailable_models", action="store_true"
     )
+    for pool in ("intra", "inter"):
+        flag = f"--tensorflow_{pool}_op_parallelism"
+        parser.add_argument(flag, type=int, default=0, help="threads [cores]")
     arguments = parser.parse_args(argv)
+    session_config = config_pb2.ConfigProto(
+        intra_op_parallelism_threads=arguments.tensorflow_intra_op_parallelism,
+        inter_op_parallelism_threads=arguments.tensorflow_inter_op_parallelism,
+    )
     models = Models(
-        config_reader(arguments), arguments.allow_version_labels_for_unavailable_models
+        config_reader(arguments),
+        arguments.allow_version_labels_for_unavailable_models,
+        session_config.SerializeToString(),
     )
     models.poll()
     handler = type("BoundHandler", (Handler,), {"models": models})
