@@ -74,6 +74,20 @@ CASES += [
     )
     for dtype in ("float32", "bfloat16")
 ]
+CASES += [
+    (
+        f"3x3 256 -> 256, rate {rate}, bfloat16",
+        lambda rate=rate: AtrousConv2D(
+            256, 3, dilation_rate=rate, dtype="bfloat16", **SAME
+        ),
+        lambda rate=rate: keras.layers.Conv2D(
+            256, 3, dilation_rate=rate, dtype="bfloat16", **SAME
+        ),
+        (2, 33, 33, 256),
+        "bfloat16",
+    )
+    for rate in (1, 2)
+]
 CASES.append(
     (
         "up by 4, cut to 90x120x256",

@@ -1,7 +1,8 @@
 """The page of speed: our networks beside those of other packages, in one run.
 
     python -m benchmarks.peers                                # all cases
-    python -m benchmarks.peers --cases "forward resnet50" --chart=speed.png
+    python -m benchmarks.peers --cases "forward resnet50" --results=speed.json \\
+        --chart=speed.png
     python -m benchmarks.peers --cases training --rows ours.train --turns=5
 
 Every row is a process in the environment of its package, which the first run makes
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import statistics
 import tempfile
@@ -123,11 +125,11 @@ def as_table(measured: Mapping[str, Measured], failures: Mapping[str, str]) -> s
     return "\n".join(lines)
 
 
-def draw(results: Mapping[str, tuple[Case, Mapping[str, Measured]]], path: str) -> None:
+def draw(results: Mapping, path: str) -> None:
     """Draws a bar for each row of each case, images a second, into a PNG file.
 
     Args:
-      results: title of a case -> the case, and what was measured.
+      results: what `--results` holds.
       path: of the file.
     """
     import matplotlib
@@ -135,24 +137,27 @@ def draw(results: Mapping[str, tuple[Case, Mapping[str, Measured]]], path: str) 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    heights = [len(rows) for rows in results.values()]
     figure, axes = pyplot.subplots(
-        len(results), figsize=(8, 2.6 * len(results)), squeeze=False
+        len(results),
+        figsize=(8, 0.6 * len(results) + 0.28 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
     )
-    for axis, (title, (case, measured)) in zip(axes[:, 0], results.items()):
+    for axis, (title, rows) in zip(axes[:, 0], results.items()):
         rates = [
-            case.batch_size / statistics.median(each.seconds)
-            for each in measured.values()
+            CASES[title].batch_size / statistics.median(row["seconds"])
+            for row in rows.values()
         ]
         places = range(len(rates))
-        is_ours = [name.startswith("ours.") for name in measured]
-        colors = ["tab:blue" if own else "lightgray" for own in is_ours]
+        colors = ["tab:blue" if "ours." in name else "lightgray" for name in rows]
         axis.bar_label(axis.barh(places, rates, color=colors), fmt="%.2f", padding=3)
-        axis.set_yticks(places, [each.title for each in measured.values()])
+        axis.set_yticks(places, [row["title"] for row in rows.values()])
         axis.invert_yaxis()
         axis.set_title(f"{title}: images a second")
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 def main():
@@ -160,18 +165,27 @@ def main():
     parser.add_argument("--cases", nargs="*", default=[], help="parts of names [all]")
     parser.add_argument("--rows", nargs="*", default=[], help="names of rows [all]")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--chart", help="PNG file to draw into")
+    parser.add_argument("--results", help="JSON file of all cases so far, continued")
+    parser.add_argument("--chart", help="PNG file to draw those into")
     args = parser.parse_args()
     print(f"{cpu_description()}\n", flush=True)
     results = {}
+    if args.results and os.path.exists(args.results):
+        with open(args.results) as file:
+            results = json.load(file)
     for name, case in CASES.items():
-        if args.cases and not any(part in name for part in args.cases):
+        if not any(part in name for part in args.cases or [name]):
             continue
         step, _, _ = name.partition(" ")
         measured, failures = measure_case(step, case, args.rows, args.turns)
-        results[name] = case, measured
         table = as_table(measured, failures)
         print(f"{step}: {case.title}\n\n{table}\n", flush=True)
+        results[name] = {
+            row: dataclasses.asdict(each) for row, each in measured.items()
+        }
+        if args.results:
+            with open(args.results, "w") as file:
+                json.dump(results, file)
     if args.chart:
         draw(results, args.chart)
 
