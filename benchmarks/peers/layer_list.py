@@ -12,7 +12,8 @@ from tensorflow import keras
 from deeplab_tf.networks.layers import NORMALIZATIONS, ImageNormalization
 from deeplab_tf.networks.multiply_adds import calls
 
-LAYERS, WEIGHTS = "layers.json", "weights.npz"
+LAYERS, WEIGHTS, EXAMPLE = "layers.json", "weights.npz", "example.npz"
+EXAMPLE_SIZE = 129  # pixels a side, at which every stride ends on the last one
 # What of a layer's configuration says what it computes.
 OPTIONS = (
     *("strides", "padding", "dilation_rate", "pool_size", "epsilon", "max_value"),
@@ -21,11 +22,12 @@ OPTIONS = (
 
 
 def write_layer_list(model: keras.Model, folder: str) -> None:
-    """Writes `LAYERS` and `WEIGHTS` into a folder.
+    """Writes `LAYERS`, `WEIGHTS` and `EXAMPLE` into a folder.
 
     LAYERS is {"input", "output", "layers"}; a layer is {"name", "kind", "inputs",
     "output", "options"}, in the order of computation, its tensors by numbers. WEIGHTS
-    has a layer's arrays as "name/0", "name/1", ... in Keras' order.
+    has a layer's arrays as "name/0", "name/1", ... in Keras' order. EXAMPLE has "image"
+    float32 [1, h, w, 3] in 0..255, and the "logits" [1, h, w, classes] of it.
 
     Args:
       model: functional model of one image and one output.
@@ -53,3 +55,7 @@ def write_layer_list(model: keras.Model, folder: str) -> None:
     with open(os.path.join(folder, LAYERS), "w") as file:
         json.dump(network, file)
     np.savez(os.path.join(folder, WEIGHTS), **arrays)
+    shape = (1, EXAMPLE_SIZE, EXAMPLE_SIZE, 3)
+    image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    logits = model(image, training=False).numpy()
+    np.savez(os.path.join(folder, EXAMPLE), image=image, logits=logits)

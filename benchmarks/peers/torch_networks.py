@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-LAYERS, WEIGHTS = "layers.json", "weights.npz"  # of layer_list
+LAYERS, WEIGHTS, EXAMPLE = "layers.json", "weights.npz", "example.npz"  # of layer_list
 
 
 class SameLayers(nn.Module):
@@ -24,6 +24,9 @@ class SameLayers(nn.Module):
     Its images may be of any size. Up to rounding it computes the same where a stride
     divides the sides minus one (513 at stride 16); elsewhere its resizes reach the
     border of the image, as PyTorch's do, where ours repeat the last feature.
+
+    Raises:
+      ValueError: it does not give the example's logits.
     """
 
     def __init__(self, folder: str):
@@ -52,6 +55,17 @@ class SameLayers(nn.Module):
                 getattr(module, "convolution", module).padding = padding
             self.modules_by_name[layer["name"]] = module
             self.steps.append((layer["name"], inputs, layer["output"]))
+        self._check(os.path.join(folder, EXAMPLE))
+
+    def _check(self, path: str) -> None:
+        example = np.load(path)
+        with torch.inference_mode():
+            image = torch.tensor(example["image"]).permute(0, 3, 1, 2)
+            logits = self.eval()(image).permute(0, 2, 3, 1).numpy()
+        difference = np.abs(logits - example["logits"]).max()
+        relative = difference / np.abs(example["logits"]).max()
+        if not relative < 1e-5:
+            raise ValueError(f"Logits differ by {relative:.1g} of the largest.")
 
     def forward(self, image):
         """float32 [B, 3, h, w] -> logits [B, classes, h, w]."""
