@@ -21,6 +21,7 @@ import json
 import os
 import statistics
 import tempfile
+from collections.abc import Mapping
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -59,6 +60,42 @@ def convolutions(case: Case) -> dict[str, int]:
     return counts
 
 
+def words_of(convolution: str) -> str:
+    """A description in words."""
+    height, width, inputs, outputs, rows, columns, stride, rate, groups = json.loads(
+        convolution
+    )
+    words = f"{rows}x{columns}, {inputs} -> {outputs}, to {height}x{width}"
+    words += f", stride {stride}" * (stride > 1) + f", rate {rate}" * (rate > 1)
+    return words + ", depthwise" * (groups > 1)
+
+
+def measure(case: Case, counts: Mapping[str, int], turns: int) -> tuple[dict, dict]:
+    """Times all rows by turns.
+
+    Returns:
+      {name of a row: {description: milliseconds of all such convolutions}}; a row may
+      lack some, as OpenVINO rewrites them. And {name: last words} of those that failed.
+    """
+    described = {**dataclasses.asdict(case), "num_classes": NUM_CLASSES}
+    with tempfile.TemporaryDirectory() as folder:
+        write_convolutions([json.loads(each) for each in counts], folder)
+        with workers_of(ROWS, described, folder) as (workers, failures):
+            answers = {name: [] for name in workers}
+            for _ in range(turns):
+                for name, worker in workers.items():
+                    answers[name].append(worker.run()[1])
+    milliseconds = {
+        name: {
+            each: 1000 * counts[each] * statistics.median(turn[each] for turn in found)
+            for each in counts
+            if each in found[0]
+        }
+        for name, found in answers.items()
+    }
+    return milliseconds, failures
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=7)
@@ -67,40 +104,23 @@ def main():
     args = parser.parse_args()
     case = dataclasses.replace(case_of(args), batch_size=1)
     counts = convolutions(case)
-    described = {**dataclasses.asdict(case), "num_classes": NUM_CLASSES}
-    with tempfile.TemporaryDirectory() as folder:
-        write_convolutions([json.loads(each) for each in counts], folder)
-        with workers_of(ROWS, described, folder) as (workers, failures):
-            answers = {name: [] for name in workers}
-            for _ in range(args.turns):
-                for name, worker in workers.items():
-                    answers[name].append(worker.run()[1])
-    milliseconds = {
-        name: {
-            each: 1000 * counts[each] * statistics.median(turn[each] for turn in turns)
-            for each in counts
-        }
-        for name, turns in answers.items()
+    rows, failures = measure(case, counts, args.turns)
+    least = {
+        each: min(row[each] for row in rows.values() if each in row) for each in counts
     }
-    least = {each: min(row[each] for row in milliseconds.values()) for each in counts}
-    print(f"{case.title}. {cpu_description()}\n")
-    print("| all convolutions | ms |\n|---|---|")
-    for name, row in milliseconds.items():
-        print(f"| {ROWS[name].title} | {sum(row.values()):.1f} |")
+    print(f"{case.title}. {cpu_description()}\n\n| all convolutions | ms |\n|---|---|")
+    for name, row in rows.items():
+        missing = sum(counts[each] for each in counts.keys() - row.keys())
+        words = f", but {missing} that it rewrites" if missing else ""
+        print(f"| {ROWS[name].title}{words} | {sum(row.values()):.1f} |")
     print(f"| the quickest of each: the limit | {sum(least.values()):.1f} |\n")
-    titles = " | ".join(ROWS[name].title for name in milliseconds)
-    print(f"| convolution | number | {titles} |\n|---|---|{'---|' * len(milliseconds)}")
+    titles = " | ".join(ROWS[name].title for name in rows)
+    print(f"| convolution | number | {titles} |\n|---|---|{'---|' * len(rows)}")
     for each in sorted(counts, key=least.get, reverse=True)[: args.layers]:
-        height, width, inputs, outputs, rows, columns, stride, rate, groups = (
-            json.loads(each)
-        )
-        words = f"{rows}x{columns}, {inputs} -> {outputs}, to {height}x{width}"
-        words += f", stride {stride}" * (stride > 1) + f", rate {rate}" * (rate > 1)
-        words += ", depthwise" * (groups > 1)
-        cells = " | ".join(f"{row[each]:.1f}" for row in milliseconds.values())
-        print(f"| {words} | {counts[each]} | {cells} |")
-    for title, words in failures.items():
-        print(f"\n{title} did not run: {words}")
+        cells = [f"{row[each]:.1f}" if each in row else "" for row in rows.values()]
+        print(f"| {words_of(each)} | {counts[each]} | {' | '.join(cells)} |")
+    for name, words in failures.items():
+        print(f"\n{ROWS[name].title} did not run: {words}")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ TRAINING = {
     "ours.train": Row("ours, TensorFlow"),
     **{name: row for name, row in FORWARD.items() if row.environment},
 }
+ROWS = {"forward": FORWARD, "training": TRAINING}
 # Which of the rows know a precision but float32.
 HALF = {
     *("ours.saved_model", "ours.saved_model_of_constants", "ours.openvino"),
@@ -69,7 +70,7 @@ CASES = {
         precision=precision,
         batch_size=case.batch_size if step == "training" else 1,
     )
-    for step in ("forward", "training")
+    for step in ROWS
     for name, case in NETWORKS.items()
     for precision in ("float32", "bfloat16")
 }
@@ -85,12 +86,11 @@ class Measured:
 
 
 def measure_case(step: str, case: Case, names: Sequence[str], turns: int) -> tuple:
-    """{name: Measured} of the rows that ran, {title: last words} of the others."""
-    rows = {"forward": FORWARD, "training": TRAINING}[step]
+    """{name: Measured} of the rows that ran, {name: last words} of the others."""
     described = {**dataclasses.asdict(case), "step": step, "num_classes": NUM_CLASSES}
     rows = {
         name: row
-        for name, row in rows.items()
+        for name, row in ROWS[step].items()
         if row.only in (None, case.backbone)
         and (case.precision == "float32" or name in HALF)
         and (not names or name in names)
@@ -120,8 +120,8 @@ def as_table(measured: Mapping[str, Measured], failures: Mapping[str, str]) -> s
             f"| {each.title} | {milliseconds:.0f} | {quicker:.2f} "
             f"| {each.gigabytes:.1f} |"
         )
-    for title, words in failures.items():
-        lines += ["", f"{title} did not run: {words}"]
+    for name, words in failures.items():
+        lines += ["", f"{name} did not run: {words}"]
     return "\n".join(lines)
 
 

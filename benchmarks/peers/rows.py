@@ -108,14 +108,14 @@ def workers_of(rows: Mapping[str, Row], case: Mapping, folder: str) -> Iterator[
       folder: an existing folder, which all are given.
 
     Yields:
-      {name: worker} of those that are ready, {title: last words} of the others.
+      {name: worker} of those that are ready, {name: last words} of the others.
     """
     workers, failures = {}, {}
     try:
         for name, row in rows.items():
             workers[name] = Worker(name, row, case, folder)
             if not workers[name].is_ready():
-                failures[row.title] = workers.pop(name).stop()
+                failures[name] = workers.pop(name).stop()
         yield workers, failures
     finally:
         for worker in workers.values():
