@@ -9,10 +9,10 @@ import os
 import numpy as np
 from tensorflow import keras
 
+from benchmarks.peers.layer_files import EXAMPLE, LAYERS, WEIGHTS
 from deeplab_tf.networks.layers import NORMALIZATIONS, ImageNormalization
 from deeplab_tf.networks.multiply_adds import calls
 
-LAYERS, WEIGHTS, EXAMPLE = "layers.json", "weights.npz", "example.npz"
 EXAMPLE_SIZE = 129  # pixels a side, at which every stride ends on the last one
 # What of a layer's configuration says what it computes.
 OPTIONS = (

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-LAYERS, WEIGHTS, EXAMPLE = "layers.json", "weights.npz", "example.npz"  # of layer_list
+from benchmarks.gpu import torch_rows
+from benchmarks.peers.layer_files import EXAMPLE, LAYERS, WEIGHTS
 
 
 class SameLayers(nn.Module):
@@ -204,16 +205,9 @@ _KINDS = {
 }
 
 
-def torchvision_network(num_classes: int) -> nn.Module:
-    """torchvision's DeepLabV3 on ResNet-50, output stride 16, no auxiliary head."""
-    from torchvision.models import resnet50
-    from torchvision.models._utils import IntermediateLayerGetter
-    from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
-
-    backbone = resnet50(replace_stride_with_dilation=[False, False, True])
-    features = IntermediateLayerGetter(backbone, {"layer4": "out"})
-    head = DeepLabHead(2048, num_classes, [6, 12, 18])
-    return _Logits(DeepLabV3(features, head, None))
+def torchvision_network() -> nn.Module:
+    """torchvision's DeepLabV3 on ResNet-50, output stride 16, of 21 classes."""
+    return _Logits(torch_rows.network(output_stride=16))
 
 
 class _Logits(nn.Module):

@@ -24,12 +24,12 @@ def same_layers_compiled(case: dict, folder: str):
 
 def torchvision(case: dict, folder: str):
     """torchvision's deeplabv3_resnet50, at output stride 16."""
-    return make_step(torchvision_network(case["num_classes"]), case, compiled=False)
+    return make_step(torchvision_network(), case, compiled=False)
 
 
 def torchvision_compiled(case: dict, folder: str):
     """The same through torch.compile."""
-    return make_step(torchvision_network(case["num_classes"]), case, compiled=True)
+    return make_step(torchvision_network(), case, compiled=True)
 
 
 def layers(case: dict, folder: str):
