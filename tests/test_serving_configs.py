@@ -12,69 +12,16 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,
-)
+from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client, ServingError
+from tests.support.serving_messages import message_type
 from tests.support.serving_stand_in import METRICS_PATH, running
 
 SERVING = Path(__file__).resolve().parent.parent / "serving"
 MODEL_PATH = "/v1/models/deeplab"
-
-# tensorflow-serving-api does not hold these two. As their .proto files in TF Serving's
-# repository declare them: name -> (number, type); the types below are wrappers.
-BATCHING_FIELDS = {
-    "max_batch_size": (1, "Int64Value"),
-    "batch_timeout_micros": (2, "Int64Value"),
-    "max_enqueued_batches": (3, "Int64Value"),
-    "num_batch_threads": (4, "Int64Value"),
-    "thread_pool_name": (5, "StringValue"),
-    "allowed_batch_sizes": (6, "repeated int64"),
-    "pad_variable_length_inputs": (7, "bool"),
-}
-PROMETHEUS_FIELDS = {"enable": (1, "bool"), "path": (2, "string")}
-MONITORING_FIELDS = {"prometheus_config": (1, "PrometheusConfig")}
-
-
-def message_type(name: str):
-    """Class of one of the messages above."""
-    field = descriptor_pb2.FieldDescriptorProto
-    kinds = {
-        "bool": {"type": field.TYPE_BOOL},
-        "string": {"type": field.TYPE_STRING},
-        "repeated int64": {"type": field.TYPE_INT64, "label": field.LABEL_REPEATED},
-        "Int64Value": {"type_name": ".google.protobuf.Int64Value"},
-        "StringValue": {"type_name": ".google.protobuf.StringValue"},
-        "PrometheusConfig": {"type_name": ".tensorflow.serving.PrometheusConfig"},
-    }
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving_configs.proto", package="tensorflow.serving", syntax="proto3"
-    )
-    wrappers = descriptor_pb2.FileDescriptorProto()
-    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
-    file.dependency.append(wrappers.name)
-    for message, fields in {
-        "BatchingParameters": BATCHING_FIELDS,
-        "PrometheusConfig": PROMETHEUS_FIELDS,
-        "MonitoringConfig": MONITORING_FIELDS,
-    }.items():
-        declared = file.message_type.add(name=message)
-        for key, (number, kind) in fields.items():
-            options = {"label": field.LABEL_OPTIONAL, **kinds[kind]}
-            options.setdefault("type", field.TYPE_MESSAGE)
-            declared.field.add(name=key, number=number, **options)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(wrappers)
-    pool.Add(file)
-    found = pool.FindMessageTypeByName(f"tensorflow.serving.{name}")
-    return message_factory.GetMessageClass(found)
 
 
 def parse(file_name: str, message):

@@ -6,7 +6,7 @@
 Prints "REST http://127.0.0.1:... gRPC 127.0.0.1:..." once the models are loaded. It
 runs them in TensorFlow's C library, through the loader that TF Serving uses. It stands
 in for what a client and an operator see: paths, formats, status codes, versions that
-come and go, version labels, warm-up. It has no batching, classify or regress.
+come and go, version labels, warm-up, batching. It has no classify or regress.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.support.c_loader import TF_STRING, CallError, Session, Tensor, load_library
+from tests.support.request_batching import BatchingSession, read_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED = 3, 5, 8
@@ -84,12 +85,20 @@ _GET = re.compile(
 class Servable:
     """One version of a model, loaded and warmed up.
 
+    Args:
+      library: of `c_loader.load_library`.
+      path: folder of the version.
+      session_config: a serialized tensorflow.ConfigProto.
+      batching: of `request_batching.read_parameters`; None joins no requests.
+
     Raises:
       CallError: the folder holds no model, or the warm-up fails.
     """
 
-    def __init__(self, library, path: Path, session_config: bytes):
+    def __init__(self, library, path: Path, session_config: bytes, batching=None):
         self.session = Session(library, str(path), session_config)
+        if batching:
+            self.session = BatchingSession(self.session, batching)
         saved_model = saved_model_pb2.SavedModel()
         saved_model.ParseFromString((path / "saved_model.pb").read_bytes())
         self.signatures = saved_model.meta_graphs[0].signature_def
@@ -243,12 +252,12 @@ class Models:
     Args:
       read_config: gives a ModelServerConfig; asked again at every `poll`.
       labels_ahead: whether a new label may name a version that is not loaded.
-      session_config: a serialized tensorflow.ConfigProto.
+      of_servable: what a `Servable` takes beside library and path.
     """
 
-    def __init__(self, read_config, labels_ahead: bool, session_config: bytes):
+    def __init__(self, read_config, labels_ahead: bool, **of_servable):
         self.library = load_library()
-        self.session_config = session_config
+        self.of_servable = of_servable
         self.read_config = read_config
         self.labels_ahead = labels_ahead
         self.versions: dict[str, dict[int, Version]] = {}
@@ -285,9 +294,8 @@ class Models:
         for number in wanted - known.keys():
             try:
                 path = version_folder(config.base_path, number)
-                version = Version(
-                    Servable(self.library, path, self.session_config), None
-                )
+                servable = Servable(self.library, path, **self.of_servable)
+                version = Version(servable, None)
             except CallError as error:
                 version = Version(None, error)
                 _log(f"version {number}: {error}")
@@ -750,15 +758,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     for pool in ("intra", "inter"):
         flag = f"--tensorflow_{pool}_op_parallelism"
         parser.add_argument(flag, type=int, default=0, help="threads [cores]")
+    parser.add_argument("--enable_batching", choices=["true", "false"], default="false")
+    parser.add_argument("--batching_parameters_file", type=Path)
     arguments = parser.parse_args(argv)
     session_config = config_pb2.ConfigProto(
         intra_op_parallelism_threads=arguments.tensorflow_intra_op_parallelism,
         inter_op_parallelism_threads=arguments.tensorflow_inter_op_parallelism,
     )
+    batching = None
+    if arguments.enable_batching == "true":
+        file = arguments.batching_parameters_file
+        batching = read_parameters(file.read_text() if file else "")
     models = Models(
         config_reader(arguments),
         arguments.allow_version_labels_for_unavailable_models,
-        session_config.SerializeToString(),
+        session_config=session_config.SerializeToString(),
+        batching=batching,
     )
     models.poll()
     handler = type("BoundHandler", (Handler,), {"models": models})
