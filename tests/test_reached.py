@@ -27,7 +27,7 @@ def module(monkeypatch, tmp_path):
         path = tmp_path / f"{name}.py"
         path.write_text(text)
         known[name], names[path] = path, name
-        forget()  # conftest.py may have asked, since the fixture began, what it leads to
+        forget()  # conftest.py asks, before the test, what its module leads to
         return path
 
     def name_of(path):

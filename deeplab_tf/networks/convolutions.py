@@ -76,8 +76,9 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
 
 def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
     """Gradient of a dilated kernel: a product of matrices for each of its positions."""
-    sides = kernel.shape[:2]
-    size = tf.unstack(tf.shape(upstream)[1:3])
+    sides, size = kernel.shape[:2], upstream.shape[1:3]
+    if not size.is_fully_defined():
+        size = tf.unstack(tf.shape(upstream)[1:3])
     positions = []
     for position in itertools.product(*map(range, sides)):
         offsets = [
@@ -95,8 +96,11 @@ def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
 
 def _shifted(features, offsets, size):
     """Pixels [B * pixels, channels] from an offset on, or up to it where negative."""
-    begins = [tf.minimum(max(offset, 0), side) for offset, side in zip(offsets, size)]
-    lengths = [tf.maximum(side - abs(offset), 0) for offset, side in zip(offsets, size)]
+    # A size that is known takes no operations, of which each has to be traced.
+    known = isinstance(size, tf.TensorShape)
+    least, most = (min, max) if known else (tf.minimum, tf.maximum)
+    begins = [least(max(offset, 0), side) for offset, side in zip(offsets, size)]
+    lengths = [most(side - abs(offset), 0) for offset, side in zip(offsets, size)]
     part = tf.slice(features, [0, *begins, 0], [-1, *lengths, -1])
     return tf.reshape(part, [-1, features.shape[-1]])
 
