@@ -30,22 +30,12 @@ from deeplab_tf.networks.models import (
 from deeplab_tf.networks.multiply_adds import multiply_adds
 from deeplab_tf.networks.recomputation import recompute_in_training
 from tests.support.networks import (
+    SHALLOW_BACKBONES,
     assert_close,
     backbone_model,
     image_batch,
     randomize,
 )
-
-# More units of what a shallower row already tests.
-DEEPER = (
-    "resnet34 resnet101 resnet152 resnet101_torchvision resnet101_beta xception65 "
-    "mobilenet_v3_large_seg mobilenet_v3_small_seg mobilenet_v3_large_minimalistic "
-    "mobilenet_v3_small_minimalistic efficientnet_v2_b1 "
-    "efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_s"
-).split()
-NAMES = [name for name in BACKBONES if name not in DEEPER]
-NAMES += ["mobilenet_v2_0.35", "mobilenet_v2_0.5_unrounded"]
-NAMES += ["keras.MobileNet"]  # others: test_keras_applications.py
 
 
 def test_stride_turns_into_dilation_by_hand():
@@ -60,7 +50,7 @@ def test_stride_turns_into_dilation_by_hand():
     assert apply_output_stride([1, 2, 2, 2], 32, 4)[3] == (2, 1, 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHALLOW_BACKBONES)
 def test_features_at_stride_8_subsampled_equal_stride_16(name):
     dense = randomize(backbone_model(name, 8))
     sparse = randomize(backbone_model(name, 16))
@@ -174,7 +164,7 @@ def test_bad_options_name_the_choices():
         backbone_model("resnet50", 16, multi_grid=(1, 2))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHALLOW_BACKBONES)
 def test_layers_of_backbones_are_not_called_as_those_of_heads(name):
     layers = backbone_model(name, 16).layers[1:]
     assert not [layer.name for layer in layers if layer.name.startswith(HEAD_PREFIXES)]

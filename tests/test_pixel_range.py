@@ -1,6 +1,8 @@
 """Images in another range than 0..255: training and evaluation say so, once."""
 
+import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -148,3 +150,18 @@ def test_fit_traces_the_network_once(monkeypatch):
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SegmentationLoss())
     model.fit(dataset(IMAGE), verbose=0)
     assert len(traces) == 1
+
+
+def test_a_model_is_freed_after_what_looked_at_its_images():
+    """TensorFlow keeps what looks, and kept every model that was ever fitted."""
+
+    def fitted():
+        model = DeepLabV3(3, backbone="tiny", atrous_rates=())
+        model.compile("sgd", SegmentationLoss(), jit_compile=False)
+        model.fit(dataset(IMAGE), verbose=0)
+        model.evaluate(dataset(IMAGE), verbose=0)
+        return weakref.ref(model)
+
+    reference = fitted()
+    gc.collect()
+    assert reference() is None

@@ -37,6 +37,7 @@ from deeplab_tf.training import compiling, loop, resuming, strategies
 from deeplab_tf.training.log import read_log
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS, LOG_FILE
 from tests.support import run_script
+from tests.support.lanes import installed_lanes, run_in_lane
 from tests.support.networks import randomize, small_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -547,14 +548,11 @@ def test_weights_of_one_keras_load_in_the_others(tiny, tmp_path):
         f"image = np.load({str(tmp_path / 'image.npy')!r});"
         f"np.save({str(tmp_path / 'logits.npy')!r}, model(image))"
     )
-    lanes = [(".venv", "0"), (".venv", "1"), (".venv-tf215", "0")]
-    lanes = [(ROOT / venv / "bin/python", legacy) for venv, legacy in lanes]
-    lanes = [lane for lane in lanes if lane[0].exists()]
+    lanes = installed_lanes()
     if not lanes:
         pytest.skip("no other lane is installed: run make test and make test-tf215")
-    for python, legacy in lanes:
-        environment = {**os.environ, "TF_USE_LEGACY_KERAS": legacy}
-        subprocess.run([python, "-c", script], env=environment, cwd=ROOT, check=True)
+    for lane in lanes:
+        run_in_lane(lane, "-c", script)
         logits = np.load(tmp_path / "logits.npy")
         np.testing.assert_allclose(logits, model(image), rtol=1e-3, atol=1e-3)
 

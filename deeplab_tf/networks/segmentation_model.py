@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -198,7 +199,7 @@ class SegmentationModel(keras.Model):
             tf.cond(
                 (low >= 0) & (high > 1) & (high <= 255),
                 lambda: tf.constant(False),
-                lambda: tf.numpy_function(self._warn_of, [image], tf.bool),
+                lambda: tf.numpy_function(_weakly(self._warn_of), [image], tf.bool),
             )
         return batch
 
@@ -214,6 +215,21 @@ class SegmentationModel(keras.Model):
                 warnings.warn(sentence, stacklevel=2)
                 break
         return False
+
+
+def _weakly(method):
+    """A method that gives False once its object is gone.
+
+    TensorFlow keeps what `numpy_function` calls until the process ends, and with it
+    would every model that was ever fitted.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments):
+        bound = reference()
+        return bound(*arguments) if bound else False
+
+    return call
 
 
 def _image_of(batch):

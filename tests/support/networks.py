@@ -8,7 +8,12 @@ from tensorflow import keras
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.networks import heads
-from deeplab_tf.networks.backbones import Backbone, backbone_features, vgg
+from deeplab_tf.networks.backbones import (
+    BACKBONES,
+    Backbone,
+    backbone_features,
+    vgg,
+)
 from deeplab_tf.networks.backbones.output_stride import apply_output_stride
 from deeplab_tf.networks.backbones.resnet import residual_unit
 from deeplab_tf.networks.blocks import batch_norm, convolution, depthwise_convolution
@@ -40,6 +45,17 @@ def _tiny(image, output_stride, multi_grid):
     x = keras.layers.Add(name="tiny_add")([inputs, x])
     return {**features, "out": x}
 
+
+# More units of what a shallower row already tests.
+_DEEPER = (
+    "resnet34 resnet101 resnet152 resnet101_torchvision resnet101_beta xception65 "
+    "mobilenet_v3_large_seg mobilenet_v3_small_seg mobilenet_v3_large_minimalistic "
+    "mobilenet_v3_small_minimalistic efficientnet_v2_b1 "
+    "efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_s"
+).split()
+SHALLOW_BACKBONES = [name for name in BACKBONES if name not in _DEEPER]
+SHALLOW_BACKBONES += ["mobilenet_v2_0.35", "mobilenet_v2_0.5_unrounded"]
+SHALLOW_BACKBONES += ["keras.MobileNet"]  # others: test_keras_applications.py
 
 # Quick to trace; conftest.py makes it a row of BACKBONES.
 TINY_BACKBONE = Backbone(_tiny, "unit", 1)
