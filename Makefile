@@ -35,7 +35,8 @@ venv_docs := .venv-docs/installed
 # A file's tests share what they make: they stay with one worker. tests/conftest.py has
 # the files in the order in which they begin.
 pytest := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=5
-other_lane := "not slow and not one_lane"
+lane_b := "not slow and not one_lane and not two_lanes"
+lane_c := "not slow and not one_lane"
 RUN := runs/demo
 
 $(venv): requirements.txt requirements-dev.txt
@@ -71,10 +72,10 @@ test: $(venv)
 	.venv/bin/python $(pytest) -m "not slow"
 
 test-keras2: $(venv)
-	TF_USE_LEGACY_KERAS=1 .venv/bin/python $(pytest) -m $(other_lane) --reaching-keras
+	TF_USE_LEGACY_KERAS=1 .venv/bin/python $(pytest) -m $(lane_b) --reaching-keras
 
 test-tf215: $(venv215)
-	.venv-tf215/bin/python $(pytest) -m $(other_lane)
+	.venv-tf215/bin/python $(pytest) -m $(lane_c)
 
 # XLA's own optimizations would only take longer to compile what runs five steps.
 # They share nothing, and each takes long: a worker takes over what waits for the other.

@@ -15,6 +15,8 @@ from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
 from tests.support.networks import image_batch, randomize, small_config
 
+pytestmark = pytest.mark.two_lanes
+
 NAMES = ("road", "car", "sky", "tree", "pole")
 ORDER = [3, 0, 4, 1, 2]
 

@@ -50,6 +50,7 @@ def test_stride_turns_into_dilation_by_hand():
     assert apply_output_stride([1, 2, 2, 2], 32, 4)[3] == (2, 1, 1)
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("name", SHALLOW_BACKBONES)
 def test_features_at_stride_8_subsampled_equal_stride_16(name):
     dense = randomize(backbone_model(name, 8))
@@ -69,6 +70,7 @@ def test_features_at_stride_8_subsampled_equal_stride_16(name):
         assert_close(dense_auxiliary, sparse_features["auxiliary"])
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize(
     "name, multi_grid",
     [
@@ -164,6 +166,7 @@ def test_bad_options_name_the_choices():
         backbone_model("resnet50", 16, multi_grid=(1, 2))
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("name", SHALLOW_BACKBONES)
 def test_layers_of_backbones_are_not_called_as_those_of_heads(name):
     layers = backbone_model(name, 16).layers[1:]

@@ -27,6 +27,8 @@ from deeplab_tf.data.records.tfrecord import (
 )
 from tests.test_pipeline import assert_equal, batches, select, train
 
+pytestmark = pytest.mark.two_lanes
+
 SIZE = (40, 48)
 CLASSES = ("background", "cat", "dog", "horse")
 

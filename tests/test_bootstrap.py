@@ -15,6 +15,8 @@ from tests.test_pipeline import (
     train,
 )
 
+pytestmark = pytest.mark.two_lanes
+
 __all__ = ["data_dir"]  # 23 records, record k with a label full of k, in 3 shards
 
 NAMES = ("background", "cat", "sofa", "chair")

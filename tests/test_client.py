@@ -34,6 +34,8 @@ from serving import client as client_module
 from serving.client import Client, ServingError, find_images, output_paths
 from tests.support.serving_stand_in import MAX_MESSAGE_BYTES, running
 
+pytestmark = pytest.mark.two_lanes
+
 CLIENT = Path(client_module.__file__)
 PNG = (  # one pixel of class 0
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVQIHWNgAAAAAgABz8g15QAAAABJ"

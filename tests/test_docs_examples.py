@@ -18,6 +18,8 @@ from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.pictures.images import read_image
 from tests.support.serving_stand_in import running
 
+pytestmark = pytest.mark.two_lanes
+
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = (ROOT / "docs/serving.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", SERVING, re.M | re.S)

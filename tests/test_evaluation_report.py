@@ -21,6 +21,8 @@ from deeplab_tf.evaluation.scores import Evaluation, compare, percent
 from deeplab_tf.labels import Labels, labels_for
 from deeplab_tf.pictures.visualize import overlay
 
+pytestmark = pytest.mark.two_lanes
+
 HOSTILE = "<script>alert(1)</script>\"'&"
 NAMES = ("sky", HOSTILE, "dog")
 LABELS = Labels(NAMES, ((0, 0, 0), (200, 0, 0), (0, 100, 0)))

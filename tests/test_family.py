@@ -189,6 +189,7 @@ def test_network_applied_again_has_the_same_weights():
 # --- DeepLabV3, cascade --------------------------------------------------------------
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("stride", [16, 128])
 def test_cascade_sub_sampled_equals_twice_the_stride(stride, monkeypatch):
     narrow(monkeypatch)
@@ -216,6 +217,7 @@ def test_cascade_rates_are_those_of_the_paper():
     assert rates("cascade_block7_unit") == [16, 32, 16]
 
 
+@pytest.mark.one_lane
 def test_cascade_begins_as_copies_of_block4(tmp_path):
     source = randomize(backbone_model("resnet50"))
     path = tmp_path / "imagenet.npz"
@@ -288,6 +290,7 @@ def test_inference_leaves_the_auxiliary_head_out():
 # --- DeepLabV3+ ----------------------------------------------------------------------
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize(
     "backbone, layer, channels",
     [
@@ -314,6 +317,7 @@ def test_xception_has_separable_convolutions_and_others_have_not():
     assert {"aspp_atrous3_conv", "decoder_conv3x3_2_conv"} <= names
 
 
+@pytest.mark.one_lane
 def test_xception_dilates_as_the_authors_code_does():
     """Middle flow 2 and exit flow 2, 4 at output stride 8; 1 and 1, 2 at 16."""
     layers = [

@@ -46,6 +46,8 @@ from tests.test_bad_records import (
     write_data,
 )
 
+pytestmark = pytest.mark.two_lanes
+
 NUM_CLASSES = 4
 KEPT = (
     "{workdir} keeps what it holds: when the records are mended the same command "

@@ -15,10 +15,13 @@ from deeplab_tf.training import compiling, loop
 from deeplab_tf.training.losses import SegmentationLoss
 from tests.support.networks import image_batch, narrow, small_config
 
-pytestmark = pytest.mark.skipif(
-    not tf.test.is_built_with_cuda(),
-    reason="needs a CUDA build, whose registry has a GPU's kernels",
-)
+pytestmark = [
+    pytest.mark.two_lanes,
+    pytest.mark.skipif(
+        not tf.test.is_built_with_cuda(),
+        reason="needs a CUDA build, whose registry has a GPU's kernels",
+    ),
+]
 
 # One of several equal parts is enough.
 SHORTER = {

@@ -13,6 +13,8 @@ from deeplab_tf.networks import weight_files
 from deeplab_tf.networks.backbones import BACKBONES
 from tests.support.commands import call
 
+pytestmark = pytest.mark.two_lanes
+
 EXPORT = (export, "--output_dir={folder}/out")
 TFLITE = (*EXPORT, "--format=tflite", "--precision=int8")
 PREDICT = (predict, "--input={photos}", "--output={folder}/out")

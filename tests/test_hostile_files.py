@@ -14,6 +14,8 @@ import pytest
 from benchmarks.mutated_files import ARRAYS, FORMATS, MUTATIONS
 from deeplab_tf.config import read_config
 
+pytestmark = pytest.mark.two_lanes
+
 WEIGHTS = [name for name in FORMATS if name not in ("labels", "config")]
 READ = {name: row.read for name, row in FORMATS.items()}
 READ["config"] = lambda path: read_config(path.parent)  # without building it

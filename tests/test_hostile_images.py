@@ -21,6 +21,8 @@ from deeplab_tf.prediction.input_files import find_inputs
 from deeplab_tf.prediction.outputs import Output, predict_files
 from tests.support.commands import call
 
+pytestmark = pytest.mark.two_lanes
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAGIC = {
     "jpg": b"\xff\xd8\xff\xe0\0\x10JFIF\0",

@@ -29,6 +29,8 @@ from tests.support.commands import call
 from tests.support.pairs import make_pairs, save_image
 from tests.test_bad_records import png
 
+pytestmark = pytest.mark.two_lanes
+
 OUTSIDE = (
     *(
         "../x",

@@ -20,6 +20,8 @@ from benchmarks.mutated_records import (
 )
 from deeplab_tf.data.reading.bad_records import scan_split
 
+pytestmark = pytest.mark.two_lanes
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):

@@ -26,6 +26,8 @@ from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client
 from tests.support.serving_stand_in import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, running
 
+pytestmark = pytest.mark.two_lanes
+
 MEBIBYTE = 2**20
 # What a process may hold on to after all of them: threads' own memory and the pieces
 # that the allocator keeps. One leaked tensor of each request would be far more.

@@ -13,6 +13,8 @@ import pytest
 from deeplab_tf.networks import array_files
 from deeplab_tf.networks.weight_files import read_weights
 
+pytestmark = pytest.mark.two_lanes
+
 BIG = (6, 2**14, 2**14)  # 6 GiB of float32
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -19,6 +19,8 @@ from deeplab_tf.image_work import MAX_SCANS, check_work, has_few_scans
 from deeplab_tf.pictures.images import read_image
 from tests.support.pairs import exif
 
+pytestmark = pytest.mark.two_lanes
+
 WIDE = (4000, 2000)  # width, height
 
 

@@ -48,6 +48,7 @@ def test_atrous_rates_follow_the_output_stride():
     assert heads.atrous_rates_for(32) == (3, 6, 9)
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize(
     "name, output_stride",
     [(name, os) for name in MODELS for os in OUTPUT_STRIDES.get(name, (8, 16, 32))],

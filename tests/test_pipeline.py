@@ -13,6 +13,8 @@ from deeplab_tf.data.reading.policies import Crop
 from deeplab_tf.data.reading.selection import Selection
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
 
+pytestmark = pytest.mark.two_lanes
+
 NUM_RECORDS = 23
 SIZES = ((12, 20), (16, 16), (20, 12))
 CROP = (8, 10)

@@ -24,6 +24,8 @@ from tests.test_pipeline import (
     write,
 )
 
+pytestmark = pytest.mark.two_lanes
+
 CROP = (48, 56)
 SIZES = ((40, 64), (64, 40), (100, 130), (30, 30))
 SEEDS = range(24)

@@ -21,6 +21,8 @@ from tests.test_pipeline import (
     train,
 )
 
+pytestmark = pytest.mark.two_lanes
+
 __all__ = ["data_dir"]
 
 

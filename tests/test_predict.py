@@ -25,6 +25,8 @@ from deeplab_tf.prediction.input_files import find_inputs, output_names, select_
 from deeplab_tf.prediction.outputs import Output, predict_files, segment
 from tests.support import run_script
 
+pytestmark = pytest.mark.two_lanes
+
 
 @pytest.fixture(scope="module")
 def segmenter(workdir):

@@ -45,6 +45,8 @@ from tests.support.weight_writers import (
     write_legacy_h5,
 )
 
+pytestmark = pytest.mark.two_lanes
+
 
 def write_picture(folder):
     path = folder / "picture.png"

@@ -5,6 +5,8 @@ import pytest
 
 from tests.support import run_script
 
+pytestmark = pytest.mark.two_lanes
+
 
 @pytest.fixture(scope="module")
 def results():

@@ -20,6 +20,8 @@ from tests.support.c_loader import TF_STRING, CallError, Tensor
 from tests.support.request_batching import BatchingSession, read_parameters
 from tests.support.serving_stand_in import running
 
+pytestmark = pytest.mark.two_lanes
+
 CONFIG = Path(__file__).resolve().parent.parent / "serving/batching.config"
 UINT8 = 4
 

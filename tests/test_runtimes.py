@@ -42,6 +42,8 @@ from deeplab_tf.networks.models import MODELS, build_model, inference_model
 from deeplab_tf.prediction.outputs import Output, predict_files
 from tests.support.networks import narrow, randomize, small_config
 
+pytestmark = pytest.mark.two_lanes
+
 LABELS = Labels(tuple("abcde"), tuple((n, n, n) for n in range(5)))
 SIZE = (65, 65)
 

@@ -20,6 +20,8 @@ from serving.client import Client, ServingError
 from tests.support.serving_messages import message_type
 from tests.support.serving_stand_in import METRICS_PATH, running
 
+pytestmark = pytest.mark.two_lanes
+
 SERVING = Path(__file__).resolve().parent.parent / "serving"
 MODEL_PATH = "/v1/models/deeplab"
 

@@ -23,6 +23,8 @@ from deeplab_tf.exports.side_by_side import (
 )
 from deeplab_tf.inference.segmenter import Segmenter
 
+pytestmark = pytest.mark.two_lanes
+
 
 def image_of(seed):
     coarse = np.random.default_rng(seed).integers(0, 256, [6, 8, 3], np.uint8)

@@ -20,6 +20,8 @@ from deeplab_tf.training.losses.distillation import distillation_loss
 from deeplab_tf.training.teachers import check_teacher, load_teacher
 from tests.support.networks import image_batch, randomize, small_config
 
+pytestmark = pytest.mark.two_lanes
+
 NAMES = ("road", "car", "sky", "tree", "pole")
 ORDER = [3, 0, 4, 1, 2]
 

@@ -29,6 +29,8 @@ from deeplab_tf.training import compiling, log, loop, meter, resuming, watching
 from deeplab_tf.training.losses import LOSSES, SegmentationLoss
 from tests.support.networks import randomize
 
+pytestmark = pytest.mark.two_lanes
+
 ROOT = Path(__file__).resolve().parent.parent
 LOG = """\
 epoch,step,seconds,images_per_second,learning_rate,loss,val_mean_iou,val_iou/sky

@@ -41,6 +41,8 @@ from tests.support.weight_writers import (
     write_legacy_h5,
 )
 
+pytestmark = pytest.mark.two_lanes
+
 FLOAT_TFLITE = "deeplabv3_257_mv_gpu.tflite"
 QUANTIZED_TFLITE = "deeplabv3_mnv2_pascal_quant.tflite"
 PHOTOS = ("2007_001774", "2007_004112", "2007_004189")
