@@ -26,12 +26,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from benchmarks.latency import closed_loop, open_loop
 from benchmarks.timing import cpu_description
 from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.pictures.images import read_image
+from tests.support.predict_requests import predict_request
 from tests.support.serving_stand_in import running
 
 SETTINGS = "defaults;intra=2,inter=1;intra=1,inter=2;intra=1,inter=1"
@@ -75,14 +76,12 @@ def asker(address: str, signature: str, image: str) -> Callable[[], None]:
     options = [("grpc.max_receive_message_length", -1)]
     channel = grpc.insecure_channel(address, options)
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "deeplab"
-    request.model_spec.signature_name = signature
-    of_files = SIGNATURES[signature].input.dtype == tf.string
-    pixels = None if of_files else read_image(image)[None]
-    value = np.array([Path(image).read_bytes()], object) if of_files else pixels
-    name = SIGNATURES[signature].input.name
-    request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    if SIGNATURES[signature].input.dtype == tf.string:
+        value = np.array([Path(image).read_bytes()], object)
+    else:
+        value = read_image(image)[None]
+    tensors = {SIGNATURES[signature].input.name: tf.make_tensor_proto(value)}
+    request = predict_request(signature, **tensors)
     return lambda: stub.Predict(request, timeout=600)
 
 

@@ -24,6 +24,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client
+from tests.support.predict_requests import predict_request
 from tests.support.serving_stand_in import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, running
 
 pytestmark = pytest.mark.two_lanes
@@ -240,15 +241,6 @@ def raw(server, data):
 
 
 # ---- gRPC ---------------------------------------------------------------------------
-
-
-def predict_request(signature, **tensors):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "deeplab"
-    request.model_spec.signature_name = signature
-    for name, tensor in tensors.items():
-        request.inputs[name].CopyFrom(tensor)
-    return request
 
 
 def tensor(dtype, shape, **fields):

@@ -11,12 +11,13 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.pictures.images import read_image
 from serving.client import Client
 from tests.support.c_loader import TF_STRING, CallError, Tensor
+from tests.support.predict_requests import predict_request
 from tests.support.request_batching import BatchingSession, read_parameters
 from tests.support.serving_stand_in import running
 
@@ -163,13 +164,9 @@ def ask(server, signature, value):
     """-> {output name: array}, or the error of gRPC."""
     with grpc.insecure_channel(server.grpc) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "deeplab"
-        request.model_spec.signature_name = signature
-        name = SIGNATURES[signature].input.name
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        tensors = {SIGNATURES[signature].input.name: tf.make_tensor_proto(value)}
         try:
-            answer = stub.Predict(request, timeout=60)
+            answer = stub.Predict(predict_request(signature, **tensors), timeout=60)
         except grpc.RpcError as error:
             return error
     return {name: tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
