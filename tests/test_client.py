@@ -32,7 +32,8 @@ from deeplab_tf.pictures.images import read_image
 from deeplab_tf.pictures.visualize import save_palette_png
 from serving import client as client_module
 from serving.client import Client, ServingError, find_images, output_paths
-from tests.support.serving_stand_in import MAX_MESSAGE_BYTES, running
+from tests.support.serving_stand_in import running
+from tests.support.stand_in.rpc import MAX_MESSAGE_BYTES
 
 pytestmark = pytest.mark.two_lanes
 

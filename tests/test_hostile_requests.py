@@ -25,7 +25,9 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client
 from tests.support.predict_requests import predict_request
-from tests.support.serving_stand_in import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, running
+from tests.support.serving_stand_in import running
+from tests.support.stand_in.rest import MAX_BODY_BYTES
+from tests.support.stand_in.rpc import MAX_MESSAGE_BYTES
 
 pytestmark = pytest.mark.two_lanes
 

@@ -18,7 +18,8 @@ from tensorflow_serving.config import model_server_config_pb2
 from deeplab_tf.exports.signatures import SIGNATURES
 from serving.client import Client, ServingError
 from tests.support.serving_messages import message_type
-from tests.support.serving_stand_in import METRICS_PATH, running
+from tests.support.serving_stand_in import running
+from tests.support.stand_in.rest import METRICS_PATH
 
 pytestmark = pytest.mark.two_lanes
 
