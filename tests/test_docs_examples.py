@@ -16,6 +16,7 @@ from PIL import Image
 from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.pictures.images import read_image
+from serving.client import Client
 from tests.support.serving_stand_in import running
 
 pytestmark = pytest.mark.two_lanes
@@ -68,11 +69,13 @@ def run(server, photos, tmp_path):
 
 
 @pytest.mark.parametrize("index", range(len(CURL)))
-def test_curl(index, run, exported, tmp_path):
+def test_curl(index, server, run, exported, tmp_path):
     for program in ("bash", "curl", "base64"):
         if not shutil.which(program):
             pytest.skip(f"needs {program}")
     example = CURL[index]
+    if "metrics" in example:  # of requests: there is one
+        Client(server.rest).metadata()
     said = run(["bash", "-euo", "pipefail", "-c"], example)
     if "classes.png" in example:
         segmenter = load_segmenter(None, str(exported))
@@ -82,7 +85,8 @@ def test_curl(index, run, exported, tmp_path):
     elif "metadata" in example:
         assert "horse" in said and "deeplab_v3" in said
     elif "metrics" in example:
-        assert "request_count{" in said
+        counted = r'request_count\{model_name="deeplab",status="OK"\} [1-9]'
+        assert re.search(counted, said)
     else:
         assert '"state": "AVAILABLE"' in said
 
