@@ -106,14 +106,14 @@ def test_what_is_finished_is_kept_and_used(
 
 
 def test_nothing_is_left_where_no_shard_was_finished(samples, tmp_path):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a bug"):
         build(tmp_path / "out", samples, FailingReader("a", TypeError("a bug")))
     assert not list(tmp_path.glob("out*"))
 
 
 def test_changed_files_are_read_again(samples, tmp_path):
     reader = FailingReader("h", TypeError("a bug"))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a bug"):
         build(tmp_path / "out", samples, reader)
     save_image(Path(samples[3].image), (6, 4), compress_level=0)
     os.utime(samples[4].label, ns=(1, 1))
@@ -127,7 +127,7 @@ def test_changed_files_are_read_again(samples, tmp_path):
 def test_other_samples_or_classes_start_anew(samples, tmp_path):
     def broken_off(**options):
         reader = FailingReader("h", TypeError("a bug"))
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="a bug"):
             build(tmp_path / "out", samples, reader, **options)
 
     broken_off()
@@ -193,7 +193,7 @@ def test_a_mended_pair_costs_its_shard_alone(samples, uninterrupted, tmp_path):
 
 def test_skip_bad_after_a_failure_reads_nothing_again(samples, tmp_path, capsys):
     Path(samples[5].label).unlink()
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match="train/f: there is no file"):
         build(tmp_path / "out", samples, CountingReader())
     reader = CountingReader()
     info = build(tmp_path / "out", samples, reader, skip_bad=True)
@@ -360,7 +360,7 @@ def remote_files(folder: str) -> dict[str, bytes]:
 
 def test_records_go_to_any_file_system_of_tensorflow(samples, uninterrupted):
     out = "ram://bucket/folder/out"
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a bug"):
         build(out, samples, FailingReader("f", TypeError("a bug")))
     assert not tf.io.gfile.exists(out + "/info.json")
     reader = CountingReader()
@@ -383,7 +383,7 @@ def test_beam_writes_the_same_bytes(samples, uninterrupted, tmp_path):
 
 def test_beam_goes_on_where_the_local_build_broke_off(samples, uninterrupted, tmp_path):
     pytest.importorskip("apache_beam")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a bug"):
         build(tmp_path / "out", samples, FailingReader("f", TypeError("a bug")))
     first = tmp_path / "out.incomplete" / "train-00000-of-00004.tfrecord"
     changed = first.stat().st_mtime_ns

@@ -297,7 +297,7 @@ def test_existing_output_is_kept_without_overwrite(tmp_path):
     with pytest.raises(DatasetError, match="out exists already.*--overwrite"):
         build_two(out, pairs[:1])
     assert files_of(out) == before
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match="train/b: there is no file x"):
         build_two(out, [pairs[0], pairs[1]._replace(label="x")], overwrite=True)
     assert files_of(out) == before
     assert build_two(out, pairs[:1], overwrite=True).splits == {"train": 1}

@@ -213,8 +213,8 @@ def test_wrong_size_without_length(server, tmp_path):
 
 def test_part_longer_than_the_file_starts_anew(server, tmp_path):
     server.script = [Reply(content=CONTENT * 2, etag="", has_length=False, cut=350_000)]
-    with pytest.raises(DownloadError):
-        fetch(server, tmp_path)  # The file was another one.
+    with pytest.raises(DownloadError, match="more.*The file there is another one"):
+        fetch(server, tmp_path)
     (tmp_path / "file.zip.part").write_bytes(CONTENT + b"more")
     notes = {"validator": '"first"', "total": None}
     (tmp_path / "file.zip.part.json").write_text(json.dumps(notes))

@@ -47,6 +47,7 @@ def test_what_is_whole_is_read(whole, name, tmp_path):
 @pytest.mark.parametrize("kind", MUTATIONS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_damage_is_a_sentence_with_the_path(whole, name, kind, tmp_path):
+    refused = 0
     for seed in range(12):
         folder = tmp_path / str(seed)
         folder.mkdir()
@@ -55,4 +56,7 @@ def test_damage_is_a_sentence_with_the_path(whole, name, kind, tmp_path):
         try:
             READ[name](path)
         except ValueError as error:
+            refused += 1
             assert str(folder) in str(error) and len(str(error)) < 2000
+    # Damage may pass for other numbers, half a file for nothing.
+    assert refused == 12 or kind != "cut"

@@ -208,7 +208,7 @@ def test_pillows_bound_neither_counts_nor_changes(monkeypatch):
         for format, options in LOSSLESS.items():
             data = encoded(PIXELS, format, **options)
             np.testing.assert_array_equal(read_image(data), PIXELS, format)
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match="damaged"):
                 read_image(data[:-9])
     assert Image.MAX_IMAGE_PIXELS == 1
 
@@ -246,7 +246,7 @@ def test_damaged_jpegs_leave_the_terminal_to_our_sentence(capfd):
     for part in range(1, 10):
         cut = data[: len(data) * part // 10]
         for bad in (cut, cut + b"\xff\xd9", cut + bytes(500)):
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match="damaged"):
                 read_image(bad)
     assert capfd.readouterr() == ("", "")
 
@@ -291,7 +291,7 @@ def test_what_is_no_image_is_refused(make, reason, tmp_path):
 
 
 def test_a_missing_file_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="gone.jpg"):
         read_image(tmp_path / "gone.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     with pytest.raises(OSError, match="symbolic links"):

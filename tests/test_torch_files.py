@@ -589,7 +589,7 @@ def test_file_cut_short_anywhere(tmp_path, write):
     content = path.read_bytes()
     for size in range(len(content)):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="empty|cut short|no file of torch.save"):
             torch_files.read_torch_weights(path)
 
 
@@ -685,7 +685,7 @@ def test_nested_tuples_take_no_time(read):
     """60 times t = (t, t): hashing or printing the result would take for ever."""
     nested = b")" + b"q\0h\0\x86" * 60
     for payload in (b"}" + nested + b"Ns", nested + b"Q", nested + b")R", nested):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="type tuple|that is no storage"):
             read({"x": Raw(payload)})
 
 
