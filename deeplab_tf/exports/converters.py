@@ -86,7 +86,10 @@ def _to_onnx(classes, precision: str, examples: Examples) -> list[bytes]:
 
     with _without_copies():
         proto, _ = tf2onnx.convert.from_function(
-            classes, input_signature=classes.input_signature, opset=ONNX_OPSET
+            classes,
+            input_signature=classes.input_signature,
+            opset=ONNX_OPSET,
+            large_model=True,
         )
     for node in proto.graph.node:
         if node.op_type == "Conv":
@@ -105,10 +108,12 @@ def _to_onnx(classes, precision: str, examples: Examples) -> list[bytes]:
 def _without_copies() -> Iterator[None]:
     """Keeps tf2onnx from holding the weights some fifty times: 13 GB for ResNet-50.
 
-    It copies them before each of its passes, to go back to after an error; here an
-    error ends the conversion. And it writes them anew after each pass into the same
-    message, which never gives memory back; here into an empty one.
+    Its way for large models freezes the graph without several functions of constants
+    and without grappler, and copies nothing before each of its passes; here the
+    weights stay in the message nevertheless. It writes them anew after each pass into
+    the same message, which never gives memory back; here into an empty one.
     """
+    import tf2onnx
     from onnx import NodeProto
     from tf2onnx.graph import Node
 
@@ -119,13 +124,14 @@ def _without_copies() -> Iterator[None]:
         node._op = NodeProto(op_type=old.op_type, name=old.name, domain=old.domain)
         update_proto(node, *arguments)
 
-    name = "TF2ONNX_CATCH_ERRORS"
+    replaced = (
+        (Node, "update_proto", update_empty_proto),
+        (tf2onnx.convert, "ExternalTensorStorage", lambda: None),
+    )
     with contextlib.ExitStack() as stack:
-        if name not in os.environ:
-            os.environ[name] = "FALSE"
-            stack.callback(os.environ.pop, name)
-        Node.update_proto = update_empty_proto
-        stack.callback(setattr, Node, "update_proto", update_proto)
+        for owner, name, value in replaced:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         yield
 
 

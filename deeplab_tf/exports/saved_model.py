@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import glob
 import json
 import os
@@ -143,12 +144,15 @@ def export_model(
             segmenter = Segmenter(logits_of, scales, flip, labels=labels)
             about = {**(about or {}), "precision": precision}
             about.update(scales=segmenter.scales, flip=flip)
-            signatures = make_signatures(segmenter, about, max_pixels)
             described = {
                 **dataclasses.asdict(labels),
                 MEAN_COLOR: mean_color_of(model),
             }
+            signatures = make_signatures(segmenter, about, max_pixels)
             _write(signatures, logits_of, described, temporary)
+            # With constants each holds the weights several times, in cycles.
+            del signatures
+            gc.collect()
             agreement = compare_with_model(
                 temporary, logits_of, model, images, BOUNDS[precision], scales, flip
             )
