@@ -15,10 +15,16 @@ def weight_list(
     """Weights in the order of the classes.
 
     Raises:
-      ValueError: a negative one, or a mapping that leaves a class out.
+      ValueError: a negative one, no number, or a mapping that leaves a class out.
     """
     if class_weights is None:
         return None
+    if isinstance(class_weights, str):
+        raise ValueError(
+            "A loss takes numbers as class_weights, which train.py makes of a text: "
+            "give balanced_class_weights(pixel_counts). "
+            f"Received: {class_weights!r}"
+        )
     if isinstance(class_weights, Mapping):
         ids = sorted(class_weights)
         if ids != list(range(len(ids))):
@@ -27,9 +33,12 @@ def weight_list(
                 f"Received: those of {ids}"
             )
         class_weights = [class_weights[id] for id in ids]
-    if min(class_weights) < 0:
-        raise ValueError(f"class_weights must be >= 0. Received: {class_weights}")
-    return list(class_weights)
+    weights = [float(weight) for weight in class_weights]
+    if not all(0 <= weight < float("inf") for weight in weights):
+        raise ValueError(
+            f"class_weights must be finite and >= 0. Received: {class_weights}"
+        )
+    return weights
 
 
 # Text of `class_weights` -> the power of the balanced weights.
