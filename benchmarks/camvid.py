@@ -27,6 +27,7 @@ SHARED = (
     "--set=separable=true --set=head_filters=128 --set=crop_size=[288,384] "
     "--set=optimizer=adam --learning_rate=0.001 --set=batch_norm_momentum=0.9"
 )
+_RARE = "--set=loss=ce+lovasz --set=class_weights=balanced"
 # Row of the table -> what it changes.
 ROWS = {
     "base": "",
@@ -37,7 +38,12 @@ ROWS = {
     "256 filters in the head": "--set=head_filters=256",
     "balanced class weights": "--set=class_weights=balanced",
     "ce+lovasz": "--set=loss=ce+lovasz",
-    "ce+lovasz, balanced": "--set=loss=ce+lovasz --set=class_weights=balanced",
+    "ce+lovasz, balanced": _RARE,
+    "ce+lovasz, balanced, no decoder": f"{_RARE} --model=deeplab_v3",
+    "ce+lovasz, balanced, copy-paste": f"{_RARE} --set=copy_paste=0.5",
+    "ce+lovasz, balanced, averaged weights": f"{_RARE} --set=ema_momentum=0.98 "
+    "--set=batch_norm_batches=30",
+    "ce+lovasz, balanced, output stride 8": f"{_RARE} --output_stride=8",
     "ce+dice": "--set=loss=ce+dice",
     "copy-paste": "--set=copy_paste=0.5",
     "rare classes in crops": "--set=max_class_share=0.75",
