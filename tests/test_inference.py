@@ -603,18 +603,30 @@ def test_values_that_no_image_has_are_refused(name, window):
             run(batch)
 
 
+def pixelwise_classes(image):
+    """What `predict` of `pixelwise` has to give, whatever the type of the image."""
+    return pixelwise(tf.cast(image, tf.float32)).numpy().argmax(-1)
+
+
 @pytest.mark.parametrize(
-    "change",
+    "change, received",
     [
-        lambda i: (i / 255).round(),
-        lambda i: (i > 99).astype("uint8"),
-        lambda i: i / 2 - 9,
+        (lambda i: (i / 255).round(), "0 to 1, float32"),
+        (lambda i: (i > 99).astype("uint8"), "0 to 1, uint8"),
+        (lambda i: i / 2 - 9, "-9 to 118.5, float32"),
     ],
     ids=["whole 0..1", "uint8 0..1", "dark and negative"],
 )
-def test_values_that_are_likely_no_image_are_warned_of(change):
-    with pytest.warns(UserWarning, match="may be something else. Received: "):
-        Segmenter(pixelwise).predict(change(photo()))
+def test_values_that_are_likely_no_image_are_warned_of(change, received):
+    """Once, with what came; an image it may be, and it has its classes."""
+    image = change(photo())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        classes = Segmenter(pixelwise).predict(image)
+    (warning,) = told
+    assert warning.category is UserWarning
+    assert str(warning.message).endswith(f"something else. Received: {received}")
+    np.testing.assert_array_equal(classes, pixelwise_classes(image))
 
 
 @pytest.mark.parametrize(
@@ -629,7 +641,7 @@ def test_values_of_images_pass_in_silence(change):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         classes = Segmenter(pixelwise).predict(change(photo()))
-    assert classes.shape == (40, 50)
+    np.testing.assert_array_equal(classes, pixelwise_classes(change(photo())))
 
 
 @pytest.mark.parametrize("window", [None, 32])
