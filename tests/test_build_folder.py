@@ -516,7 +516,9 @@ def test_real_masks_by_their_colors_have_the_ids_of_their_indices(shared_data):
     folder = shared_data / "VOCdevkit" / "VOC2012" / "SegmentationClass"
     border = (224, 224, 192)
     colors = (*voc_colormap(21), border)
-    for path in sorted(folder.glob("*.png"))[:8]:
+    paths = sorted(folder.glob("*.png"))[:8]
+    assert len(paths) == 8
+    for path in paths:
         with Image.open(path) as mask:
             indices = np.array(mask)
         assert 255 in indices and len(np.unique(indices)) > 2

@@ -80,7 +80,9 @@ def expected(exported):
 
 
 def test_classes_are_those_of_predict(client, expected, photos):
-    for path in sorted(photos.iterdir()):
+    paths = sorted(photos.iterdir())
+    assert len(paths) == 4
+    for path in paths:
         classes = client.segment(path)
         assert classes.dtype == np.uint8 and len(np.unique(classes)) > 1
         np.testing.assert_array_equal(classes, expected(path))
@@ -89,7 +91,9 @@ def test_classes_are_those_of_predict(client, expected, photos):
 def test_real_photos_too(client, expected, shared_data):
     folders = ("camvid/val", "VOCdevkit/VOC2012/JPEGImages")
     for folder in folders:
-        for path in sorted((shared_data / folder).glob("*.jpg"))[:2]:
+        paths = sorted((shared_data / folder).glob("*.jpg"))[:2]
+        assert len(paths) == 2
+        for path in paths:
             np.testing.assert_array_equal(client.segment(path), expected(path))
 
 

@@ -193,7 +193,9 @@ def test_what_splits_share_is_counted_and_named():
 
 
 def test_weights_are_those_that_train_takes(records):
-    for split in inspect_records.inspect(records)["splits"].values():
+    splits = inspect_records.inspect(records)["splits"]
+    assert "train" in splits
+    for split in splits.values():
         pixels = [row["pixels"] for row in split["classes"]]
         weights = [row["balanced_weight"] for row in split["classes"]]
         assert weights == balanced_class_weights(pixels)

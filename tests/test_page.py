@@ -667,7 +667,8 @@ def test_a_person_sees_the_classes_of_an_image(screen, photo):
         *("Decoding", "Neural network", "Encoding the answer"),
         *("Upload and answer", "Drawing", "Total"),
     ]
-    assert all(re.fullmatch(r"[\d.]+ m?s", each) for each in screen.texts("#times dd"))
+    times = screen.texts("#times dd")
+    assert len(times) == 6 and all(re.fullmatch(r"[\d.]+ m?s", t) for t in times)
     pixels = screen(
         "[[0, 0], [1, 0], [99, 79]].map(([x, y]) => "
         "[...classes.getContext('2d').getImageData(x, y, 1, 1).data])"

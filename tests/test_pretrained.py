@@ -740,5 +740,7 @@ def test_keras_hubs_decoder_is_the_centre_of_a_3x3():
 
 def test_named_weights_of_a_packed_model_are_those_of_the_run(run, packed):
     arrays = read_weights(run / "best.npz")
-    for name, variable in named_weights(from_pretrained(packed)).items():
+    variables = named_weights(from_pretrained(packed))
+    assert variables.keys() == arrays.keys()
+    for name, variable in variables.items():
         np.testing.assert_array_equal(variable, arrays[name], err_msg=name)

@@ -115,6 +115,7 @@ def test_signatures_are_those_of_the_table_and_keep_their_form(exported):
 def test_encoded_images_of_different_sizes_in_one_batch(ask, segmenter, photos):
     paths = find_inputs(str(photos))
     answer = ask("serving_default", [Path(path).read_bytes() for path in paths])
+    assert len(answer["height"]) == len(paths) == 4
     for index, path in enumerate(paths):
         image = np.asarray(Image.open(path).convert("RGB"))
         assert answer["height"][index] == image.shape[0]
