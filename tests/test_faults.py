@@ -15,7 +15,6 @@ import subprocess
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
@@ -38,6 +37,7 @@ from deeplab_tf.training.checkpoints import CheckpointFolder, list_checkpoints
 from deeplab_tf.training.watching import EpochLog
 from deeplab_tf.workdir import LAST_WEIGHTS
 from tests.support.commands import call
+from tests.support.networks import assert_same_arrays
 from tests.support.small_files import files_up_to
 from tests.test_bad_records import (
     CONTENT_FAULTS,
@@ -111,11 +111,6 @@ def message_of(call, *arguments, **options) -> str:
 def steps_kept(workdir) -> list[int]:
     names = list_checkpoints(os.path.join(workdir, "checkpoints"))
     return [int(name.rpartition("-")[2]) for name in names]
-
-
-def assert_same_weights(actual, expected):
-    for name, value in expected.items():
-        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 def at_step(patch, step, act):
@@ -225,7 +220,7 @@ def test_bad_records_are_skipped_and_counted(run_train, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         at_step(patch, 3, lambda run: run.request_stop("the test"))
         run_train(folder, **skip)
-    assert_same_weights(run_train(folder, **skip), clean)
+    assert_same_arrays(run_train(folder, **skip), clean)
     output = capsys.readouterr().out
     assert "Stopped by the test after step 4" in output
     assert (
@@ -448,7 +443,7 @@ def test_a_full_disk_ends_training_and_costs_nothing(run_train, tmp_path, small_
     with pytest.raises(tf.errors.ResourceExhaustedError, match="No space left"):
         tf.summary.create_file_writer(str(small_disk / "logs"))
     (small_disk / "fill").unlink()
-    assert_same_weights(run_train(folder, workdir), whole)
+    assert_same_arrays(run_train(folder, workdir), whole)
 
 
 def test_an_evaluation_that_cannot_be_written_says_so(tmp_path, monkeypatch):

@@ -23,7 +23,13 @@ from deeplab_tf.networks.weight_files import (
     save_weights,
 )
 from deeplab_tf.training import compiling
-from tests.support.networks import OUTPUT_STRIDES, image_batch, randomize, small_config
+from tests.support.networks import (
+    OUTPUT_STRIDES,
+    assert_same_arrays,
+    image_batch,
+    randomize,
+    small_config,
+)
 
 V3 = "deeplab_v3"
 HEAD = ("aspp", "decoder")
@@ -115,9 +121,7 @@ def test_auxiliary_head_is_for_training_alone(name, tmp_path):
     assert list(models[True].output) == ["logits", "auxiliary"]
     alone, reduced = inference_model(models[False]), inference_model(models[True])
     weights, expected = named_weights(reduced), named_weights(alone)
-    assert weights.keys() == expected.keys()
-    for key, value in weights.items():
-        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+    assert_same_arrays(weights, expected)
     own = named_weights(models[True]).keys() - weights.keys()
     assert own and all("auxiliary" in key for key in own)
     outputs = models[True](image_batch(49, 33))

@@ -77,6 +77,13 @@ def train(model, optimizer, batches):
         )
 
 
+def assert_same_weights(model, expected, rtol=0, atol=0):
+    weights = model.get_weights()
+    assert len(weights) == len(expected.get_weights()) > 0
+    for ours, other in zip(weights, expected.get_weights()):
+        np.testing.assert_allclose(ours, other, rtol=rtol, atol=atol)
+
+
 def batches_of_4(count=4):
     image, label = small_data(count)
     return [(image[i : i + 4], label[i : i + 4]) for i in range(0, 4 * count, 4)]
@@ -219,8 +226,7 @@ def test_multipliers_equal_an_optimizer_for_each_rate(name, options):
             own.apply_gradients(
                 [p for p in pairs if head_multiplier(variable_name(p[1])) == factor]
             )
-    for ours, expected in zip(model.get_weights(), twin.get_weights()):
-        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    assert_same_weights(model, twin, rtol=1e-4, atol=1e-5)
     last = 4 if is_keras3() else 3  # Keras 2 tells the rate of the last update
     assert current_learning_rate(optimizer) == pytest.approx(
         0.01 * (1 - last / 6) ** 0.9
@@ -257,8 +263,7 @@ def test_accumulated_batches_make_one_step_of_their_mean_gradient():
         means = [(a + b) / 2 for a, b in pairs]
         own.apply_gradients(zip(means, twin.trainable_variables))
     assert int(optimizer.iterations.numpy()) == 2  # the fifth batch waits
-    for ours, expected in zip(model.get_weights(), twin.get_weights()):
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    assert_same_weights(model, twin, rtol=1e-5, atol=1e-6)
 
 
 def test_average_of_weights_by_hand():
@@ -347,11 +352,9 @@ def test_checkpoint_goes_on_in_the_middle_of_an_accumulation(tmp_path):
         path
     ).assert_existing_objects_matched()
     fit(resumed, data[3:])
-    for ours, expected in zip(resumed.get_weights(), model.get_weights()):
-        np.testing.assert_array_equal(ours, expected)
+    assert_same_weights(resumed, model)
     with averaged_weights(resumed), averaged_weights(model):
-        for ours, expected in zip(resumed.get_weights(), model.get_weights()):
-            np.testing.assert_array_equal(ours, expected)
+        assert_same_weights(resumed, model)
 
 
 def test_loss_scaling_leaves_the_step_as_it_is():
@@ -364,8 +367,7 @@ def test_loss_scaling_leaves_the_step_as_it_is():
     step = 2 if is_keras3() else 1
     rate = current_learning_rate(scaled.optimizer)
     assert rate == pytest.approx(0.1 * (1 - step / 20) ** 0.9)
-    for ours, expected in zip(scaled.get_weights(), plain.get_weights()):
-        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    assert_same_weights(scaled, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_two_replicas_equal_one_device():
@@ -501,8 +503,7 @@ def test_addons_optimizers_train_and_checkpoint(tmp_path, name):
         path
     ).assert_existing_objects_matched()
     train(resumed, resumed.optimizer, data[2:])
-    for ours, expected in zip(resumed.get_weights(), model.get_weights()):
-        np.testing.assert_array_equal(ours, expected)
+    assert_same_weights(resumed, model)
 
 
 @needs_addons
@@ -540,8 +541,7 @@ def test_sgdw_without_decay_is_sgd():
     options = {"clip_norm": 0.5, "multipliers": head_multiplier}
     train(model, make_optimizer("sgdw", 0.1, **options), batches_of_4(3))
     train(twin, make_optimizer("sgd", 0.1, **options), batches_of_4(3))
-    for ours, expected in zip(model.get_weights(), twin.get_weights()):
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    assert_same_weights(model, twin, rtol=1e-5, atol=1e-6)
 
 
 def full_loss(name, step):

@@ -33,7 +33,7 @@ from deeplab_tf.weights import command_line, importing, packing, pretrained, sou
 from deeplab_tf.weights.published import PUBLISHED, Published
 from tests.support.commands import ROOT, call
 from tests.support.file_server import Reply, serving, tar_bytes
-from tests.support.networks import randomize
+from tests.support.networks import assert_same_arrays, randomize
 from tests.support.torch_writers import write_zip
 from tests.support.weight_writers import (
     UNROUNDED_HALF,
@@ -739,8 +739,5 @@ def test_keras_hubs_decoder_is_the_centre_of_a_3x3():
 
 
 def test_named_weights_of_a_packed_model_are_those_of_the_run(run, packed):
-    arrays = read_weights(run / "best.npz")
     variables = named_weights(from_pretrained(packed))
-    assert variables.keys() == arrays.keys()
-    for name, variable in variables.items():
-        np.testing.assert_array_equal(variable, arrays[name], err_msg=name)
+    assert_same_arrays(variables, read_weights(run / "best.npz"))

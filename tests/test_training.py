@@ -38,7 +38,7 @@ from deeplab_tf.training.log import read_log
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS, LOG_FILE
 from tests.support import run_script
 from tests.support.lanes import installed_lanes, run_in_lane
-from tests.support.networks import randomize, small_config
+from tests.support.networks import assert_same_arrays, randomize, small_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dataclasses.replace(
@@ -139,6 +139,14 @@ def test_validation_comes_regularly_and_at_the_end():
     assert loop.validation_epochs(TrainConfig(epochs=6, validate_every=3)) == [3, 6]
 
 
+DRAWN = dataclasses.replace(
+    TINY,
+    num_classes=2,
+    class_names=("dark", "bright"),
+    colormap=((0, 0, 0), (255, 255, 255)),
+)
+
+
 class DrawnBatches:
     """Data that lies in no records: noise, one half of it dark and of another class."""
 
@@ -171,14 +179,7 @@ class DrawnBatches:
 
 def test_the_loop_trains_on_data_of_any_origin(tmp_path):
     """And reads on from the step at which it was stopped."""
-    config = dataclasses.replace(
-        TINY,
-        num_classes=2,
-        class_names=("dark", "bright"),
-        colormap=((0, 0, 0), (255, 255, 255)),
-        steps=4,
-        epochs=2,
-    )
+    config = dataclasses.replace(DRAWN, steps=4, epochs=2)
     data, strategy = DrawnBatches(), strategies.make_strategy("default")
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 3)
@@ -192,10 +193,7 @@ def test_the_loop_trains_on_data_of_any_origin(tmp_path):
 
 
 JUDGED = dataclasses.replace(
-    TINY,
-    num_classes=2,
-    class_names=("dark", "bright"),
-    colormap=((0, 0, 0), (255, 255, 255)),
+    DRAWN,
     steps=4,
     epochs=2,
     learning_rate=0.05,
@@ -285,10 +283,7 @@ def test_averaged_weights_end_a_run_by_their_own_score(tmp_path):
 
 
 STANDING = dataclasses.replace(  # no step changes what is predicted
-    TINY,
-    num_classes=2,
-    class_names=("dark", "bright"),
-    colormap=((0, 0, 0), (255, 255, 255)),
+    DRAWN,
     learning_rate=0.0,
     frozen_batch_norm=True,
     patience=2,
@@ -353,13 +348,6 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-def assert_same_weights(whole, broken):
-    expected = read_weights(os.path.join(whole, LAST_WEIGHTS))
-    actual = read_weights(os.path.join(broken, LAST_WEIGHTS))
-    for name, value in expected.items():
-        np.testing.assert_array_equal(actual[name], value, err_msg=name)
-
-
 def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny, data, tmp_path, capsys
 ):
@@ -376,7 +364,9 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
                 loop.train(config, data, broken, strategy)
     loop.train(config, data, broken, strategy)
     assert "Resuming after step 8 of 10." in capsys.readouterr().out
-    assert_same_weights(whole, broken)
+    assert_same_arrays(
+        *(read_weights(os.path.join(run, LAST_WEIGHTS)) for run in (broken, whole))
+    )
     rows = Path(broken, "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
     assert all(row.count(",") == rows[0].count(",") for row in rows)

@@ -95,6 +95,13 @@ def assert_close(actual, expected):
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+def assert_same_arrays(actual, expected):
+    """Two mappings of names to weights, bit for bit."""
+    assert actual.keys() == expected.keys() and actual
+    for name, value in expected.items():
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
 def image_batch(height, width, batch=1, seed=0):
     """float32 [batch, height, width, 3] in 0..255."""
     rng = np.random.default_rng(seed)
