@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -78,7 +80,10 @@ def _to_tflite(classes, precision: str, examples: Examples) -> list[bytes]:
             converter.representative_dataset = lambda: (
                 {IMAGES: image[None]} for image in examples.calibration
             )
-        return [converter.convert()]
+        # It calibrates with an interpreter that TensorFlow says will go.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [converter.convert()]
 
 
 def _to_onnx(classes, precision: str, examples: Examples) -> list[bytes]:
@@ -94,6 +99,7 @@ def _to_onnx(classes, precision: str, examples: Examples) -> list[bytes]:
     for node in proto.graph.node:
         if node.op_type == "Conv":
             _pad_explicitly(node)
+    _leave_out_empty_inputs(proto.graph)
     _name_axes(proto.graph)
     if precision == "float16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -155,6 +161,22 @@ def _quantized_onnx(proto, calibration: Sequence[np.ndarray]):
         return onnx.load(path)
 
 
+def _leave_out_empty_inputs(graph) -> None:
+    """Names no scales where Resize has sizes, instead of a tensor of no scales.
+
+    The conversion to float16 casts that tensor, and ONNX Runtime then sees two answers.
+    """
+    empty = [tensor for tensor in graph.initializer if list(tensor.dims) == [0]]
+    names = {tensor.name for tensor in empty}
+    for node in graph.node:
+        if node.op_type == "Resize":
+            node.input[:] = ["" if name in names else name for name in node.input]
+    used = {name for node in graph.node for name in node.input}
+    for tensor in empty:
+        if tensor.name not in used:
+            graph.initializer.remove(tensor)
+
+
 def _name_axes(graph) -> None:
     """Calls the axes that are not fixed by what they are, instead of by numbers."""
     for value in (*graph.input, *graph.output):
@@ -214,15 +236,28 @@ def _quantized_openvino(model, examples: Examples):
 
     calibration = inputs(examples.calibration)
     size = len(examples.calibration)
-    quantized = nncf.quantize(model, calibration, subset_size=size)
     least = CONVERTERS["openvino"].bounds["int8"].agreement
-    if agreement(openvino_core().compile_model(quantized, "CPU"))[0] >= least:
-        return quantized
-    return nncf.quantize_with_accuracy_control(
-        *(model, calibration, inputs(examples.others), agreement),
-        max_drop=1 - least,
-        subset_size=size,
-    )
+    with _warnings_alone("nncf"):
+        quantized = nncf.quantize(model, calibration, subset_size=size)
+        if agreement(openvino_core().compile_model(quantized, "CPU"))[0] >= least:
+            return quantized
+        return nncf.quantize_with_accuracy_control(
+            *(model, calibration, inputs(examples.others), agreement),
+            max_drop=1 - least,
+            subset_size=size,
+        )
+
+
+@contextlib.contextmanager
+def _warnings_alone(package: str) -> Iterator[None]:
+    """Keeps a package that is imported from logging more; its bars go on."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
