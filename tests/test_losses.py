@@ -365,6 +365,26 @@ def test_argument_out_of_range_is_named(wrong):
         SegmentationLoss(**wrong)
 
 
+@pytest.mark.parametrize("kind", ["ce", "dice", "tversky", "lovasz", "focal", "ohem"])
+def test_labels_of_another_size_are_refused(kind):
+    loss = make_loss(TrainConfig(loss=kind))
+    logits, label, _ = random_batch()
+    for wrong in (label[:1], label[:, :1], label[:, :, :1]):
+        with pytest.raises(ValueError, match="batch, height and width. Received: "):
+            loss(wrong, logits)
+
+
+@pytest.mark.parametrize("kind", ["ce", "dice", "lovasz"])
+def test_labels_that_are_no_whole_numbers_are_no_class(kind):
+    """Of those that were divided by 255 all but the last would be the first class."""
+    loss = make_loss(TrainConfig(loss=kind))
+    logits, label, _ = random_batch()
+    whole = np.where(label == 255, 0, label).astype(np.float32)
+    np.testing.assert_allclose(loss(whole, logits), loss(whole.astype(int), logits))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        loss(whole / 255, logits)
+
+
 def test_options_survive_the_config_of_a_loss():
     logits, label, _ = random_batch()
     loss = SegmentationLoss(

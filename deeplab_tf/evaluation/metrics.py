@@ -156,10 +156,11 @@ def class_ids(y_true, y_pred):
 
     Returns:
       int64 [B, height, width]: what GPUs compute in int32 TensorFlow computes on the
-      CPU, as sizes mostly are what is of that type.
+      CPU, as sizes mostly are what is of that type. A label that is no whole number is
+      the lowest of them, which is no class.
 
     Raises:
-      ValueError: labels of another rank, or one value a class.
+      ValueError: labels of another rank or size, or one value a class.
     """
     label, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
     rank, expected = label.shape.rank, y_pred.shape.rank - 1
@@ -174,7 +175,15 @@ def class_ids(y_true, y_pred):
             f"last axis of 1.{way_out} Received: {label.shape} for logits "
             f"{y_pred.shape}"
         )
-    return tf.cast(label, tf.int64)
+    if not label.shape.is_compatible_with(y_pred.shape[:-1]):
+        raise ValueError(
+            "Labels must have the logits' batch, height and width. Received: "
+            f"{label.shape} for logits {y_pred.shape}"
+        )
+    ids = tf.cast(label, tf.int64)
+    if label.dtype.is_floating:
+        ids = tf.where(tf.equal(label, tf.floor(label)), ids, tf.int64.min)
+    return ids
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")

@@ -29,7 +29,7 @@ class OhemLoss(PixelMean):
 
     Args:
       ignore_label, class_weights, label_stride: see `SegmentationLoss`.
-      ohem_threshold: in (0, 1]; 1 is cross-entropy.
+      ohem_threshold: in (0, 1]; 1 leaves those out that are certainly right.
       ohem_min_kept: pixels an image, 0 or more, of those that are compared.
 
     Raises:
