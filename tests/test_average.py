@@ -13,6 +13,7 @@ from deeplab_tf.config import read_config, write_config
 from deeplab_tf.networks.blocks import is_of_head
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.weight_files import load_weights, read_weights, save_weights
+from deeplab_tf.training.resuming import claim_workdir
 from tests.support.networks import image_batch, randomize, small_config
 
 pytestmark = pytest.mark.two_lanes
@@ -50,6 +51,26 @@ def test_the_mean_of_two_runs_by_hand(run, tmp_path, capsys):
         np.testing.assert_allclose(value, (ours[name] + second) / 2, atol=1e-7)
     assert read_config(tmp_path / "mean") == read_config(run)
     assert f"evaluate.py --workdir={tmp_path / 'mean'}" in capsys.readouterr().out
+
+
+def test_a_workdir_counts_once_and_weights_are_not_replaced(run, tmp_path):
+    with pytest.raises(ValueError, match="each workdir once.*Received: "):
+        average.average([str(run), f"{run}/"], str(tmp_path / "mean"), num_batches=0)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "best.npz").write_bytes(b"weights")
+    with pytest.raises(ValueError, match="holds a run already"):
+        average.average([str(run)], str(tmp_path / "kept"), num_batches=0)
+    assert (tmp_path / "kept" / "best.npz").read_bytes() == b"weights"
+
+
+def test_training_does_not_replace_a_mean(run, tmp_path):
+    """Its configuration is the first run's, but it has no state to go on from."""
+    mean = str(tmp_path / "mean")
+    config = average.average([str(run)], mean, num_batches=0)
+    before = (tmp_path / "mean" / "best.npz").read_bytes()
+    with pytest.raises(ValueError, match="would replace these weights.*--init="):
+        claim_workdir(config, mean)
+    assert (tmp_path / "mean" / "best.npz").read_bytes() == before
 
 
 @pytest.mark.parametrize("frozen", [False, "backbone"])

@@ -63,8 +63,14 @@ def average(
       ValueError: `output_dir` holds a run, the runs do not fit together, or a file is
         damaged.
     """
-    if os.path.exists(config_path(output_dir)):
+    there = [config_path(output_dir), os.path.join(output_dir, BEST_WEIGHTS)]
+    if any(map(os.path.exists, there)):
         raise ValueError(f"{output_dir} holds a run already: give another --output_dir")
+    if len({os.path.realpath(workdir) for workdir in workdirs}) < len(workdirs):
+        raise ValueError(
+            "Expected each workdir once, as a mean counts it as often as it is given. "
+            f"Received: {', '.join(map(os.fspath, workdirs))}"
+        )
     config = read_config(workdirs[0])
     if data_dir:
         config = dataclasses.replace(config, data_dir=data_dir)

@@ -46,7 +46,7 @@ def has_begun(workdir: str | os.PathLike) -> bool:
     """Whether a workdir holds more of a run than its configuration."""
     files = (LAST_WEIGHTS, BEST_WEIGHTS, LOG_FILE)
     return bool(list_checkpoints(checkpoint_folder(workdir))) or any(
-        os.path.exists(os.path.join(workdir, name)) for name in files
+        _holds(workdir, name) for name in files
     )
 
 
@@ -57,7 +57,8 @@ def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> N
     replaced.
 
     Raises:
-      ValueError: the workdir belongs to another configuration.
+      ValueError: the workdir belongs to another configuration, or holds weights of no
+        run that can go on.
       FileNotFoundError: a worker does not see what the chief wrote.
     """
     if not os.path.exists(config_path(workdir)):
@@ -80,6 +81,18 @@ def claim_workdir(config: TrainConfig, workdir: str, is_chief: bool = True) -> N
             f"{workdir} belongs to a run of another configuration:\n{difference}\n"
             "Give another --workdir, or the flags of that run to resume it."
         )
+    if _holds(workdir, BEST_WEIGHTS) and not (
+        _holds(workdir, LOG_FILE) or list_checkpoints(checkpoint_folder(workdir))
+    ):
+        raise ValueError(
+            f"{workdir} holds {BEST_WEIGHTS} and nothing else of a run, as after "
+            "deeplab_tf.average: training there would replace these weights. Give "
+            f"another --workdir, and --init={workdir} to begin with them."
+        )
+
+
+def _holds(workdir: str | os.PathLike, name: str) -> bool:
+    return os.path.exists(os.path.join(workdir, name))
 
 
 class RunStopped(Exception):
