@@ -357,6 +357,9 @@ def test_hard_pixels_of_an_ignored_batch_have_loss_zero():
         {"class_weights": [1, float("nan")]},
         {"class_weights": [float("inf"), 1]},
         {"class_weights": "balanced"},
+        {"class_weights": []},
+        {"class_weights": 2.0},
+        {"class_weights": np.ones([1, 3])},
     ],
 )
 def test_argument_out_of_range_is_named(wrong):

@@ -33,12 +33,17 @@ def weight_list(
                 f"Received: those of {ids}"
             )
         class_weights = [class_weights[id] for id in ids]
-    weights = [float(weight) for weight in class_weights]
-    if not all(0 <= weight < float("inf") for weight in weights):
+    weights = np.asarray(class_weights)
+    if weights.ndim != 1 or not weights.size or weights.dtype.kind not in "fiu":
+        raise ValueError(
+            "class_weights must be one number for each class. "
+            f"Received: {class_weights}"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(
             f"class_weights must be finite and >= 0. Received: {class_weights}"
         )
-    return weights
+    return weights.tolist()
 
 
 # Text of `class_weights` -> the power of the balanced weights.
