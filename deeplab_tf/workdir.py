@@ -16,6 +16,7 @@ This module needs no TensorFlow; `load_workdir` does.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deeplab_tf.config import TrainConfig, read_config
@@ -78,3 +79,22 @@ def workdir_weights(path: str | os.PathLike) -> str:
         f"{os.fspath(path)} holds no weights yet ({BEST_WEIGHTS} or {LAST_WEIGHTS}). "
         "They appear after the first epoch of train.py."
     )
+
+
+def check_each_once(workdirs: Sequence[str], what: str) -> None:
+    """Refuses a folder that is given twice, under whatever path.
+
+    Args:
+      workdirs: paths.
+      what: they are folders of, for the error.
+
+    Raises:
+      ValueError: as above.
+    """
+    places = list(map(os.path.realpath, workdirs))
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise ValueError(
+                f"Expected each folder of {what} once. Received twice: "
+                f"{workdirs[index]}"
+            )

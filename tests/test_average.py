@@ -54,7 +54,7 @@ def test_the_mean_of_two_runs_by_hand(run, tmp_path, capsys):
 
 
 def test_a_workdir_counts_once_and_weights_are_not_replaced(run, tmp_path):
-    with pytest.raises(ValueError, match="each workdir once.*Received: "):
+    with pytest.raises(ValueError, match="of a mean once. Received twice: "):
         average.average([str(run), f"{run}/"], str(tmp_path / "mean"), num_batches=0)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "best.npz").write_bytes(b"weights")

@@ -34,7 +34,7 @@ from deeplab_tf.config import (
 )
 from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.strangers_words import printable
-from deeplab_tf.workdir import BEST_WEIGHTS, workdir_weights
+from deeplab_tf.workdir import BEST_WEIGHTS, check_each_once, workdir_weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -66,11 +66,7 @@ def average(
     there = [config_path(output_dir), os.path.join(output_dir, BEST_WEIGHTS)]
     if any(map(os.path.exists, there)):
         raise ValueError(f"{output_dir} holds a run already: give another --output_dir")
-    if len({os.path.realpath(workdir) for workdir in workdirs}) < len(workdirs):
-        raise ValueError(
-            "Expected each workdir once, as a mean counts it as often as it is given. "
-            f"Received: {', '.join(map(os.fspath, workdirs))}"
-        )
+    check_each_once(workdirs, "a mean")
     config = read_config(workdirs[0])
     if data_dir:
         config = dataclasses.replace(config, data_dir=data_dir)

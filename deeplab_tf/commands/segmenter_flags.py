@@ -20,6 +20,7 @@ from deeplab_tf.inference.runtimes import is_runtime_file
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.strangers_words import printable
 from deeplab_tf.weights.pretrained import pretrained_workdir
+from deeplab_tf.workdir import check_each_once
 
 # --help shows them as flags of the command that defines them by this module.
 flags.disclaim_key_flags()
@@ -150,13 +151,7 @@ def workdirs_of(values: flags.FlagValues) -> list[str]:
     if values.pretrained or os.path.isdir(workdir):
         return [workdir]
     workdirs = [part.strip() for part in workdir.split(",") if part.strip()]
-    places = list(map(os.path.realpath, workdirs))
-    for index, place in enumerate(places):
-        if place in places[:index]:
-            raise ValueError(
-                "Expected each folder of --workdir once. Received twice: "
-                f"{workdirs[index]}"
-            )
+    check_each_once(workdirs, "--workdir")
     return workdirs
 
 
