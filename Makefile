@@ -7,7 +7,8 @@
 #                  DEEPLAB_TF_ADDRESS=https://.../raw/main/ gives README its pictures there
 # make wheel-test  installs the wheel with all it needs into .venv-wheel, and trains there
 # make docs        serves the pages of docs/ at http://127.0.0.1:8000, anew at each change
-# make docs-check  builds them; a link to nowhere or a page that is in no menu is an error
+# make docs-check  builds them; an error is a link to nowhere, a page that is in no menu,
+#                  a table that says other than the code
 # make lint, make format, make bench
 # make -j3 environments   makes those of all these at once, which they make when needed
 
@@ -100,8 +101,9 @@ docs docs-check: export NO_MKDOCS_2_WARNING := 1
 docs: $(venv_docs)
 	.venv-docs/bin/mkdocs serve
 
-docs-check: $(venv_docs)
+docs-check: $(venv_docs) $(venv)
 	.venv-docs/bin/mkdocs build --strict
+	.venv/bin/python -m pytest -q -m "not slow" tests/test_docs.py
 
 lint: $(venv)
 	.venv/bin/ruff check .

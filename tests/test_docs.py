@@ -12,11 +12,13 @@ from PIL import Image
 
 import deeplab_tf
 from datasets.sources.shapes import draw_scene
+from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.recipe_help import CHOICES
 from deeplab_tf.recipes import RECIPES
 from tests.support import docs_pages
 from tests.support.docs_pages import ROOT, addresses, anchor, anchors, blocks, links
 from tests.support.printed_blocks import Terminal
+from tests.support.serving_stand_in import running
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
@@ -104,6 +106,15 @@ def test_the_page_of_recipes_has_every_recipe():
     assert [name for name in RECIPES if f"`{name}`" not in text] == []
 
 
+def test_the_table_of_signatures_is_that_of_the_code():
+    lines = [
+        f"| `{name}` | {signature.takes} | {signature.gives} |"
+        for name, signature in SIGNATURES.items()
+    ]
+    table = "\n".join(["|---|---|---|", *lines, ""])
+    assert table in (DOCS / "serving.md").read_text()
+
+
 # --- Blocks, as they are printed -----------------------------------------------------
 
 
@@ -132,8 +143,6 @@ def run_page(page: Path, terminal: Terminal, replaced: dict[str, str]) -> str:
     Returns:
       What they print.
     """
-    from tests.support.serving_stand_in import running  # imports TensorFlow
-
     text = page.read_text()
     assert [printed for printed in replaced if printed not in text] == []
     said = []

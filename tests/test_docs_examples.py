@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.inference.segmenter import load_segmenter
 from deeplab_tf.pictures.images import read_image
 from serving.client import Client
@@ -97,14 +96,6 @@ def test_python(index, run):
     assert "(70, 90)" in said
     if "no_image.jpg" in PYTHON[index]:
         assert "no_image.jpg: Expected a JPEG or PNG image." in said
-
-
-def test_the_table_of_signatures_is_that_of_the_code():
-    rows = [
-        f"| `{name}` | {signature.takes} | {signature.gives} |"
-        for name, signature in SIGNATURES.items()
-    ]
-    assert "\n".join(["|---|---|---|", *rows, ""]) in SERVING
 
 
 def test_the_examples_were_found():

@@ -214,9 +214,11 @@ SIGNATURES = {
         **_OF_FILES,
         gives="`classes_png_bytes` string [B], as above; `confidence_png_bytes` string "
         f"[B]: single-channel PNGs of 1/{CONFIDENCE_SIDE} of each side, the "
-        "probability of the chosen class (255 is 1), mean of its pixels; "
-        "`class_shares` float32 [B, classes]: share of the pixels, 0 where a class is "
-        "absent",
+        "probability of the chosen class (255 is 1), mean of blocks of "
+        f"{CONFIDENCE_SIDE} x {CONFIDENCE_SIDE} pixels, of which the first and the "
+        "last are smaller by the same where a side is no multiple of "
+        f"{CONFIDENCE_SIDE}; `class_shares` float32 [B, classes]: share of the pixels, "
+        "0 where a class is absent",
         build=_serve_confidence,
     ),
     SERVE_IMAGES: Signature(
