@@ -55,6 +55,7 @@ _RANGES = {
     "accumulation_steps": (1, math.inf),
     "class_weights": (0, math.inf),
     "label_stride": (1, 1024),
+    "hard_pixel_fraction": (1e-6, 1),
     "hard_mining_steps": (0, math.inf),
     "label_smoothing": (0, 1 - 1e-6),
     "boundary_width": (1, 1024),

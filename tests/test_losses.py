@@ -283,8 +283,8 @@ def test_class_weights_of_one_are_the_plain_loss():
 
 
 def test_batch_of_weightless_classes_has_loss_zero():
-    loss = SegmentationLoss(class_weights=[0.0, 0.0], hard_pixel_fraction=0.5)
-    assert loss(np.array([[[1, 255], [1, 0]]]), LOGITS).numpy() == 0.0
+    loss = SegmentationLoss(class_weights=[1.0, 0.0], hard_pixel_fraction=0.5)
+    assert loss(np.array([[[1, 255], [1, 1]]]), LOGITS).numpy() == 0.0
 
 
 def test_label_stride_compares_every_eighth_pixel():
@@ -358,6 +358,12 @@ def test_hard_pixels_of_an_ignored_batch_have_loss_zero():
         {"class_weights": [float("inf"), 1]},
         {"class_weights": "balanced"},
         {"class_weights": []},
+        {"class_weights": [0.0, 0]},
+        {"ignore_label": None},
+        {"ignore_label": 2.5},
+        {"label_stride": 1.5},
+        {"hard_pixel_fraction": float("nan")},
+        {"hard_mining_steps": -1},
         {"class_weights": 2.0},
         {"class_weights": np.ones([1, 3])},
     ],
@@ -437,8 +443,9 @@ def test_class_weights_may_be_a_mapping_of_ids():
     listed = SegmentationLoss(class_weights=[1.0, 10.0, 5.0])
     assert by_id(label, logits) == listed(label, logits)
     assert by_id.get_config() == listed.get_config()
-    with pytest.raises(ValueError, match=r"each class id from 0 on.*\[0, 2\]"):
-        SegmentationLoss(class_weights={0: 1.0, 2: 1.0})
+    for wrong in ({0: 1.0, 2: 1.0}, {0: 1.0, "road": 2.0}):
+        with pytest.raises(ValueError, match=r"each class id from 0 on.*\[0, "):
+            SegmentationLoss(class_weights=wrong)
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -475,8 +482,16 @@ def test_weights_of_pixels_make_a_weighted_mean():
     loss = SegmentationLoss()
     for given in (weight, weight[..., None]):
         np.testing.assert_allclose(loss(label, logits, given), by_class, rtol=1e-6)
-    with pytest.raises(ValueError, match="one a pixel.*Received"):
-        loss(label, logits, weight[:, :2])
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 4), (2, 2, 5), (3,), (2, 4, 5, 3), ()])
+@pytest.mark.parametrize("kind", ["ce", "dice", "ce+dice"])
+def test_weights_of_another_shape_are_refused(kind, shape):
+    """[batch, 1] is one value a pixel of one column to broadcasting."""
+    label, logits = seeded_batch()
+    sentence = r"\[batch, height, width\]: here \(2,\) or \(2, 4, 5\). Received: "
+    with pytest.raises(ValueError, match=sentence):
+        make_loss(TrainConfig(loss=kind))(label, logits, np.ones(shape))
 
 
 def test_weights_of_pixels_reach_the_loss_from_fit():
@@ -689,9 +704,12 @@ def test_focal_gamma_below_one_has_finite_gradients():
     [
         (SegmentationLoss, {"label_smoothing": 1.0}),
         (FocalLoss, {"focal_gamma": -1.0}),
+        (FocalLoss, {"focal_gamma": float("nan")}),
+        (FocalLoss, {"focal_gamma": "2"}),
         (OhemLoss, {"ohem_threshold": 0.0}),
         (OhemLoss, {"ohem_min_kept": -1}),
         (BoundaryLoss, {"boundary_width": 0}),
+        (BoundaryLoss, {"boundary_width": 2.5}),
         (BoundaryLoss, {"boundary_weight": -1.0}),
         (TverskyLoss, {"tversky_alpha": 0.0, "tversky_beta": 0.0}),
         (LovaszLoss, {"label_stride": 0}),
@@ -769,6 +787,23 @@ def test_an_option_goes_to_the_parts_of_a_sum_that_have_it():
 def test_a_sum_needs_a_factor_for_each_part(factors):
     with pytest.raises(ValueError, match=f"2 parts, {len(factors)} factors"):
         SumOfLosses([DiceLoss(), LovaszLoss()], factors)
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0, float("nan"), float("inf")])
+def test_a_factor_that_is_not_above_0_is_refused(factor):
+    with pytest.raises(ValueError, match="a number above 0. Received: "):
+        SumOfLosses([DiceLoss(), LovaszLoss()], [1.0, factor])
+
+
+def test_a_part_that_is_no_loss_is_refused():
+    with pytest.raises(ValueError, match="losses of Keras or functions.*'ce'"):
+        SumOfLosses(["ce"])
+
+
+def test_numbers_of_numpy_are_options_too():
+    loss = FocalLoss(label_stride=np.int64(2), focal_gamma=np.float32(1.5))
+    label, logits = seeded_batch()
+    assert loss(label, logits) == FocalLoss(255, None, 2, 1.5)(label, logits)
 
 
 def test_weights_of_pixels_count_in_sums_of_losses():

@@ -64,7 +64,8 @@ def test_keras_metric_accumulates_one_matrix():
     np.testing.assert_array_equal(np.asarray(metric.confusion), expected)
     assert float(metric.result()) == pytest.approx(metrics.mean_iou(expected), abs=1e-6)
     metric.reset_state()
-    assert float(metric.result()) == 0.0
+    assert not np.asarray(metric.confusion).any()
+    assert np.isnan(float(metric.result()))
 
 
 # --- Against other implementations ---------------------------------------------------
@@ -107,6 +108,17 @@ def test_keras_metric_of_unknown_labels_is_not_a_number(label):
     metric.reset_state()
     metric.update_state(labels * 0, np.zeros((1, 2, 2, 3), "float32"))
     assert float(metric.result()) == 1.0
+
+
+def test_keras_metric_of_nothing_is_not_a_number():
+    """0 would say that all is wrong; `mean_iou` of no pixels is NaN as well."""
+    metric = metrics.MeanIoU(3)
+    assert np.isnan(float(metric.result()))
+    logits = np.zeros((1, 2, 2, 3), "float32")
+    metric.update_state(np.full((1, 2, 2), 255), logits)
+    assert np.isnan(float(metric.result()))
+    metric.update_state(np.full((1, 2, 2), 1), logits)
+    assert float(metric.result()) == 0.0
 
 
 @pytest.mark.skipif(not is_keras3(), reason="Keras 2 goes by the metric's name alone")

@@ -24,7 +24,7 @@ from deeplab_tf.config import (
     write_config,
 )
 from deeplab_tf.data.reading import selection
-from deeplab_tf.data.records.info import read_info
+from deeplab_tf.data.records.info import INFO_FILE, read_info
 from deeplab_tf.evaluation.scores import write_summary
 from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.models import (
@@ -711,3 +711,14 @@ def test_train_py_ends_with_one_sentence():
 def test_fields_that_contradict_the_records_are_refused(tiny_run, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         train.make_run("tiny", changes)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_labelled_pixel_is_refused(split, tiny, tmp_path):
+    """It would learn nothing, or be validated on nothing, without a word."""
+    info = read_info(tiny.data_dir)
+    counts = {**info.pixel_counts, split: [0] * info.num_classes}
+    info = dataclasses.replace(info, pixel_counts=counts)
+    (tmp_path / INFO_FILE).write_text(info.to_json())
+    with pytest.raises(ValueError, match=f"no labelled pixel in split '{split}'"):
+        train.make_run("tiny", {"data_dir": str(tmp_path)})

@@ -166,6 +166,14 @@ def _check_splits(info: DatasetInfo, config: TrainConfig) -> None:
                 f"{config.data_dir} has no examples in split {split!r}. It has: "
                 f"{info.splits}"
             )
+        counts = info.pixel_counts.get(split)
+        if counts is not None and not any(counts):
+            raise ValueError(
+                f"{config.data_dir} has no labelled pixel in split {split!r}: all are "
+                f"{info.ignore_label}, which counts nowhere. Look at the masks and at "
+                "--ignore_label of the command that built the data set, or name "
+                "another split by --set=eval_split=... or --set=train_split=..."
+            )
 
 
 def _with_classes(config: TrainConfig, info: DatasetInfo) -> TrainConfig:

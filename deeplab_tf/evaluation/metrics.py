@@ -191,8 +191,9 @@ class MeanIoU(keras.metrics.Metric):
     """Mean IoU of logits against labels, with an ignore label, for `model.fit`.
 
     One confusion matrix over everything seen since the last reset, and the mean over
-    the classes that occur, as `mean_iou`. NaN where a label was neither a class nor the
-    ignore label: what it was meant to be nobody knows.
+    the classes that occur, as `mean_iou`; NaN where nothing was counted. NaN as well
+    where a label was neither a class nor the ignore label: what it was meant to be
+    nobody knows.
 
     Args:
       num_classes: of the logits.
@@ -265,7 +266,7 @@ class MeanIoU(keras.metrics.Metric):
         union = tf.reduce_sum(confusion, 0) + tf.reduce_sum(confusion, 1) - intersection
         iou = tf.math.divide_no_nan(intersection, union)
         present = tf.cast(union > 0, iou.dtype)
-        mean = tf.math.divide_no_nan(tf.reduce_sum(iou), tf.reduce_sum(present))
+        mean = tf.reduce_sum(iou) / tf.reduce_sum(present)
         is_unknown = tf.reduce_any(tf.math.is_nan(confusion))
         mean = tf.where(is_unknown, tf.constant(np.nan, tf.float64), mean)
         return tf.cast(mean, tf.float32)

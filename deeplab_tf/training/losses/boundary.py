@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.training.losses.options import check_options
 from deeplab_tf.training.losses.pixel_mean import PixelMean, cross_entropies
 
 
@@ -42,12 +43,7 @@ class BoundaryLoss(PixelMean):
         **kwargs,
     ):
         super().__init__(ignore_label, class_weights, label_stride, name, **kwargs)
-        if boundary_width < 1:
-            raise ValueError(f"boundary_width must be >= 1. Received: {boundary_width}")
-        if boundary_weight < 0:
-            raise ValueError(
-                f"boundary_weight must be >= 0. Received: {boundary_weight}"
-            )
+        check_options(boundary_width=boundary_width, boundary_weight=boundary_weight)
         self.boundary_width = boundary_width
         self.boundary_weight = boundary_weight
 

@@ -15,7 +15,8 @@ def weight_list(
     """Weights in the order of the classes.
 
     Raises:
-      ValueError: a negative one, no number, or a mapping that leaves a class out.
+      ValueError: a negative one, no number, all of them 0, or a mapping that leaves a
+        class out.
     """
     if class_weights is None:
         return None
@@ -26,11 +27,11 @@ def weight_list(
             f"Received: {class_weights!r}"
         )
     if isinstance(class_weights, Mapping):
-        ids = sorted(class_weights)
-        if ids != list(range(len(ids))):
+        ids = range(len(class_weights))
+        if set(class_weights) != set(ids):
             raise ValueError(
                 "class_weights must have a weight for each class id from 0 on. "
-                f"Received: those of {ids}"
+                f"Received: those of {list(class_weights)}"
             )
         class_weights = [class_weights[id] for id in ids]
     weights = np.asarray(class_weights)
@@ -39,9 +40,10 @@ def weight_list(
             "class_weights must be one number for each class. "
             f"Received: {class_weights}"
         )
-    if not (np.isfinite(weights) & (weights >= 0)).all():
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
         raise ValueError(
-            f"class_weights must be finite and >= 0. Received: {class_weights}"
+            "class_weights must be finite, >= 0 and not all 0. "
+            f"Received: {class_weights}"
         )
     return weights.tolist()
 

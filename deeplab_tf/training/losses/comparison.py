@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.evaluation.metrics import class_ids
+from deeplab_tf.training.losses.options import check_ignore_label, check_options
 
 
 def compared(y_true, y_pred, ignore_label: int, label_stride: int = 1):
@@ -77,17 +78,25 @@ class LossOfLabels(keras.losses.Loss):
           ValueError: shapes that do not fit, see also `metrics.class_ids`; weights that
             the loss has no use for.
         """
-        rank = None
-        if sample_weight is not None:
-            rank = tf.convert_to_tensor(sample_weight).shape.rank
-        if rank is not None and rank > 1:
+        if sample_weight is None:
+            return super().__call__(y_true, y_pred)
+        shape = tf.convert_to_tensor(sample_weight).shape
+        pixels = tf.convert_to_tensor(y_pred).shape[:-1]
+        taken = (pixels[:1], pixels, pixels + [1])
+        if not any(map(shape.is_compatible_with, taken)):
+            raise ValueError(
+                "sample_weight must have one value an image, [batch], or one a pixel, "
+                f"[batch, height, width]: here {pixels[:1]} or {pixels}. "
+                f"Received: {shape}"
+            )
+        if shape.rank is not None and shape.rank > 1:
             # Keras would average over pixels first; `call` takes weights beside labels.
             return super().__call__((y_true, sample_weight), y_pred)
-        if rank == 1 and not self.has_weights_of_images:
+        if shape.rank == 1 and not self.has_weights_of_images:
             raise ValueError(
                 f"{self.name} is of the batch as a whole and has no part that is one "
                 "image's: give sample_weight one value a pixel, [batch, height, width]."
-                f" Received: {tf.convert_to_tensor(sample_weight).shape}"
+                f" Received: {shape}"
             )
         return super().__call__(y_true, y_pred, sample_weight)
 
@@ -107,8 +116,8 @@ class LossOfPixels(LossOfLabels):
 
     def __init__(self, ignore_label: int, label_stride: int, name: str, **kwargs):
         super().__init__(name=name, **kwargs)
-        if label_stride < 1:
-            raise ValueError(f"label_stride must be >= 1. Received: {label_stride}")
+        check_ignore_label(ignore_label)
+        check_options(label_stride=label_stride)
         self.ignore_label = ignore_label
         self.label_stride = label_stride
 
@@ -144,13 +153,7 @@ class LossOfPixels(LossOfLabels):
         weight = tf.cast(pixel_weight, dtype)
         if weight.shape.rank == class_of.shape.rank + 1 and weight.shape[-1] == 1:
             weight = tf.squeeze(weight, -1)
-        weight = weight[:, :: self.label_stride, :: self.label_stride]
-        if not weight.shape.is_compatible_with(class_of.shape):
-            raise ValueError(
-                "sample_weight must have one value an image, [batch], or one a pixel, "
-                f"[batch, height, width]. Received: {pixel_weight.shape}"
-            )
-        return weight
+        return weight[:, :: self.label_stride, :: self.label_stride]
 
     def get_config(self):
         return {

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.training.losses.options import check_options
 from deeplab_tf.training.losses.pixel_mean import PixelMean, cross_entropies
 from deeplab_tf.training.losses.replicas import concat_over_replicas
 
@@ -62,15 +63,11 @@ class SegmentationLoss(PixelMean):
         **kwargs,
     ):
         super().__init__(ignore_label, class_weights, label_stride, name, **kwargs)
-        if not 0 < hard_pixel_fraction <= 1:
-            raise ValueError(
-                f"hard_pixel_fraction must be in (0, 1]. Received: "
-                f"{hard_pixel_fraction}"
-            )
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing must be in [0, 1). Received: {label_smoothing}"
-            )
+        check_options(
+            hard_pixel_fraction=hard_pixel_fraction,
+            hard_mining_steps=hard_mining_steps,
+            label_smoothing=label_smoothing,
+        )
         self.hard_pixel_fraction = hard_pixel_fraction
         self.hard_mining_steps = hard_mining_steps
         self.label_smoothing = label_smoothing

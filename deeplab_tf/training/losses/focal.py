@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.class_tables import IGNORE_LABEL
+from deeplab_tf.training.losses.options import check_options
 from deeplab_tf.training.losses.pixel_mean import PixelMean, cross_entropies
 
 
@@ -37,8 +38,7 @@ class FocalLoss(PixelMean):
         **kwargs,
     ):
         super().__init__(ignore_label, class_weights, label_stride, name, **kwargs)
-        if focal_gamma < 0:
-            raise ValueError(f"focal_gamma must be >= 0. Received: {focal_gamma}")
+        check_options(focal_gamma=focal_gamma)
         self.focal_gamma = focal_gamma
 
     def pixel_losses(self, class_of, logits):

@@ -10,6 +10,7 @@ from tensorflow import keras
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.training.losses.cross_entropy import kth_largest
+from deeplab_tf.training.losses.options import check_options
 from deeplab_tf.training.losses.pixel_mean import PixelMean, cross_entropies
 from deeplab_tf.training.losses.replicas import concat_over_replicas, sum_over_replicas
 
@@ -47,12 +48,7 @@ class OhemLoss(PixelMean):
         **kwargs,
     ):
         super().__init__(ignore_label, class_weights, label_stride, name, **kwargs)
-        if not 0 < ohem_threshold <= 1:
-            raise ValueError(
-                f"ohem_threshold must be in (0, 1]. Received: {ohem_threshold}"
-            )
-        if ohem_min_kept < 0:
-            raise ValueError(f"ohem_min_kept must be >= 0. Received: {ohem_min_kept}")
+        check_options(ohem_threshold=ohem_threshold, ohem_min_kept=ohem_min_kept)
         self.ohem_threshold = ohem_threshold
         self.ohem_min_kept = ohem_min_kept
 

@@ -7,6 +7,7 @@ from tensorflow import keras
 
 from deeplab_tf.class_tables import IGNORE_LABEL
 from deeplab_tf.training.losses.comparison import LossOfPixels, membership
+from deeplab_tf.training.losses.options import check_options
 from deeplab_tf.training.losses.replicas import sum_over_replicas
 
 
@@ -46,9 +47,10 @@ class TverskyLoss(LossOfPixels):
         **kwargs,
     ):
         super().__init__(ignore_label, label_stride, name, **kwargs)
-        if min(tversky_alpha, tversky_beta) < 0 or tversky_alpha + tversky_beta == 0:
+        check_options(tversky_alpha=tversky_alpha, tversky_beta=tversky_beta)
+        if tversky_alpha + tversky_beta == 0:
             raise ValueError(
-                "tversky_alpha and tversky_beta must be >= 0, and one of them more. "
+                "tversky_alpha or tversky_beta must be more than 0. "
                 f"Received: {tversky_alpha}, {tversky_beta}"
             )
         self.tversky_alpha = tversky_alpha

@@ -50,7 +50,8 @@ class SumOfLosses(LossOfLabels):
       factors: one number a part; None is 1 for each.
 
     Raises:
-      ValueError: no part, or another number of factors.
+      ValueError: no part, one that is no loss, another number of factors, or one that
+        is not above 0.
     """
 
     def __init__(
@@ -61,13 +62,25 @@ class SumOfLosses(LossOfLabels):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
+        parts = list(parts)
         factors = [1.0] * len(parts) if factors is None else list(factors)
+        wrong = [part for part in parts if not callable(part)]
+        if wrong:
+            raise ValueError(
+                "Expected losses of Keras or functions; train.py and "
+                "deeplab_tf.training.losses.table.make_loss make them of a text. "
+                f"Received: {wrong[0]!r}"
+            )
         if not parts or len(factors) != len(parts):
             raise ValueError(
                 "A sum of losses needs one part or more, and a factor for each. "
                 f"Received: {len(parts)} parts, {len(factors)} factors"
             )
-        self.parts = list(parts)
+        if not all(0 < factor < float("inf") for factor in factors):
+            raise ValueError(
+                f"A factor of a loss is a number above 0. Received: {factors}"
+            )
+        self.parts = parts
         self.factors = factors
 
     @property
