@@ -22,7 +22,7 @@ from deeplab_tf import Segmenter, TrainConfig, build_model
 from deeplab_tf.commands.run_exports import export_all
 from deeplab_tf.commands.run_images import labelled_images
 from deeplab_tf.config import read_config, write_config
-from deeplab_tf.exports.saved_model import example_images
+from deeplab_tf.exports.agreement import example_images
 from deeplab_tf.exports.side_by_side import as_table, measure_all
 from deeplab_tf.inference.runtimes import fit_image
 from deeplab_tf.labels import Labels, labels_for

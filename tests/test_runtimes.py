@@ -24,9 +24,9 @@ from deeplab_tf.commands.run_exports import convert_workdir
 from deeplab_tf.commands.run_images import int8_images
 from deeplab_tf.config import read_config
 from deeplab_tf.exports import runtime_files
+from deeplab_tf.exports.agreement import Bound, example_images
 from deeplab_tf.exports.converters import CONVERTERS
 from deeplab_tf.exports.runtime_files import convert_model
-from deeplab_tf.exports.saved_model import Bound, example_images
 from deeplab_tf.inference.runners import openvino_core, signal_stack_kept
 from deeplab_tf.inference.runtimes import (
     fit_image,

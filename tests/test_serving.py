@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf.commands import run_exports
 from deeplab_tf.exports import saved_model, signatures
+from deeplab_tf.exports.agreement import example_images, share_of_best
 from deeplab_tf.files import InUse, sole_writer_in
 from deeplab_tf.inference import saved_models
 from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
@@ -161,7 +162,7 @@ def test_predict_gives_the_same_classes_from_workdir_and_saved_model(
 
 
 def test_raw_images_in_classes_or_probabilities_out(ask, segmenter):
-    images = np.stack([saved_model.example_images(seed)[0] for seed in range(2)])
+    images = np.stack([example_images(seed)[0] for seed in range(2)])
     np.testing.assert_array_equal(
         ask("serve_images", images)["classes"], segmenter.predict_batch(images)
     )
@@ -276,7 +277,7 @@ def test_labels_travel_as_an_asset(exported, workdir):
 
 def test_dilated_convolutions_are_one_operation(tmp_path):
     model = DeepLabV3(3, "resnet18", multi_grid=(1, 1))
-    images = saved_model.example_images()[:1]
+    images = example_images()[:1]
     path, _ = saved_model.export_model(model, LABELS, tmp_path, images=images)
     graph = read_meta_graph(path).graph_def
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
@@ -425,7 +426,7 @@ def compare(exported, served, model):
         exported,
         freeze(served),
         model,
-        saved_model.example_images()[:1],
+        example_images()[:1],
         saved_model.BOUNDS["float32"],
     )
 
@@ -448,13 +449,13 @@ def test_the_comparison_notices_another_model(exported, workdir, model):
 
 def test_of_two_tied_classes_either_will_do():
     probabilities = np.float32([[[0.2, 0.8], [0.5, 0.5 + 1e-7]]])
-    assert saved_model.share_of_best(np.uint8([[1, 0]]), probabilities) == 1
-    assert saved_model.share_of_best(np.uint8([[0, 1]]), probabilities) == 0.5
+    assert share_of_best(np.uint8([[1, 0]]), probabilities) == 1
+    assert share_of_best(np.uint8([[0, 1]]), probabilities) == 0.5
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
-    images = saved_model.example_images()[:1]
+    images = example_images()[:1]
     path, agreement = run_exports.export_workdir(
         workdir, tmp_path, precision=precision, images=images
     )
@@ -473,7 +474,7 @@ def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
 
 def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
     options = {"scales": (0.75, 1.0), "flip": True}
-    images = saved_model.example_images()[:1]
+    images = example_images()[:1]
     path, _ = run_exports.export_workdir(workdir, tmp_path, images=images, **options)
     signatures = tf.saved_model.load(path).signatures
     image = read_image(photos / "drawn.png")
@@ -489,7 +490,7 @@ def test_batch_norm_is_folded_into_variables_or_constants(constants, model, tmp_
         model,
         labels_of(4),
         tmp_path,
-        images=saved_model.example_images()[:1],
+        images=example_images()[:1],
         constants=constants,
     )
     assert agreement.classes == 1

@@ -16,9 +16,10 @@ import tensorflow as tf
 from benchmarks.networks import Case, training_step
 from benchmarks.peers.convolutions import read_convolutions
 from benchmarks.processes import in_a_process
+from deeplab_tf.exports.agreement import example_images
 from deeplab_tf.exports.converters import convert
 from deeplab_tf.exports.runtime_files import convert_model
-from deeplab_tf.exports.saved_model import example_images, export_model
+from deeplab_tf.exports.saved_model import export_model
 from deeplab_tf.inference.runners import openvino_core
 from deeplab_tf.inference.runtimes import fit_image, load_network
 from deeplab_tf.inference.saved_models import load_saved_model

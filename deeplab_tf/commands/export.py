@@ -40,8 +40,8 @@ from deeplab_tf.commands.sizes import parse_size
 from deeplab_tf.commands.steady_output import steady_output
 from deeplab_tf.config import read_config
 from deeplab_tf.devices.memory import OutOfMemory, out_of_memory_named
+from deeplab_tf.exports.agreement import Agreement, example_images
 from deeplab_tf.exports.converters import CONVERTERS
-from deeplab_tf.exports.saved_model import Agreement, example_images
 from deeplab_tf.exports.side_by_side import advice, as_table, measure_all
 from deeplab_tf.exports.signatures import MAX_PIXELS
 from deeplab_tf.inference.segmenter import Segmenter

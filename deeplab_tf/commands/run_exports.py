@@ -11,10 +11,11 @@ from tensorflow import keras
 
 from deeplab_tf.commands.run_images import NUM_IMAGES, int8_images, split_images
 from deeplab_tf.config import TrainConfig, read_config
+from deeplab_tf.exports.agreement import Agreement
 from deeplab_tf.exports.calibration import describe_calibration
 from deeplab_tf.exports.converters import CONVERTERS
 from deeplab_tf.exports.runtime_files import check_converter, convert_model
-from deeplab_tf.exports.saved_model import Agreement, export_model
+from deeplab_tf.exports.saved_model import export_model
 from deeplab_tf.exports.side_by_side import BASE
 from deeplab_tf.exports.warmup import check_serving_api
 from deeplab_tf.labels import Labels

@@ -11,8 +11,8 @@ import numpy as np
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.reading.pipeline import make_eval_dataset
 from deeplab_tf.data.reading.selection import select_records
+from deeplab_tf.exports.agreement import example_images
 from deeplab_tf.exports.calibration import hold_out, others
-from deeplab_tf.exports.saved_model import example_images
 from deeplab_tf.networks.models import MIN_IMAGE_SIZE
 from deeplab_tf.pictures.images import read_image
 from deeplab_tf.prediction.input_files import find_inputs, is_video

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.exports.saved_model import Bound
+from deeplab_tf.exports.agreement import Bound
 from deeplab_tf.inference.runners import (
     openvino_core,
     signal_stack_kept,

@@ -16,6 +16,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.exports.agreement import (
+    Agreement,
+    Bound,
+    example_images,
+    logits_function,
+)
 from deeplab_tf.exports.calibration import others
 from deeplab_tf.exports.converters import (
     CONVERTERS,
@@ -25,12 +31,7 @@ from deeplab_tf.exports.converters import (
     convert,
     input_shape,
 )
-from deeplab_tf.exports.saved_model import (
-    Agreement,
-    Bound,
-    check_labels,
-    example_images,
-)
+from deeplab_tf.exports.saved_model import check_labels
 from deeplab_tf.files import sole_writer_in, write_together
 from deeplab_tf.inference.padding import MEAN_COLOR, mean_color_of
 from deeplab_tf.inference.runners import RUNNERS, RuntimeRefusal
@@ -178,10 +179,7 @@ def compare_with_model(
     Raises:
       RuntimeError: they differ by more than bound.
     """
-    logits_of = tf.function(
-        lambda batch: model(batch, training=False),
-        input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32)],
-    )
+    logits_of = logits_function(model)
     worst, shares = 0.0, []
     for image in images:
         image = fit_image(image, network.size) if network.size else image

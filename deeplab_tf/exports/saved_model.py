@@ -23,6 +23,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from deeplab_tf.exports.agreement import (
+    Agreement,
+    Bound,
+    example_images,
+    logits_function,
+    share_of_best,
+)
 from deeplab_tf.exports.signatures import MAX_PIXELS, SIGNATURES, make_signatures
 from deeplab_tf.exports.warmup import check_serving_api, write_warmup
 from deeplab_tf.files import sole_writer_in
@@ -41,19 +48,6 @@ _TEMPORARY = ".export-"  # how names begin that TF Serving ignores
 _UNWRITABLE = re.compile("No space left|File too large|Read-only|quota", re.I)
 
 
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """How far an export may be from the Keras model in float32.
-
-    Attributes:
-      logits: largest difference of a logit, as a share of the largest logit.
-      agreement: smallest share of pixels with the same class, ties left out.
-    """
-
-    logits: float
-    agreement: float
-
-
 # Rounding is 1e-6 in float32 on CPUs; a GPU computes convolutions in TF32, which
 # rounds at 1e-3. bfloat16 has 8 bits of precision, float16 has 11; trained networks
 # differ less than those of random weights, which these bounds let pass too.
@@ -62,21 +56,6 @@ BOUNDS = {
     "float16": Bound(0.1, 0.99),
     "bfloat16": Bound(0.4, 0.97),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Agreement:
-    """What a comparison of an export with its Keras model found.
-
-    Attributes:
-      logits: largest difference of a logit, as a share of the largest logit.
-      classes: share of pixels with the same class, of all signatures the smallest.
-      images: how many were compared.
-    """
-
-    logits: float
-    classes: float
-    images: int
 
 
 def export_model(
@@ -214,7 +193,7 @@ def compare_with_model(
       RuntimeError: logits or classes differ by more.
     """
     signatures = load_saved_model(saved_model).signatures
-    expected_logits = tf.function(lambda batch: model(batch, training=False))
+    expected_logits = logits_function(model)
     reference = Segmenter(model, scales, flip)
     differences, shares = [], []
     for image in images:
@@ -240,18 +219,6 @@ def compare_with_model(
     return Agreement(logits, classes, len(images))
 
 
-def example_images(seed: int = 0) -> list[np.ndarray]:
-    """Makes smooth, coloured, noisy images uint8 [height, width, 3] of three sizes."""
-    generator = np.random.default_rng(seed)
-    images = []
-    for height, width in ((97, 129), (129, 97), (65, 64)):
-        coarse = generator.uniform(0, 255, [5, 7, 3])
-        image = tf.image.resize(coarse, [height, width], "bicubic").numpy()
-        image += generator.normal(0, 8, image.shape)
-        images.append(np.clip(image, 0, 255).astype(np.uint8))
-    return images
-
-
 def _served_classes(signatures, image: np.ndarray) -> Iterator[np.ndarray]:
     """Classes [h, w] as each signature that takes images gives them."""
     for name, signature in SIGNATURES.items():
@@ -259,12 +226,6 @@ def _served_classes(signatures, image: np.ndarray) -> Iterator[np.ndarray]:
             value = tf.convert_to_tensor(signature.request(image))
             answer = signatures[name](**{signature.input.name: value})
             yield signature.read_classes(answer)
-
-
-def share_of_best(classes: np.ndarray, probabilities: np.ndarray) -> float:
-    """Share of pixels whose class has the largest probability; of ties either."""
-    chosen = np.take_along_axis(probabilities, classes[..., None].astype(np.intp), -1)
-    return float((probabilities.max(-1) - chosen[..., 0] <= 1e-5).mean())
 
 
 def _write(signatures: Mapping, logits_of, described: dict, path: str) -> None:
