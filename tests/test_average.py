@@ -53,14 +53,20 @@ def test_the_mean_of_two_runs_by_hand(run, tmp_path, capsys):
     assert f"evaluate.py --workdir={tmp_path / 'mean'}" in capsys.readouterr().out
 
 
-def test_a_workdir_counts_once_and_weights_are_not_replaced(run, tmp_path):
+def test_a_workdir_counts_once(run, tmp_path):
     with pytest.raises(ValueError, match="of a mean once. Received twice: "):
         average.average([str(run), f"{run}/"], str(tmp_path / "mean"), num_batches=0)
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "best.npz").write_bytes(b"weights")
+
+
+@pytest.mark.parametrize("name", ["best.npz", "last.npz", "log.csv"])
+def test_a_mean_replaces_nothing_of_a_run(name, run, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / name).write_bytes(b"of a run")
     with pytest.raises(ValueError, match="holds a run already"):
-        average.average([str(run)], str(tmp_path / "kept"), num_batches=0)
-    assert (tmp_path / "kept" / "best.npz").read_bytes() == b"weights"
+        average.average([str(run)], str(kept), num_batches=0)
+    assert (kept / name).read_bytes() == b"of a run"
+    assert [path.name for path in kept.iterdir()] == [name]
 
 
 def test_training_does_not_replace_a_mean(run, tmp_path):

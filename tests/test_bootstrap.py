@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from deeplab_tf.data.reading import bootstrap, pipeline
 from deeplab_tf.data.records.tfrecord import encode_example, shard_name
-from tests.test_pipeline import (
+from tests.support.numbered_records import (
     assert_equal,
     batches,
     data_dir,
@@ -17,7 +17,7 @@ from tests.test_pipeline import (
 
 pytestmark = pytest.mark.two_lanes
 
-__all__ = ["data_dir"]  # 23 records, record k with a label full of k, in 3 shards
+__all__ = ["data_dir"]
 
 NAMES = ("background", "cat", "sofa", "chair")
 # Records by label value: the first holds 6 background pixels and 2 of a cat.

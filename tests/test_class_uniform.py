@@ -8,7 +8,7 @@ from deeplab_tf.data.reading import class_uniform, pipeline
 from deeplab_tf.data.reading.bootstrap import count_pixels
 from deeplab_tf.data.reading.selection import select_records
 from deeplab_tf.data.records.info import DatasetInfo
-from tests.test_pipeline import (
+from tests.support.numbered_records import (
     assert_equal,
     batches,
     data_dir,
@@ -17,7 +17,7 @@ from tests.test_pipeline import (
     train,
 )
 
-__all__ = ["data_dir"]  # 23 records, record k with a label full of k, in 3 shards
+__all__ = ["data_dir"]
 
 # Records by label value: class 0 is in all five, class 1 in two, class 3 in one.
 COUNTS = np.zeros((5, 256), np.int64)

@@ -39,7 +39,7 @@ from deeplab_tf.workdir import LAST_WEIGHTS
 from tests.support.commands import call
 from tests.support.networks import assert_same_arrays
 from tests.support.small_files import files_up_to
-from tests.test_bad_records import (
+from tests.support.spoilt_records import (
     CONTENT_FAULTS,
     flip_data,
     shard_of_train,

@@ -27,7 +27,7 @@ from deeplab_tf.strangers_words import (
 )
 from tests.support.commands import call
 from tests.support.pairs import make_pairs, save_image
-from tests.test_bad_records import png
+from tests.support.spoilt_records import png
 
 pytestmark = pytest.mark.two_lanes
 

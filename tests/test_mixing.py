@@ -10,7 +10,7 @@ import tensorflow as tf
 from deeplab_tf.data.reading import mixing, pipeline
 from deeplab_tf.data.reading.bootstrap import count_pixels
 from deeplab_tf.data.reading.class_uniform import find_class_draws
-from tests.test_pipeline import (
+from tests.support.numbered_records import (
     assert_equal,
     batches,
     data_dir,
@@ -19,7 +19,7 @@ from tests.test_pipeline import (
     train,
 )
 
-__all__ = ["data_dir"]  # 23 records, record k with a label full of k, in 3 shards
+__all__ = ["data_dir"]
 
 
 def test_paste_by_hand():

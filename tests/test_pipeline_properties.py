@@ -15,7 +15,7 @@ from PIL import Image
 from deeplab_tf.data.reading import pipeline, policies
 from deeplab_tf.data.reading.policies import Crop, Policy
 from deeplab_tf.data.records.tfrecord import encode_example
-from tests.test_pipeline import (
+from tests.support.numbered_records import (
     NUM_RECORDS,
     example,
     record_ids,

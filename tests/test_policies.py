@@ -12,7 +12,7 @@ from deeplab_tf.commands.run_data import _crop_of
 from deeplab_tf.config import TrainConfig, parse_changes
 from deeplab_tf.data.reading import augment, image_changes, policies
 from deeplab_tf.data.reading.class_uniform import ClassDraws
-from tests.test_pipeline import (
+from tests.support.numbered_records import (
     NUM_RECORDS,
     assert_equal,
     batches,

@@ -63,8 +63,9 @@ def average(
       ValueError: `output_dir` holds a run, the runs do not fit together, or a file is
         damaged.
     """
-    there = [config_path(output_dir), os.path.join(output_dir, BEST_WEIGHTS)]
-    if any(map(os.path.exists, there)):
+    from deeplab_tf.training.resuming import has_begun
+
+    if os.path.exists(config_path(output_dir)) or has_begun(output_dir):
         raise ValueError(f"{output_dir} holds a run already: give another --output_dir")
     check_each_once(workdirs, "a mean")
     config = read_config(workdirs[0])
