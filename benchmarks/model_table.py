@@ -95,6 +95,11 @@ def _row(model, backbone, label="", published="", weights=IMAGENET, **options) -
 
 ONE_SCALE = {"input_scales": (1.0,)}
 WITH_AUXILIARY = {"auxiliary_outputs": True}
+TORCHVISION_MOBILENET = {
+    **WITH_AUXILIARY,
+    "output_stride": 16,
+    "atrous_rates": (12, 24, 36),
+}
 ROWS = (
     _row("deeplab_v1", "vgg16", "LargeFOV", "20.5 M"),
     _row("deeplab_v1", "vgg16", "MSc-LargeFOV", multi_scale_features=True),
@@ -132,6 +137,14 @@ ROWS = (
         TORCHVISION,
         **WITH_AUXILIARY,
     ),
+    _row(
+        "deeplab_v3_torchvision",
+        "mobilenet_v3_large_torchvision",
+        "auxiliary head",
+        "11,029,328",
+        TORCHVISION,
+        **TORCHVISION_MOBILENET,
+    ),
     _row("deeplab_v3plus", "resnet50"),
     _row("deeplab_v3plus", "resnet101"),
     _row("deeplab_v3plus", "resnet101_beta", "", "101.28 B", AUTHORS_IMAGENET),
@@ -152,7 +165,8 @@ ROWS = (
             "convnext_tiny",
         )
     ],
-    _row("lr_aspp", "mobilenet_v3_large", "", "3.22 M (torchvision)"),
+    _row("lr_aspp", "mobilenet_v3_large"),
+    _row("lr_aspp", "mobilenet_v3_large_torchvision", "", "3,221,538", TORCHVISION),
     _row("lr_aspp", "mobilenet_v3_small"),
     _row("lr_aspp", "mobilenet_v3_large_seg", "", "1.51 M", "-"),
     _row("lr_aspp", "mobilenet_v3_small_seg", "", "0.47 M", "-"),
@@ -217,6 +231,17 @@ FIGURES = (
         8,
         size=520,
         **WITH_AUXILIARY,
+    ),
+    _figure(
+        "torchvision",
+        10.452,
+        "deeplab_v3_torchvision",
+        "mobilenet_v3_large_torchvision",
+        size=520,
+        **TORCHVISION_MOBILENET,
+    ),
+    _figure(
+        "torchvision", 2.086, "lr_aspp", "mobilenet_v3_large_torchvision", size=520
     ),
 )
 

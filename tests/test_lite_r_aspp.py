@@ -15,6 +15,7 @@ from tests.support.networks import image_batch, randomize
         # torchvision's has no bias at the gate, and low-level features of 40 channels
         # where the authors' code takes the 120 inside the last block of stride 8.
         ("mobilenet_v3_large", 21, 3_221_538 + 128 + (120 - 40) * 21),
+        ("mobilenet_v3_large_torchvision", 21, 3_221_538 + 128),
         # The paper gives 1.51 and 0.47 million, table 7.
         ("mobilenet_v3_large_seg", 19, 1_507_198),
         ("mobilenet_v3_small_seg", 19, 468_830),

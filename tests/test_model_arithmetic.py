@@ -169,6 +169,33 @@ def test_torchvision_networks(
     assert count == pytest.approx(published_gflops, abs=0.0005)
 
 
+@pytest.mark.parametrize(
+    "model, options, published, published_gflops",
+    [
+        (
+            "deeplab_v3_torchvision",
+            model_table.TORCHVISION_MOBILENET,
+            11_029_328,
+            10.452,
+        ),
+        ("lr_aspp", {}, 3_221_538, 2.086),
+    ],
+)
+def test_torchvision_networks_on_mobilenet_v3(
+    model, options, published, published_gflops
+):
+    """As its own figures, but for LR-ASPP's gate, here with a bias, and its classifier.
+
+    It classifies 65 x 65 pixels after the upsampling, this one 33 x 33 before it.
+    """
+    lite = model == "lr_aspp"
+    built = row(model, "mobilenet_v3_large_torchvision", **options).build()
+    assert count_parameters(built)[0] == published + 128 * lite
+    count = multiply_adds(built, 520, 520) / 1e9
+    saved = 128 * CLASSES * (65**2 - 33**2) / 1e9 if lite else 0.0
+    assert count + saved == pytest.approx(published_gflops, abs=0.0005)
+
+
 def test_multiply_adds_by_hand():
     image = keras.Input((None, None, 3))
     shared = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="shared")

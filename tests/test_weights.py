@@ -27,6 +27,7 @@ from deeplab_tf.pictures.images import read_image
 from deeplab_tf.training import compiling
 from deeplab_tf.weights import importing, sources
 from deeplab_tf.workdir import load_workdir
+from tests.support import torchvision_golden
 from tests.support.networks import image_batch
 from tests.support.torch_writers import Raw, payloads, write_legacy, write_zip
 from tests.support.weight_writers import (
@@ -94,6 +95,26 @@ def test_torchvision(shared_data, folder):
     assert_golden(small, outputs["logits_stride8"])
     assert_golden(logits, outputs["logits"])
     assert_golden(auxiliary, outputs["aux"])
+
+
+@pytest.mark.parametrize("network", torchvision_golden.NETWORKS)
+def test_torchvision_on_mobilenet_v3(network, tmp_path):
+    tensors, expected = torchvision_golden.read(network)
+    path = write_zip(tmp_path / "weights.pth", state_dict(tensors))
+    model, config, report = importing.load_source("torchvision", path)
+    added = ["aspp_gate/bias"] * (config.model == "lr_aspp")  # zeros, there none
+    used = [name for name in tensors if not name.endswith("num_batches_tracked")]
+    assert len(report.copied) == len(used) + len(added)
+    assert not report.missing and not report.unused
+    assert config.backbone == "mobilenet_v3_large_torchvision"
+    outputs = model(torchvision_golden.image()[None].astype("float32"))
+    if not isinstance(outputs, dict):
+        outputs = {"logits": outputs}
+    names = {"logits": "out", "auxiliary": "aux"}
+    assert {names[name] for name in outputs} == set(expected)
+    step = torchvision_golden.GRID
+    for name, output in outputs.items():
+        assert_golden(np.asarray(output)[:, ::step, ::step], expected[names[name]])
 
 
 def test_kazuto1011(shared_data, folder):

@@ -161,7 +161,7 @@ def DeepLabV3Cascade(
     x = heads.cascade(features["out"], output_stride, multi_grid, cascade_blocks)
     x = heads.logits(x, num_classes)
     auxiliary = _auxiliary_head(
-        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+        features, image, num_classes, backbone, output_stride, wanted=auxiliary_outputs
     )
     stride = min(output_stride, 32 * 2**cascade_blocks)
     return _segmentation_model(image, x, stride, name, backbone, weights, auxiliary)
@@ -214,7 +214,7 @@ def DeepLabV3(
     )
     x = heads.logits(x, num_classes)
     auxiliary = _auxiliary_head(
-        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+        features, image, num_classes, backbone, output_stride, wanted=auxiliary_outputs
     )
     return _segmentation_model(
         image, x, output_stride, name, backbone, weights, auxiliary
@@ -225,6 +225,7 @@ def DeepLabV3Torchvision(
     num_classes: int,
     backbone: str = "resnet50_torchvision",
     output_stride: int = 8,
+    atrous_rates: Sequence[int] | None = None,
     auxiliary_outputs: bool = False,
     input_shape: tuple = ANY_SIZE,
     weights: str | None = None,
@@ -233,17 +234,21 @@ def DeepLabV3Torchvision(
     """DeepLabV3 as torchvision has it: no multi-grid, one more 3x3, dropout 0.5.
 
     Args:
-      backbone: resnet50_torchvision, resnet101_torchvision, or any other.
-      output_stride: 8 as in torchvision, 16 or 32.
+      backbone: resnet50_torchvision, resnet101_torchvision,
+        mobilenet_v3_large_torchvision, or any other.
+      output_stride: 8 as in torchvision, 16 (as there on MobileNetV3) or 32.
+      atrous_rates: as `DeepLabV3`; torchvision has (12, 24, 36) on MobileNetV3 too.
       auxiliary_outputs: as `DeepLabV3`.
     """
     image = image_input(input_shape, num_classes)
     features = backbone_features(backbone, image, output_stride, NO_MULTI_GRID)
-    x = heads.aspp(features["out"], image, output_stride, dropout_rate=0.5)
+    x = heads.aspp(
+        features["out"], image, output_stride, rates=atrous_rates, dropout_rate=0.5
+    )
     x = conv_bn_relu(x, 256, 3, name="aspp_3x3")
     x = heads.logits(x, num_classes)
     auxiliary = _auxiliary_head(
-        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+        features, image, num_classes, backbone, output_stride, wanted=auxiliary_outputs
     )
     return _segmentation_model(
         image, x, output_stride, name, backbone, weights, auxiliary
@@ -296,7 +301,7 @@ def DeepLabV3Plus(
     )
     x = heads.logits(x, num_classes)
     auxiliary = _auxiliary_head(
-        features, image, num_classes, output_stride, wanted=auxiliary_outputs
+        features, image, num_classes, backbone, output_stride, wanted=auxiliary_outputs
     )
     return _segmentation_model(image, x, 4, name, backbone, weights, auxiliary)
 
@@ -452,12 +457,15 @@ def _require(condition, sentence, received):
         raise ValueError(f"{sentence}. Received: {received!r}")
 
 
-def _auxiliary_head(features, image, num_classes, output_stride, *, wanted: bool):
+def _auxiliary_head(
+    features, image, num_classes, backbone, output_stride, *, wanted: bool
+):
     """The head in front of the last stage for `_segmentation_model`, or {}."""
     if not wanted:
         return {}
     scores = heads.auxiliary_head(features["auxiliary"], image, num_classes)
-    return {"auxiliary": (scores, min(output_stride, 16), True)}
+    stride = min(output_stride, find_backbone(backbone).auxiliary_stride)
+    return {"auxiliary": (scores, stride, True)}
 
 
 def _segmentation_model(image, x, stride, name, backbone, weights, auxiliary=None):

@@ -5,8 +5,9 @@ r"""Trained networks of other projects, turned into a workdir.
     python predict.py --workdir=runs/torchvision --input=photos --output=predictions
 
 SOURCE is one of
-  torchvision       deeplabv3_resnet50 or deeplabv3_resnet101, a .pth or .safetensors
-                    file, also a checkpoint of its training script
+  torchvision       deeplabv3_resnet50, deeplabv3_resnet101,
+                    deeplabv3_mobilenet_v3_large or lraspp_mobilenet_v3_large, a .pth or
+                    .safetensors file, also a checkpoint of its training script
   kazuto1011        DeepLabV2 on ResNet-101 (deeplab-pytorch), a .pth file
   bonlime           DeepLabV3+ on Xception or MobileNetV2 (keras-deeplab-v3-plus), .h5
   research_deeplab  a TensorFlow 1 checkpoint of tensorflow/models, research/deeplab; of

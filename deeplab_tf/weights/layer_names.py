@@ -27,6 +27,36 @@ def _unit(match) -> str:
     return f"conv{int(match[1]) + 1}_block{int(match[2]) + 1}"
 
 
+# Parts of MobileNetV3's blocks, with and without squeeze-and-excitation.
+_MOBILENET_V3_PARTS = {"0": "expand", "1": "depthwise", "2": "project", "3": "project"}
+_CONV_BN = {"0": "", "1": "_bn"}
+
+
+def _mobilenet_v3_layer(match) -> str:
+    part = _MOBILENET_V3_PARTS[match[2]]
+    return f"expanded_conv_{int(match[1]) - 1}_{part}{_CONV_BN[match[3]]}"
+
+
+_TORCHVISION_MOBILENET_V3 = (
+    (r"backbone\.0\.([01])", lambda match: f"conv{_CONV_BN[match[1]]}"),
+    (
+        r"backbone\.1\.block\.0\.([01])",  # the first block expands nothing
+        lambda match: f"expanded_conv_depthwise{_CONV_BN[match[1]]}",
+    ),
+    (
+        r"backbone\.1\.block\.1\.([01])",
+        lambda match: f"expanded_conv_project{_CONV_BN[match[1]]}",
+    ),
+    (r"backbone\.(\d+)\.block\.([0-3])\.([01])", _mobilenet_v3_layer),
+    (
+        r"backbone\.(\d+)\.block\.2\.fc([12])",
+        lambda match: (
+            f"expanded_conv_{int(match[1]) - 1}_squeeze_excite_conv"
+            f"{'_1' if match[2] == '2' else ''}"
+        ),
+    ),
+    (r"backbone\.16\.([01])", lambda match: f"conv_1{_CONV_BN[match[1]]}"),
+)
 # (pattern of a layer's whole name there, our name).
 TORCHVISION = (
     (r"backbone\.(conv|bn)1", r"conv1_\1"),
@@ -42,6 +72,12 @@ TORCHVISION = (
         r"backbone\.layer(\d)\.(\d+)\.downsample\.1",
         lambda match: f"{_unit(match)}_0_bn",
     ),
+    *_TORCHVISION_MOBILENET_V3,
+    (r"classifier\.cbr\.0", "aspp_1x1_conv"),
+    (r"classifier\.cbr\.1", "aspp_1x1_bn"),
+    (r"classifier\.scale\.1", "aspp_gate"),
+    (r"classifier\.low_classifier", "logits_low_level"),
+    (r"classifier\.high_classifier", "logits"),
     (r"classifier\.0\.convs\.0\.0", "aspp_1x1_conv"),
     (r"classifier\.0\.convs\.0\.1", "aspp_1x1_bn"),
     (r"classifier\.0\.convs\.([123])\.0", r"aspp_atrous\1_conv"),

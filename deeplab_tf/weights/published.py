@@ -61,7 +61,9 @@ class Published:
 # --- torchvision ---------------------------------------------------------------------
 
 
-def _torchvision(file_name: str, miou: str, about: str) -> Published:
+def _torchvision(
+    file_name: str, miou: str, about: str, module: str = "deeplabv3"
+) -> Published:
     return Published(
         source="torchvision",
         address=f"https://download.pytorch.org/models/{file_name}",
@@ -69,7 +71,7 @@ def _torchvision(file_name: str, miou: str, about: str) -> Published:
         trained_on="ImageNet, COCO train2017 with VOC's classes",
         licence="BSD-3-Clause (torchvision)",
         miou=f"{miou} COCO val2017 with VOC's classes",
-        stated_in="torchvision/models/segmentation/deeplabv3.py",
+        stated_in=f"torchvision/models/segmentation/{module}.py",
         about=about,
         checksum=file_name.rpartition("-")[2].partition(".")[0],
         checked=f"{NOT_FETCHED} The name carries 8 digits of the SHA-256.",
@@ -164,6 +166,12 @@ PUBLISHED: dict[str, Published] = {
     ),
     "torchvision_resnet101_coco_voc": _torchvision(
         "deeplabv3_resnet101_coco-586e9e4e.pth", "67.4", "233.2 MiB"
+    ),
+    "torchvision_mobilenet_v3_large_coco_voc": _torchvision(
+        "deeplabv3_mobilenet_v3_large-fc3c493d.pth", "60.3", "42.3 MiB"
+    ),
+    "torchvision_lr_aspp_mobilenet_v3_large_coco_voc": _torchvision(
+        "lraspp_mobilenet_v3_large-d234d4ea.pth", "57.9", "12.5 MiB", "lraspp"
     ),
     "mobilenet_v2_dm05_voc_trainaug": _authors(
         "deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01",

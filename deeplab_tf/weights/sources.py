@@ -52,22 +52,31 @@ class Network:
 
 
 def torchvision(tensors: dict[str, np.ndarray]) -> Network:
-    """pytorch/vision's deeplabv3_resnet50 and deeplabv3_resnet101.
+    """pytorch/vision's DeepLabV3 and LR-ASPP, on ResNets and MobileNetV3.
 
     Raises:
       ValueError: not such a network.
     """
     arrays, unused = from_torch(tensors, TORCHVISION)
     if "logits/kernel" not in arrays:
-        kind = "torchvision's DeepLabV3 on a ResNet"
+        kind = "torchvision's DeepLabV3 on a ResNet or MobileNetV3, or its LR-ASPP"
         raise _other_network(tensors, kind, "classifier.4.weight")
     _pooling_first(arrays)
-    config = {
-        "model": "deeplab_v3_torchvision",
-        "backbone": f"resnet{_resnet_depth(arrays)}_torchvision",
-        "output_stride": 8,
-        "resize": "half_pixel",
-    }
+    config = {"model": "deeplab_v3_torchvision", "resize": "half_pixel"}
+    if "conv_1/kernel" in arrays:
+        _swap_depthwise(arrays)
+        config.update(
+            backbone="mobilenet_v3_large_torchvision",
+            output_stride=16,
+            atrous_rates=(12, 24, 36),
+        )
+    else:
+        config["backbone"] = f"resnet{_resnet_depth(arrays)}_torchvision"
+        config["output_stride"] = 8
+    if "aspp_gate/kernel" in arrays:
+        config.update(model="lr_aspp", atrous_rates=None)
+        filters = arrays["aspp_gate/kernel"].shape[3]  # its gate has no bias
+        arrays["aspp_gate/bias"] = np.zeros(filters, np.float32)
     return Network(config, arrays, unused)
 
 
@@ -181,9 +190,7 @@ def huggingface(tensors: dict[str, np.ndarray]) -> Network:
         raise _other_network(
             tensors, kind, "segmentation_head.classifier.convolution.weight"
         )
-    for name in arrays:
-        if name.endswith("_depthwise/kernel"):
-            arrays[name] = arrays[name].swapaxes(2, 3)
+    _swap_depthwise(arrays)
     config = {
         **_authors_network(arrays),
         "output_stride": 8,
@@ -230,6 +237,13 @@ def keras_hub(tensors: dict[str, np.ndarray]) -> Network:
         "resize": "half_pixel",
     }
     return Network(config, arrays, unused)
+
+
+def _swap_depthwise(arrays: dict[str, np.ndarray]) -> None:
+    """Depthwise kernels [h, w, 1, channels] as Keras has them, [h, w, channels, 1]."""
+    for name in arrays:
+        if name.endswith("_depthwise/kernel"):
+            arrays[name] = arrays[name].swapaxes(2, 3)
 
 
 def _as_centre(kernel: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ class Backbone:
       multi_grid_units: how many units of the last stage take a multi-grid factor.
       multi_grid: the factors a paper or the authors' code use with it.
       separable: whether DeepLabV3+ uses separable convolutions in ASPP and decoder.
+      auxiliary_stride: the largest that its features for an auxiliary head have.
       imagenet_url: keras.applications' file; None where there is none.
       imagenet_hash: its MD5 or SHA-256, as Keras states it; None where it states none.
       adapt: turns the arrays of that file into arrays by our names.
@@ -58,6 +59,7 @@ class Backbone:
     multi_grid_units: int
     multi_grid: tuple[int, ...] = (1, 1, 1)
     separable: bool = False
+    auxiliary_stride: int = 16
     imagenet_url: str | None = None
     imagenet_hash: str | None = None
     adapt: Callable[[dict], dict] = dict
@@ -109,7 +111,8 @@ def _mobilenet_v3(size: str, alpha: float = 1.0, **changes) -> Backbone:
     blocks = LARGE if size == "large" else SMALL
     minimalistic = changes.get("minimalistic", False)
     url = md5 = None
-    if not changes.get("halved_tail"):
+    torchvision = changes.get("torchvision", False)
+    if not (changes.get("halved_tail") or torchvision):
         md5 = _MOBILENET_V3_FILES.get((size, minimalistic, alpha))
     if md5:
         kind = f"{size}_minimalistic" if minimalistic else size
@@ -117,8 +120,9 @@ def _mobilenet_v3(size: str, alpha: float = 1.0, **changes) -> Backbone:
         url = f"{_KERAS_APPLICATIONS}mobilenet_v3/{name}"
     return Backbone(
         functools.partial(mobilenet_v3, blocks=blocks, alpha=alpha, **changes),
-        "unit",
+        "torch" if torchvision else "unit",
         2,
+        auxiliary_stride=8 if torchvision else 16,
         imagenet_url=url,
         imagenet_hash=md5,
         adapt=keras3_names,
@@ -209,6 +213,8 @@ BACKBONES = {
     # As the authors' segmentation networks have them.
     "mobilenet_v3_large_seg": _mobilenet_v3("large", halved_tail=True),
     "mobilenet_v3_small_seg": _mobilenet_v3("small", halved_tail=True),
+    # As torchvision's have it: trained at output stride 16.
+    "mobilenet_v3_large_torchvision": _mobilenet_v3("large", torchvision=True),
     "mobilenet_v3_large_minimalistic": _mobilenet_v3("large", minimalistic=True),
     "mobilenet_v3_small_minimalistic": _mobilenet_v3("small", minimalistic=True),
     "efficientnet_v2_b0": _efficientnet_v2(

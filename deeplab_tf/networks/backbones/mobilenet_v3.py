@@ -76,6 +76,7 @@ def mobilenet_v3(
     alpha: float = 1.0,
     halved_tail: bool = False,
     minimalistic: bool = False,
+    torchvision: bool = False,
 ) -> dict:
     """Builds MobileNetV3 up to the last convolution in front of its pooling.
 
@@ -89,12 +90,15 @@ def mobilenet_v3(
         segmentation networks have them (section 6.4).
       minimalistic: no squeeze-and-excitation, hard-swish or 5x5, as Keras' networks of
         that name.
+      torchvision: as its segmentation networks have it. Its weights were trained at
+        output stride 16, where the depthwise convolution that carried the last stride
+        is dilated too, and features are outputs of the blocks that carry a stride.
 
     Returns:
       {"stride4", "stride8": the depthwise convolution of the last block of that stride,
       in front of its squeeze-and-excitation, where the authors' code takes low-level
-      features, "auxiliary": in front of the last stride, "out": six times as many
-      channels as the last block's}.
+      features, "auxiliary": in front of the last stride, in torchvision's the features
+      of stride 8, "out": six times as many channels as the last block's}.
     """
     if minimalistic:
         plain = {"kernel_size": 3, "squeeze": False, "activation": "relu"}
@@ -105,24 +109,38 @@ def mobilenet_v3(
     x = convolution(image, 16, 3, stride=2, name="conv")
     x = activate(_batch_norm(x, "conv_bn"), activation, name="conv_activation")
     features, running_stride = {}, 2
-    steps = apply_output_stride([block.stride for block in blocks], output_stride, 2)
+    strides = [block.stride for block in blocks]
+    steps = apply_output_stride(strides, output_stride, 2)
+    trained = apply_output_stride(strides, 16 if torchvision else 32, 2)
     grid = dict(zip(range(_last_stride(blocks) + 1, len(blocks)), multi_grid))
     for index, (step, block) in enumerate(zip(steps, blocks)):
         if index == _last_stride(blocks):
             features["auxiliary"] = x
         running_stride *= block.stride
-        name = f"expanded_conv_{index}" if index else "expanded_conv"
-        x, features[f"stride{running_stride}"] = _inverted_residual(
-            x, block, step, alpha=alpha, grid=grid.get(index, 1), name=name
+        x, expanded = _inverted_residual(
+            *(x, block, step, trained[index]),
+            alpha=alpha,
+            grid=grid.get(index, 1),
+            name=f"expanded_conv_{index}" if index else "expanded_conv",
         )
+        if not torchvision:
+            features[f"stride{running_stride}"] = expanded
+        elif block.stride > 1:
+            features[f"stride{running_stride}"] = x
+    if torchvision:
+        features["auxiliary"] = features["stride8"]
     x = convolution(x, width(6 * x.shape[-1], 1.0), 1, name="conv_1")
     x = activate(_batch_norm(x, "conv_1_bn"), activation, name="conv_1_activation")
     kept = ("stride4", "stride8", "auxiliary")
     return {**{name: features[name] for name in kept}, "out": x}
 
 
-def _inverted_residual(x, block, step, *, alpha, grid, name):
-    """Returns (output, the depthwise convolution's, expanded)."""
+def _inverted_residual(x, block, step, trained, *, alpha, grid, name):
+    """Returns (output, the depthwise convolution's, expanded).
+
+    Args:
+      step, trained: of `apply_output_stride` here, and where the weights were trained.
+    """
     inputs, channels = x, width(x.shape[-1] * block.expansion, 1.0)
     filters = width(block.filters, alpha)
     if name != "expanded_conv":  # the first block
@@ -133,7 +151,7 @@ def _inverted_residual(x, block, step, *, alpha, grid, name):
         x,
         block.kernel_size,
         stride=step.stride,
-        rate=step.entry_rate * grid,
+        rate=step.entry_rate * grid * trained.rate // trained.entry_rate,
         name=f"{name}_depthwise",
     )
     x = _batch_norm(x, f"{name}_depthwise_bn")
@@ -144,7 +162,7 @@ def _inverted_residual(x, block, step, *, alpha, grid, name):
         x = squeeze_excitation(
             x,
             width(channels / 4, 1.0),
-            rate=step.rate,
+            rate=max(1, step.rate // trained.rate),
             names=(f"{prefix}_conv", f"{prefix}_conv_1"),
             activation="relu",
             gate="hard_sigmoid",
