@@ -3,6 +3,7 @@
     config.json     the run's `TrainConfig`, see `config.read_config`
     best.npz        weights of the highest validation mean IoU, see `weight_files`
     last.npz        weights after the last epoch
+    records.json    how many images and pixels the records had that the run began with
     checkpoints/    states from which the run goes on, see `training.checkpoints`
     log.csv         a row for each epoch, see `training.log`
     logs/           the same and more for TensorBoard
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BEST_WEIGHTS = "best.npz"
 LAST_WEIGHTS = "last.npz"
+RECORDS_FILE = "records.json"
 CHECKPOINT_FOLDER = "checkpoints"
 LOG_FILE = "log.csv"
 TENSORBOARD_FOLDER = "logs"

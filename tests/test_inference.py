@@ -20,6 +20,7 @@ from deeplab_tf.inference.padding import (
     pad_images,
 )
 from deeplab_tf.inference.runtimes import RuntimeNetwork
+from deeplab_tf.inference.saved_models import SavedModelNetwork
 from deeplab_tf.inference.segmenter import PAPER_SCALES, Segmenter, load_segmenter
 from deeplab_tf.labels import Labels
 from deeplab_tf.networks.layers import NORMALIZATIONS, ImageNormalization
@@ -375,6 +376,21 @@ def test_a_file_of_a_runtime_is_padded_too():
     )
 
 
+def test_a_class_that_the_labels_do_not_name_is_told():
+    class Runner:
+        size = None
+
+        def __call__(self, images):
+            return images[..., 0]
+
+    network = RuntimeNetwork(Runner(), Labels(("a", "b"), ((0, 0, 0), (9, 9, 9))))
+    image = np.zeros((33, 40, 3), np.uint8)
+    assert not Segmenter(network).predict(image).any()
+    image[4, 4] = 2
+    with pytest.raises(ValueError, match="finds class 2, and the labels .* 2 classes"):
+        Segmenter(network).predict(image)
+
+
 def test_labels_of_exports_that_tell_no_colour():
     assert mean_color_in("{}") is None
     for value in ("null", '"abc"', "3", "[1, 2]", "[1, 2, 300]", "[1, 2, NaN]"):
@@ -386,6 +402,23 @@ def test_labels_of_exports_that_tell_no_colour():
 
 def other_pixelwise(images):
     return tf.stack([images[..., 2], 128 - images[..., 0], images[..., 1]], -1) / 30
+
+
+@pytest.mark.parametrize("options", [{"scales": (0.75, 1.25)}, {"window": 40}])
+def test_a_class_of_probability_0_leaves_numbers_where_logits_are_resized(options):
+    """Logits 300 apart: float32's softmax of the others is 0, its logarithm -inf."""
+    network = object.__new__(SavedModelNetwork)
+    network.labels, network.mean_color = None, None
+    sure = lambda images: tf.nn.softmax(40 * pixelwise(images))  # noqa: E731
+    network._ask = lambda signature, images: sure(images)
+    image = image_of(48, 60)
+    assert (sure(image) == 0).numpy().any()
+    expected = Segmenter(lambda images: 40 * pixelwise(images), **options)
+    for given in (network, Ensemble([network, network])):
+        segmenter = Segmenter(given, **options)
+        probabilities = segmenter.probabilities(image[None])[0]
+        np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+        assert (segmenter.predict(image) == expected.predict(image)).mean() > 0.99
 
 
 class Named(Network):

@@ -30,6 +30,7 @@ def run(tmp_path):
         class_names=OLD,
         colormap=info.colormap,
         duplicate=(("class_2", 3),),
+        paste_classes=("class_1", "class_2"),
         data_dir=str(tmp_path / "records"),
     )
     write_config(config, tmp_path / "run")
@@ -48,6 +49,7 @@ def test_a_run_and_its_records_get_names_and_keep_the_rest(run, capsys):
     config = read_config(run / "run")
     assert config.class_names == NEW
     assert config.duplicate == (("car", 3),)
+    assert config.paste_classes == ("road", "car")
     assert config.colormap == before.colormap
     info = info_of(run)
     assert info.class_names == NEW and info.splits == before.splits

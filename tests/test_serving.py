@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_labels_travel_as_an_asset(exported, workdir):
     assert labels.colormap == config.colormap
     assert labels.ignore_label == config.ignore_label
     assert os.listdir(exported / "assets") == ["labels.json"]
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_labels_of_another_number_of_classes_are_refused(change, exported, tmp_path):
+    copy = shutil.copytree(exported, tmp_path / "1")
+    labels = json.loads((copy / "assets/labels.json").read_text())
+    for name, more in (("class_names", ["more"]), ("colormap", [[1, 2, 3]])):
+        labels[name] = labels[name][:-1] if change < 0 else labels[name] + more
+    (copy / "assets/labels.json").write_text(json.dumps(labels))
+    count = len(labels["class_names"])
+    sentence = (
+        f"labels.json names {count} classes, and the network has {count - change}"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Segmenter.from_saved_model(copy)
 
 
 def test_dilated_convolutions_are_one_operation(tmp_path):

@@ -21,6 +21,7 @@ from deeplab_tf.exports.side_by_side import (
     as_table,
     measure_all,
 )
+from deeplab_tf.exports.signatures import MAX_PIXELS
 from deeplab_tf.inference.segmenter import Segmenter
 
 pytestmark = pytest.mark.two_lanes
@@ -124,11 +125,13 @@ def test_the_command_writes_all_and_advises(workdir, tmp_path, monkeypatch, caps
         **{"format": "all", "precision": "float32", "images": str(photos)},
         **{"input_size": None, "output_stride": None, "version": None},
         **{"flip": False, "constants": False, "scales": ["1"]},
+        max_megapixels=MAX_PIXELS / 1e6,
     )
-    with pytest.raises(ValueError, match="are TF Serving's. Leave them out of --form"):
-        export.export_and_measure(
-            types.SimpleNamespace(**{**vars(values), "flip": True})
-        )
+    for name, value in {"flip": True, "max_megapixels": 1.0}.items():
+        with pytest.raises(ValueError, match="are TF Serving's. Leave them out of --f"):
+            export.export_and_measure(
+                types.SimpleNamespace(**{**vars(values), name: value})
+            )
     with pytest.raises(ValueError, match="has every precision: leave --precision out"):
         export.export_and_measure(
             types.SimpleNamespace(**{**vars(values), "precision": "int8"})

@@ -318,6 +318,18 @@ def test_a_run_ends_when_validation_gets_no_better(tmp_path, capsys):
     assert steps_of(tmp_path) == ["2", "4", "6"]
 
 
+@pytest.mark.parametrize(
+    "steps, sentence",
+    [(6, "ended before, after 6 of 10 steps"), (10, "All 10 steps are done already")],
+)
+def test_the_end_of_a_run_that_was_over_says_how_far_it_came(
+    steps, sentence, tmp_path, monkeypatch
+):
+    write_config(STANDING, tmp_path)
+    monkeypatch.setattr(train, "last_step", lambda folder: steps)
+    assert sentence in train.describe_end(None, str(tmp_path))
+
+
 def test_replicas_end_when_validation_gets_no_better(tmp_path):
     strategy = strategies.make_strategy("mirrored")
     loop.train(STANDING, standing_batches(), str(tmp_path), strategy)
@@ -363,7 +375,10 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
             with pytest.raises(resuming.RunStopped, match=message):
                 loop.train(config, data, broken, strategy)
     loop.train(config, data, broken, strategy)
-    assert "Resuming after step 8 of 10." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Resuming after step 8 of 10." in printed
+    assert printed.count("The log's row of epoch") == 1  # 8 is the end of an epoch
+    assert "row of epoch 2 will be of its last 3 steps" in printed
     assert_same_arrays(
         *(read_weights(os.path.join(run, LAST_WEIGHTS)) for run in (broken, whole))
     )

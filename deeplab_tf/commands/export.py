@@ -179,10 +179,11 @@ def export_and_measure(values: flags.FlagValues) -> None:
 
 
 def _refuse_servings_flags(values: flags.FlagValues) -> None:
-    if values.version or values.flip or values.constants or values.scales != ["1"]:
+    given = values.version or values.flip or values.constants or values.scales != ["1"]
+    if given or pixels_of(values.max_megapixels) != MAX_PIXELS:
         raise ValueError(
-            "--version, --scales, --flip and --constants are TF Serving's. Leave them "
-            f"out of --format={values.format}."
+            "--version, --scales, --flip, --constants and --max_megapixels are TF "
+            f"Serving's. Leave them out of --format={values.format}."
         )
 
 

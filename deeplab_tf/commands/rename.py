@@ -85,11 +85,15 @@ def new_labels(old: Labels, class_names: str, colors: str) -> Labels:
 def renamed_config(config: TrainConfig, labels: Labels) -> TrainConfig:
     """Returns a configuration with other labels, wherever it names classes."""
     new = dict(zip(config.class_names, labels.class_names))
+    pasted = config.paste_classes
+    if isinstance(pasted, tuple):
+        pasted = tuple(new.get(name, name) for name in pasted)
     return dataclasses.replace(
         config,
         class_names=labels.class_names,
         colormap=labels.colormap,
         duplicate=tuple((new.get(n, n), factor) for n, factor in config.duplicate),
+        paste_classes=pasted,
     )
 
 

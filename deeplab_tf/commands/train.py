@@ -42,8 +42,9 @@ from deeplab_tf.commands.run_faults import (
     name_bad_records,
     name_memory,
 )
+from deeplab_tf.commands.run_records import note_records, warn_of_other_records
 from deeplab_tf.commands.steady_output import steady_output
-from deeplab_tf.config import TrainConfig, config_path, parse_changes
+from deeplab_tf.config import TrainConfig, config_path, parse_changes, read_config
 from deeplab_tf.datasets import build_shapes
 from deeplab_tf.datasets.build_tfds import resolve_data_dir
 from deeplab_tf.devices.workers import Workers, find_workers
@@ -224,7 +225,11 @@ def run_workers(
         with strategies.chief_first(strategy):  # who may have scenes to draw
             config, data = make_run(recipe, {**conventions_of(workdir), **changes})
             stack.enter_context(sole_trainer(workdir, is_chief))
+            if is_chief:
+                warn_of_other_records(config.data_dir, workdir)
             claim_workdir(config, workdir, is_chief)
+            if is_chief:
+                note_records(config.data_dir, workdir)
         with strategies.output_folder(strategy, workdir) as output:
             replicas = strategy.num_replicas_in_sync
             with name_bad_records(config, workdir), name_memory(config, replicas):
@@ -293,7 +298,10 @@ def print_report(workdir: str) -> None:
 def describe_end(score: float | None, workdir: str, void_share: float = 0.0) -> str:
     """Says what came out of a run that is done, what to try, and what comes next."""
     steps = last_step(checkpoint_folder(workdir))
+    wanted = read_config(workdir).steps
     result = f"All {steps} steps are done already."
+    if steps < wanted:
+        result = f"The run ended before, after {steps} of {wanted} steps."
     if score is not None:
         result = f"Validation mean IoU {score:.4f} after {steps} steps."
     advice = void_advice(void_share)

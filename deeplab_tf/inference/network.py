@@ -132,12 +132,20 @@ class Ensemble(Network):
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         scores = [tf.nn.softmax(member.logits(images)) for member in self._members]
-        # The softmax of log(p) is p.
-        return tf.math.log(tf.add_n(scores) / len(scores))
+        return logits_of(tf.add_n(scores) / len(scores))
 
     def check_probabilities(self) -> None:
         for member in self._members:
             member.check_probabilities()
+
+
+def logits_of(probabilities: tf.Tensor) -> tf.Tensor:
+    """Returns the logarithm, whose softmax they are; that of 0 is finite.
+
+    Infinite logits would be NaN wherever they are resized.
+    """
+    tiny = np.finfo(probabilities.dtype.as_numpy_dtype).tiny
+    return tf.math.log(tf.maximum(probabilities, tiny))
 
 
 class _Reordered(Network):

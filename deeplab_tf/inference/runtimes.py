@@ -51,14 +51,28 @@ class RuntimeNetwork(Network):
         self._runner = runner
 
     def classes(self, images) -> np.ndarray:
-        """Returns classes uint8 [B, h, w] of RGB images [B, h, w, 3] in 0..255."""
+        """Returns classes uint8 [B, h, w] of RGB images [B, h, w, 3] in 0..255.
+
+        Raises:
+          ValueError: a class that the labels do not name.
+        """
         images = as_uint8(images)
         own = images.shape[1:3]
         fitted = [fit_image(image, self.size or own) for image in images]
         classes = np.concatenate([self._runner(image[None]) for image in fitted])
+        self._check_named(classes)
         if self.size in (None, own):
             return classes
         return tf.image.resize(classes[..., None], own, "nearest").numpy()[..., 0]
+
+    def _check_named(self, classes: np.ndarray) -> None:
+        named = len(self.labels.class_names) if self.labels else 256
+        if classes.max(initial=0) >= named:
+            raise ValueError(
+                f"The file finds class {classes.max()}, and the labels beside it name "
+                f"{named} classes, from 0 on: they were edited, or are of another "
+                "export. Export again."
+            )
 
     def logits(self, images):
         self.check_probabilities()

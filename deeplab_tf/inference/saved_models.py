@@ -10,7 +10,7 @@ from absl import logging as absl_logging
 from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf.command_names import call_of
-from deeplab_tf.inference.network import Network
+from deeplab_tf.inference.network import Network, logits_of
 from deeplab_tf.inference.padding import mean_color_in
 from deeplab_tf.inference.signature_names import (
     IMAGES,
@@ -33,6 +33,7 @@ class SavedModelNetwork(Network):
 
     Raises:
       FileNotFoundError: there is no exported model.
+      ValueError: its labels are damaged, or of another number of classes.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -40,10 +41,20 @@ class SavedModelNetwork(Network):
         self.labels = read_labels(path)
         self.mean_color = mean_color_in(_labels_text(path))
         self._loaded = load_saved_model(path)  # owns the variables
+        self._check_labels(path)
+
+    def _check_labels(self, path: str) -> None:
+        outputs = self._loaded.signatures[SERVE_PROBABILITIES].structured_outputs
+        (count,) = {output.shape[-1] for output in outputs.values()}
+        named = len(self.labels.class_names)
+        if count not in (None, named):
+            raise ValueError(
+                f"{_labels_path(path)} names {named} classes, and the network has "
+                f"{count}: it was edited, or is of another export. Export again."
+            )
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
-        # The softmax of log(p) is p.
-        return tf.math.log(self._ask(SERVE_PROBABILITIES, images))
+        return logits_of(self._ask(SERVE_PROBABILITIES, images))
 
     def classes(self, images: tf.Tensor) -> tf.Tensor:
         # Its own arg max: rounded probabilities may tie where logits do not.

@@ -39,6 +39,7 @@ from deeplab_tf.training.resuming import (
     validation_score,
 )
 from deeplab_tf.training.teachers import Teacher, describe_teacher, load_teacher
+from deeplab_tf.training.unheeded import unheeded_warnings
 from deeplab_tf.workdir import LOG_FILE, TENSORBOARD_FOLDER
 
 
@@ -112,6 +113,12 @@ def train(
         f"{config.model} on {config.backbone}, {model.count_params():,} parameters, "
         f"{config.steps} steps of {config.batch_size} images."
     )
+    spans = epoch_spans(config.steps, data.steps_per_epoch, run.step)
+    if spans and run.step % data.steps_per_epoch:
+        print(
+            f"The log's row of epoch {spans[0].first_epoch + 1} will be of its last "
+            f"{spans[0].steps_per_epoch} steps: what was measured before is lost."
+        )
     validation = make_validation(data, model, strategy)
     before = earlier_scores(workdir, run.epochs) if config.patience else ()
     stopping = EarlyStopping(config.patience, before)
@@ -121,7 +128,7 @@ def train(
     with stop_on_signals(run):
         if is_not_validated(config, data, run):
             logs = end_epoch(config, model, validation, callbacks, run)
-        for span in epoch_spans(config.steps, data.steps_per_epoch, run.step):
+        for span in spans:
             if stopping.is_over:
                 break
             history = fit(config, data, model, strategy, span, validation, callbacks)
@@ -149,7 +156,8 @@ def make_model(config: TrainConfig, strategy: tf.distribute.Strategy) -> keras.M
         compiling.compile_model(model, config, teacher)
     if teacher is not None:
         print(describe_teacher(teacher, config))
-    warnings = compiling.batch_norm_warnings(model, config)
+    warnings = unheeded_warnings(config)
+    warnings += compiling.batch_norm_warnings(model, config)
     devices = strategies.device_names(strategy)
     warnings += cpu_warnings(model, config, devices, teacher)
     for warning in warnings:
