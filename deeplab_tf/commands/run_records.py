@@ -39,15 +39,16 @@ def warn_of_other_records(data_dir: str, workdir: str) -> None:
     try:
         with open(os.path.join(workdir, RECORDS_FILE), encoding="utf-8") as file:
             noted = json.load(file)
-    except (FileNotFoundError, ValueError):
-        return
+        splits, pixel_counts = noted["splits"], noted["pixel_counts"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return  # not written down, or not by `note_records`
     facts = _facts(data_dir)
-    changed = [name for name in facts if noted.get(name) != facts[name]]
-    if not changed:
+    if splits != facts["splits"]:
+        how = f"images a split {facts['splits']} instead of {splits}"
+    elif pixel_counts != facts["pixel_counts"]:
+        how = "as many images, and other numbers of pixels of the classes"
+    else:
         return
-    how = "as many images, and other numbers of pixels of the classes"
-    if "splits" in changed:
-        how = f"images a split {facts['splits']} instead of {noted.get('splits')}"
     print(
         f"Warning: {data_dir} holds other records than the run in {workdir} began "
         f"with: {how}. Where that is not meant, put those back or give another "
