@@ -96,6 +96,12 @@ def test_keras_metric_refuses_logits_of_another_count():
         metrics.MeanIoU(2).update_state(np.zeros((1, 2, 2)), np.zeros((1, 2, 2, 3)))
 
 
+@pytest.mark.parametrize("label", [None, 2.5, "255"])
+def test_keras_metric_refuses_an_ignore_label_that_is_no_whole_number(label):
+    with pytest.raises(ValueError, match="ignore_label must be a whole number"):
+        metrics.MeanIoU(3, ignore_label=label)
+
+
 @pytest.mark.parametrize("label", [3, -1, 7])
 def test_keras_metric_of_unknown_labels_is_not_a_number(label):
     metric = metrics.MeanIoU(3)

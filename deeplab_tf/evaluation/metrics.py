@@ -7,6 +7,8 @@ all that its part in a mean IoU needs.
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
@@ -186,6 +188,21 @@ def class_ids(y_true, y_pred):
     return ids
 
 
+def check_ignore_label(ignore_label: int) -> None:
+    """Refuses an ignore label that is no whole number; in Python it may be any such.
+
+    Raises:
+      ValueError: as above.
+    """
+    try:
+        operator.index(ignore_label)
+    except TypeError:
+        raise ValueError(
+            "ignore_label must be a whole number that is no class id, such as 255. "
+            f"Received: {ignore_label!r}"
+        ) from None
+
+
 @keras.utils.register_keras_serializable("deeplab_tf")
 class MeanIoU(keras.metrics.Metric):
     """Mean IoU of logits against labels, with an ignore label, for `model.fit`.
@@ -198,6 +215,9 @@ class MeanIoU(keras.metrics.Metric):
     Args:
       num_classes: of the logits.
       ignore_label: label value that is not counted.
+
+    Raises:
+      ValueError: an ignore label that is no whole number.
     """
 
     # For `EarlyStopping(mode="auto")` and its like. Keras 2 goes by the ending of the
@@ -212,6 +232,7 @@ class MeanIoU(keras.metrics.Metric):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
+        check_ignore_label(ignore_label)
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         # float64 counts exactly up to 2^53 pixels; float32 would stop at 2^24.

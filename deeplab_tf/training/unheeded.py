@@ -25,12 +25,15 @@ def unheeded_warnings(config: TrainConfig) -> list[str]:
     Args:
       config: of a run.
     """
+    arguments = {
+        model: inspect.signature(build).parameters for model, build in MODELS.items()
+    }
     warnings = []
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
         if value == field.default:
             continue
-        having = [model for model in MODELS if field.name in _arguments(model)]
+        having = [model for model in MODELS if field.name in arguments[model]]
         needed = _ONLY_WITH.get(field.name)
         if having and config.model not in having:
             reason = f"{config.model} has none, unlike {', '.join(having)}"
@@ -40,7 +43,3 @@ def unheeded_warnings(config: TrainConfig) -> list[str]:
             continue
         warnings.append(f"{field.name}={value!r} changes nothing: {reason}.")
     return warnings
-
-
-def _arguments(model: str) -> set[str]:
-    return set(inspect.signature(MODELS[model]).parameters)

@@ -123,10 +123,8 @@ def mobilenet_v3(
             grid=grid.get(index, 1),
             name=f"expanded_conv_{index}" if index else "expanded_conv",
         )
-        if not torchvision:
-            features[f"stride{running_stride}"] = expanded
-        elif block.stride > 1:
-            features[f"stride{running_stride}"] = x
+        if block.stride > 1 or not torchvision:
+            features[f"stride{running_stride}"] = x if torchvision else expanded
     if torchvision:
         features["auxiliary"] = features["stride8"]
     x = convolution(x, width(6 * x.shape[-1], 1.0), 1, name="conv_1")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf.evaluation.metrics import class_ids
-from deeplab_tf.training.losses.options import check_ignore_label, check_options
+from deeplab_tf.evaluation.metrics import check_ignore_label, class_ids
+from deeplab_tf.training.losses.options import check_options
 
 
 def compared(y_true, y_pred, ignore_label: int, label_stride: int = 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 
 import numpy as np
 
@@ -25,18 +24,3 @@ def check_options(**options) -> None:
     for name, value in options.items():
         plain = value.item() if isinstance(value, np.generic) else value
         check_value(_FIELDS[name], plain)
-
-
-def check_ignore_label(ignore_label: int) -> None:
-    """Refuses an ignore label that is no whole number; in Python it may be any such.
-
-    Raises:
-      ValueError: as above.
-    """
-    try:
-        operator.index(ignore_label)
-    except TypeError:
-        raise ValueError(
-            "ignore_label must be a whole number that is no class id, such as 255. "
-            f"Received: {ignore_label!r}"
-        ) from None
