@@ -11,7 +11,9 @@ from tensorflow import keras
 
 from deeplab_tf.networks.blocks import convolution, layer_defaults
 from deeplab_tf.networks.convolutions import (
+    graph_for_any_processor,
     graph_for_other_runtimes,
+    has_native_gradient,
     with_gradient_of_images,
 )
 from deeplab_tf.networks.heads import image_level_pooling
@@ -29,7 +31,7 @@ RATES = [1, 2, 6, 12, 36]
 
 
 def output_and_gradients(layer, image):
-    image = tf.constant(image)
+    image = tf.convert_to_tensor(image)
     with tf.GradientTape() as tape:
         tape.watch(image)
         output = layer(image)
@@ -106,12 +108,29 @@ def test_gradient_of_atrous_depthwise_convolution_is_numerically_right():
         assert abs(np.vdot(gradient, step) - numeric) < 2e-3 * scale
 
 
+@pytest.mark.parametrize("rates", [(2, 3), (12, 13)])
 @pytest.mark.parametrize("kernel_size", [(3, 3), (1, 3), (5, 3)])
-def test_gradient_of_a_kernel_and_rates_that_are_not_square(kernel_size):
-    image = np.random.default_rng(0).normal(size=(2, 9, 12, 3)).astype("float32")
-    options = {"padding": "same", "dilation_rate": (2, 3)}
+def test_gradient_of_a_kernel_and_rates_that_are_not_square(kernel_size, rates):
+    image = np.random.default_rng(0).normal(size=(2, 16, 19, 3)).astype("float32")
+    options = {"padding": "same", "dilation_rate": rates}
     ours = AtrousConv2D(4, kernel_size, **options)
     assert_same_layer(ours, keras.layers.Conv2D(4, kernel_size, **options), image)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_gradient_where_sizes_are_known_at_run_time_alone(rate):
+    """Of features smaller than the rate, and larger."""
+    layer = AtrousConv2D(4, 3, padding="same", dilation_rate=rate)
+    layer(tf.zeros([1, 5, 5, 3]))
+    spec = tf.TensorSpec([None, None, None, 3])
+    traced = tf.function(
+        lambda image: output_and_gradients(layer, image), input_signature=[spec]
+    )
+    for size in ((2, 7, 30, 3), (1, 26, 13, 3)):
+        image = np.random.default_rng(rate).normal(size=size).astype("float32")
+        for actual, expected in zip(traced(image), output_and_gradients(layer, image)):
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(actual, expected, atol=1e-5 * scale, rtol=0)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -122,8 +141,9 @@ def test_gradient_of_an_even_kernel_is_keras_own(padding):
     assert_same_layer(ours, keras.layers.Conv2D(4, 2, **options), image)
 
 
-def test_gradient_of_no_images_is_zero():
-    layer = AtrousConv2D(4, 3, padding="same", dilation_rate=2, use_bias=False)
+@pytest.mark.parametrize("rate", [2, 12])
+def test_gradient_of_no_images_is_zero(rate):
+    layer = AtrousConv2D(4, 3, padding="same", dilation_rate=rate, use_bias=False)
     layer(tf.zeros([1, 9, 9, 3]))
     none = np.zeros([0, 9, 9, 3], "float32")
     # The output is left out: without images oneDNN gives it the inputs' channels.
@@ -132,7 +152,9 @@ def test_gradient_of_no_images_is_zero():
     np.testing.assert_array_equal(of_kernel, np.zeros([3, 3, 3, 4]))
 
 
-@pytest.mark.parametrize("options", [{"strides": 2}, {"dilation_rate": 4}])
+@pytest.mark.parametrize(
+    "options", [{"strides": 2}, {"dilation_rate": 4}, {"dilation_rate": 12}]
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_gradient_in_half_precision(dtype, options):
     image = np.random.default_rng(0).normal(size=(2, 12, 9, 5)).astype("float32")
@@ -163,7 +185,7 @@ def test_gradients_with_and_without_onednn(onednn):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{2 * len(RATES) + 18} passed" in done.stdout
+    assert f"{3 * len(RATES) + 29} passed" in done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -175,6 +197,36 @@ def test_an_atrous_convolution_is_one_operation(dtype):
     operations = [operation.type for operation in graph.get_operations()]
     assert operations.count("Conv2D") == 1
     assert "SpaceToBatchND" not in operations
+
+
+@pytest.mark.parametrize("rate", [2, 12])
+@pytest.mark.parametrize("target", [graph_for_any_processor, graph_for_other_runtimes])
+def test_an_exported_atrous_convolution_is_one_operation(target, rate):
+    image = tf.ones([1, 5, 5, 1])
+    layer = AtrousConv2D(1, 3, padding="same", dilation_rate=rate)
+    layer(image)
+    with target():
+        graph = tf.function(layer).get_concrete_function(image).graph
+    operations = [operation.type for operation in graph.get_operations()]
+    assert operations.count("Conv2D") == 1
+
+
+def test_large_rates_without_a_native_gradient_leave_out_the_padding():
+    """Here, without oneDNN, a position of the kernel is a 1x1 over what it sees."""
+    layer = AtrousConv2D(1, 3, padding="same", dilation_rate=12, use_bias=False)
+    layer(tf.ones([1, 33, 33, 1]))
+    image = tf.TensorSpec([1, 33, 33, 1])
+    graph = tf.function(layer).get_concrete_function(image).graph
+    kernels = [
+        operation.inputs[0].shape.as_list()[1:3]
+        for operation in graph.get_operations()
+        if operation.type == "Conv2D"
+    ]
+    if has_native_gradient(tf.float32):
+        assert kernels == [[33, 33]]
+    else:
+        sides = [21, 33, 21]
+        assert kernels == [[height, width] for height in sides for width in sides]
 
 
 def test_a_depthwise_convolution_for_other_runtimes_is_one_operation():

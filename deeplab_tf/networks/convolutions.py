@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+# From this rate on TensorFlow without oneDNN is quicker by `_by_positions`.
+_POSITIONS_FROM_RATE = 12
+
 
 @functools.cache
 def has_native_gradient(dtype: tf.DType = tf.float32) -> bool:
@@ -42,13 +45,51 @@ def has_native_gradient(dtype: tf.DType = tf.float32) -> bool:
     return True
 
 
+# Where what is traced will run; None is here, on the device at hand.
+_TRACED_FOR = contextvars.ContextVar("traced_for", default=None)
+_RUNTIMES, _TENSORFLOW = "other runtimes", "TensorFlow anywhere"
+
+
+@contextlib.contextmanager
+def _traced_for(place: str) -> Iterator[None]:
+    token = _TRACED_FOR.set(place)
+    try:
+        yield
+    finally:
+        _TRACED_FOR.reset(token)
+
+
+def graph_for_other_runtimes():
+    """A context in which what is traced has the operations that runtimes know best.
+
+    A dilated convolution is one operation in it, depthwise or not. TensorFlow alone,
+    where it runs without oneDNN, is quicker by others; and an exported file must not
+    depend on the processor of whoever exports it.
+    """
+    return _traced_for(_RUNTIMES)
+
+
+def graph_for_any_processor():
+    """A context in which what is traced runs in TensorFlow wherever it is loaded.
+
+    A dilated depthwise convolution goes by space-to-batch in it: TensorFlow without
+    oneDNN refuses grouped convolutions with a bias ("Fused conv implementation does not
+    support grouped convolutions"), and takes 30 times as long for others. With oneDNN
+    it costs 1.2 to 1.5 times the time of these layers, a hundredth of MobileNetV2's.
+    Other dilated convolutions are one operation: with AVX512 oneDNN leaves out by
+    itself what lies in the padding.
+    """
+    return _traced_for(_TENSORFLOW)
+
+
 def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
-    """Dilated convolution of stride 1, as one `Conv2D` on every device.
+    """Dilated convolution of stride 1, as `Conv2D` on every device.
 
     Keras lowers it to SpaceToBatchND -> Conv2D -> BatchToSpaceND, up to 8 times slower
     at rate 18. Where the native gradient is missing (`has_native_gradient`) it is made
     of operations that every device has; space-to-batch would multiply matrices of a few
-    rows each, 20 times slower at ASPP's rates.
+    rows each, 20 times slower at ASPP's rates. There large rates go by `_by_positions`,
+    except in what is exported.
 
     Args:
       inputs: features [B, h, w, inputs].
@@ -66,84 +107,95 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
         def gradient(upstream):
             # The same convolution back: kernel turned round, its ends exchanged.
             turned = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
-            of_inputs = tf.nn.conv2d(upstream, turned, 1, "SAME", dilations=rates)
-            return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
+            return (
+                forward(upstream, turned, rates),
+                _gradient_of_kernel(inputs, kernel, upstream, rates),
+            )
 
-        return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates), gradient
+        return forward(inputs, kernel, rates), gradient
 
+    is_for_here = _TRACED_FOR.get() is None
+    by_positions = is_for_here and min(rates) >= _POSITIONS_FROM_RATE
+    forward = _by_positions if by_positions else _at_once
     return convolve(inputs, kernel)
+
+
+def _at_once(inputs, kernel, rates: tuple[int, int]):
+    return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates)
+
+
+def _by_positions(inputs, kernel, rates: tuple[int, int]):
+    """The same as a sum: each position of the kernel is a 1x1 over what it sees.
+
+    What lies in the padding takes no time. At rate 18 and 33 x 33 features 0.4 of the
+    multiplications are left, at rate 12 0.57 (`python -m benchmarks.layers`).
+    """
+    size, total = _size(inputs), 0
+    for (row, column), offsets in _positions(kernel, rates):
+        part = kernel[row : row + 1, column : column + 1]
+        seen = _shifted(inputs, offsets, size)
+        result = tf.nn.conv2d(seen, part, 1, "VALID")
+        # How many pixels lie before the first that has seen one, and after the last.
+        before, _ = _place([-offset for offset in offsets], size)
+        after, _ = _place(offsets, size)
+        total += tf.pad(result, [(0, 0), *zip(before, after), (0, 0)])
+    return total
 
 
 def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
     """Gradient of a dilated kernel: a product of matrices for each of its positions."""
-    sides, size = kernel.shape[:2], upstream.shape[1:3]
-    if not size.is_fully_defined():
-        size = tf.unstack(tf.shape(upstream)[1:3])
-    positions = []
-    for position in itertools.product(*map(range, sides)):
-        offsets = [
-            rate * (index - side // 2)
-            for rate, index, side in zip(rates, position, sides)
-        ]
+    size, products = _size(upstream), []
+    for _, offsets in _positions(kernel, rates):
         # The output at a pixel has seen the input at pixel + offset, if there is one.
         seen, seeing = (
-            _shifted(features, [sign * offset for offset in offsets], size)
-            for features, sign in ((inputs, 1), (upstream, -1))
+            tf.reshape(_shifted(features, each, size), [-1, features.shape[-1]])
+            for features, each in (
+                (inputs, offsets),
+                (upstream, [-offset for offset in offsets]),
+            )
         )
-        positions.append(tf.matmul(seen, seeing, transpose_a=True))
-    return tf.reshape(tf.stack(positions), kernel.shape)
+        products.append(tf.matmul(seen, seeing, transpose_a=True))
+    return tf.reshape(tf.stack(products), kernel.shape)
 
 
-def _shifted(features, offsets, size):
-    """Pixels [B * pixels, channels] from an offset on, or up to it where negative."""
+def _positions(kernel, rates: tuple[int, int]) -> Iterator[tuple]:
+    """Yields ((row, column) of a kernel, pixels to where it looks), in order."""
+    sides = kernel.shape[:2]
+    for position in itertools.product(*map(range, sides)):
+        yield (
+            position,
+            [
+                rate * (index - side // 2)
+                for rate, index, side in zip(rates, position, sides)
+            ],
+        )
+
+
+def _size(features):
+    """Height and width: a TensorShape where both are known, else two tensors."""
     # A size that is known takes no operations, of which each has to be traced.
+    size = features.shape[1:3]
+    return size if size.is_fully_defined() else tf.unstack(tf.shape(features)[1:3])
+
+
+def _place(offsets, size) -> tuple[list, list]:
+    """Where pixels from an offset on, or up to it where negative, begin; how many."""
     known = isinstance(size, tf.TensorShape)
     least, most = (min, max) if known else (tf.minimum, tf.maximum)
     begins = [least(max(offset, 0), side) for offset, side in zip(offsets, size)]
-    lengths = [most(side - abs(offset), 0) for offset, side in zip(offsets, size)]
-    part = tf.slice(features, [0, *begins, 0], [-1, *lengths, -1])
-    return tf.reshape(part, [-1, features.shape[-1]])
+    return begins, [most(side - abs(offset), 0) for offset, side in zip(offsets, size)]
 
 
-# Whether dilated depthwise convolutions are traced as one operation; None is what the
-# device at hand is quicker at.
-_GROUPED = contextvars.ContextVar("grouped", default=None)
-
-
-@contextlib.contextmanager
-def _grouped(value: bool) -> Iterator[None]:
-    token = _GROUPED.set(value)
-    try:
-        yield
-    finally:
-        _GROUPED.reset(token)
-
-
-def graph_for_other_runtimes():
-    """A context in which what is traced has the operations that runtimes know best.
-
-    A dilated depthwise convolution is one operation in it. TensorFlow alone, where it
-    runs without oneDNN, is quicker by space-to-batch; and an exported file must not
-    depend on the processor of whoever exports it.
-    """
-    return _grouped(True)
-
-
-def graph_for_any_processor():
-    """A context in which what is traced runs in TensorFlow wherever it is loaded.
-
-    A dilated depthwise convolution goes by space-to-batch in it: TensorFlow without
-    oneDNN refuses grouped convolutions with a bias ("Fused conv implementation does not
-    support grouped convolutions"), and takes 30 times as long for others. With oneDNN
-    it costs 1.2 to 1.5 times the time of these layers, a hundredth of MobileNetV2's.
-    """
-    return _grouped(False)
+def _shifted(features, offsets, size):
+    """The pixels [B, rows, columns, channels] of `_place`."""
+    begins, lengths = _place(offsets, size)
+    return tf.slice(features, [0, *begins, 0], [-1, *lengths, -1])
 
 
 def is_grouped_here(dtype: tf.DType) -> bool:
     """Says whether dilated depthwise convolutions are to be traced as one operation."""
-    chosen = _GROUPED.get()
-    return has_native_gradient(dtype) if chosen is None else chosen
+    place = _TRACED_FOR.get()
+    return has_native_gradient(dtype) if place is None else place == _RUNTIMES
 
 
 def atrous_depthwise_conv2d(inputs, kernel, rate: int):
