@@ -44,6 +44,8 @@ ROWS = {
     "ce+lovasz, balanced, averaged weights": f"{_RARE} --set=ema_momentum=0.98 "
     "--set=batch_norm_batches=30",
     "ce+lovasz, balanced, output stride 8": f"{_RARE} --output_stride=8",
+    "ce+lovasz, balanced, decoder to stride 2": f"{_RARE} "
+    "--set=decoder_output_stride=[4,2]",
     "ce+dice": "--set=loss=ce+dice",
     "copy-paste": "--set=copy_paste=0.5",
     "rare classes in crops": "--set=max_class_share=0.75",

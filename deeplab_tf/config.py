@@ -23,8 +23,9 @@ class TrainConfig:
       recipe: the row of `recipes.RECIPES` it started from.
       model: a row of `models.MODELS`.
       backbone, output_stride, multi_grid, atrous_rates, image_pooling, separable,
-        dropout_rate, input_scales, multi_scale_features, cascade_blocks, head_filters:
-        arguments of models, which take those they have; None is the model's own.
+        dropout_rate, input_scales, multi_scale_features, cascade_blocks, head_filters,
+        decoder_output_stride: arguments of models, which take those they have; None is
+        the model's own.
       auxiliary_head: whether DeepLabV3, V3+ and the cascade train with an FCN head in
         front of the last stage too, as torchvision's always does; it is left out
         afterwards.
@@ -127,6 +128,7 @@ class TrainConfig:
     multi_scale_features: bool = False
     cascade_blocks: int | None = None
     head_filters: int | None = None
+    decoder_output_stride: tuple[int, ...] | None = None
     auxiliary_head: bool = False
     scale_losses: str = "input"
     strided_padding: str = "symmetric"
@@ -257,8 +259,9 @@ def _fields() -> tuple[dataclasses.Field, ...]:
 # from there.
 NETWORK_FIELDS = (
     "model backbone multi_grid atrous_rates image_pooling separable dropout_rate "
-    "input_scales multi_scale_features cascade_blocks head_filters strided_padding "
-    "resize normalization scale_resize multi_grid_rates"
+    "input_scales multi_scale_features cascade_blocks head_filters "
+    "decoder_output_stride strided_padding resize normalization scale_resize "
+    "multi_grid_rates"
 ).split()
 
 # Those of them that a backbone was trained with, whatever head comes on it.

@@ -20,6 +20,7 @@ _RANGES = {
     "input_scales": (1e-3, 16),
     "cascade_blocks": (0, 64),
     "head_filters": (1, 4096),
+    "decoder_output_stride": (1, 256),
     "dropout_rate": (0, 1 - 1e-6),
     "num_classes": (0, 256),
     "colormap": (0, 255),

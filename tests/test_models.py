@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf import DeepLabV3
+from deeplab_tf import DeepLabV3, DeepLabV3Plus
 from deeplab_tf.networks import heads
 from deeplab_tf.networks.models import (
     ALWAYS_AUXILIARY,
@@ -198,6 +198,48 @@ def test_head_filters_are_those_of_the_whole_head(name, separable):
     low_level = widths.pop("decoder_low_level_conv", (48, 48))
     assert low_level == (48, 48) and len(widths) >= 5
     assert set(widths.values()) == {(256, 24)}
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("strides", [(4,), (2,), (4, 2), (8, 4), (8, 4, 2)])
+def test_the_decoder_joins_the_features_of_each_stride(strides, output_stride):
+    """Each stage brings what came to its own stride, then joins and refines."""
+    model = small_model(
+        model="deeplab_v3plus",
+        output_stride=output_stride,
+        decoder_output_stride=strides,
+    )
+    low_level = {8: "tiny_unit1_project_bn", 4: "tiny_unit0_project_bn"}
+    low_level[2] = "tiny_stem_relu"
+    size, before = (50, 71), output_stride
+    for stride in strides:
+        prefix = "decoder" if stride == 4 else f"decoder_stride{stride}"
+        assert model.get_layer(f"{prefix}_upsample").stride == before // stride
+        stage = {
+            part: keras.Model(model.input, model.get_layer(f"{prefix}_{part}").output)
+            for part in ("upsample", "concat")
+        }
+        outputs = {part: stage[part](image_batch(*size)) for part in stage}
+        assert outputs["concat"].shape[1:3] == tuple(-(-n // stride) for n in size)
+        assert outputs["concat"].shape[3] == 256 + 48
+        np.testing.assert_array_equal(outputs["concat"][..., :256], outputs["upsample"])
+        reader = model.get_layer(f"{prefix}_low_level_conv")
+        source = model.get_layer(low_level[stride])
+        assert reader.input is source.output
+        before = stride
+    assert model.get_layer("upsample").stride == before
+
+
+@pytest.mark.parametrize("strides", [(), (2, 4), (4, 4), (16,), (4, 3)])
+def test_strides_that_a_decoder_cannot_join_are_refused(strides):
+    expected = r"some of \[8, 4, 2\] for tiny, the largest first. Received: \("
+    with pytest.raises(ValueError, match=expected):
+        small_model(model="deeplab_v3plus", decoder_output_stride=strides)
+
+
+def test_a_backbone_without_features_of_stride_2_says_so():
+    with pytest.raises(ValueError, match=r"some of \[8, 4\] for convnext_tiny"):
+        DeepLabV3Plus(3, "convnext_tiny", decoder_output_stride=(4, 2))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tensorflow import keras
 
@@ -330,33 +330,39 @@ def auxiliary_head(x, image, num_classes: int):
 
 def low_level_decoder(
     x,
-    low_level_features,
+    low_level_features: Mapping,
+    output_stride: int,
     *,
-    stride: int,
     filters: int = 256,
     low_level_filters: int = 48,
     separable: bool = False,
 ):
-    """Decoder of DeepLabV3+ (figure 2).
+    """Decoder of DeepLabV3+ (figure 2), once for each stride of low-level features.
 
     Args:
       x: the encoder's output [B, h, w, channels].
-      low_level_features: [B, h * stride, w * stride, channels], of stride 4.
-      stride: of `x` in low-level features, output stride / 4.
+      low_level_features: stride -> [B, ceil(height / stride), ceil(width / stride),
+        channels]; from the largest stride on. The paper's decoder has 4 alone.
+      output_stride: of `x`.
       filters: of its two 3x3.
       low_level_filters: of the 1x1 that reduces them; 48 is the best of table 1.
       separable: whether the 3x3 are separable.
 
     Returns:
-      [B, ceil(height / 4), ceil(width / 4), filters].
+      [B, h, w, filters], of the last stride.
     """
-    low_level = conv_bn_relu(
-        low_level_features, low_level_filters, 1, name="decoder_low_level"
-    )
-    x = resize_like(x, low_level, stride=stride, name="decoder_upsample")
-    x = keras.layers.Concatenate(name="decoder_concat")([x, low_level])
-    for index in (1, 2):
-        x = _conv3x3(x, filters, separable, name=f"decoder_conv3x3_{index}")
+    for stride, features in low_level_features.items():
+        prefix = "decoder" if stride == 4 else f"decoder_stride{stride}"
+        low_level = conv_bn_relu(
+            features, low_level_filters, 1, name=f"{prefix}_low_level"
+        )
+        x = resize_like(
+            x, low_level, stride=output_stride // stride, name=f"{prefix}_upsample"
+        )
+        x = keras.layers.Concatenate(name=f"{prefix}_concat")([x, low_level])
+        for index in (1, 2):
+            x = _conv3x3(x, filters, separable, name=f"{prefix}_conv3x3_{index}")
+        output_stride = stride
     return x
 
 

@@ -265,6 +265,7 @@ def DeepLabV3Plus(
     separable: bool | None = None,
     dropout_rate: float = 0.0,
     head_filters: int = 256,
+    decoder_output_stride: Sequence[int] = (4,),
     auxiliary_outputs: bool = False,
     input_shape: tuple = ANY_SIZE,
     weights: str | None = None,
@@ -276,6 +277,9 @@ def DeepLabV3Plus(
       separable: whether the 3x3 of ASPP and decoder are separable; None is yes on
         Xception and no on all others, as in the paper.
       head_filters: of ASPP and of the decoder's 3x3; the low-level features keep 48.
+      decoder_output_stride: of the low-level features that the decoder joins, from the
+        largest on; named as in the authors' code. The paper has (4,); (4, 2) goes on to
+        half of the image's size, for objects of a few pixels.
       others: as `DeepLabV3`.
     """
     image = image_input(input_shape, num_classes)
@@ -292,10 +296,18 @@ def DeepLabV3Plus(
         separable=separable,
         dropout_rate=dropout_rate,
     )
+    strides = tuple(decoder_output_stride)
+    joined = [stride for stride in (8, 4, 2) if f"stride{stride}" in features]
+    _require(
+        strides and strides == tuple(s for s in joined if s in strides),
+        f"decoder_output_stride must hold some of {joined} for {backbone}, the largest "
+        "first",
+        strides,
+    )
     x = heads.low_level_decoder(
         x,
-        features["stride4"],
-        stride=output_stride // 4,
+        {stride: features[f"stride{stride}"] for stride in strides},
+        output_stride,
         filters=head_filters,
         separable=separable,
     )
@@ -303,7 +315,9 @@ def DeepLabV3Plus(
     auxiliary = _auxiliary_head(
         features, image, num_classes, backbone, output_stride, wanted=auxiliary_outputs
     )
-    return _segmentation_model(image, x, 4, name, backbone, weights, auxiliary)
+    return _segmentation_model(
+        image, x, strides[-1], name, backbone, weights, auxiliary
+    )
 
 
 def LRASPP(

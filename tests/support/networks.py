@@ -24,7 +24,7 @@ def _tiny(image, output_stride, multi_grid):
     """One separable unit a stage, and a residual one: what a MobileNet has, once."""
     x = convolution(image, 8, 3, stride=2, name="tiny_stem_conv")
     x = keras.layers.ReLU(name="tiny_stem_relu")(batch_norm(x, name="tiny_stem_bn"))
-    features = {}
+    features = {"stride2": x}
     steps = apply_output_stride([2, 2, 2, 2, 1], output_stride, running_stride=2)
     for index, step in enumerate(steps):
         name, inputs = f"tiny_unit{index}", x

@@ -287,9 +287,9 @@ def backbone_features(
         uses the first two. None is the backbone's own.
 
     Returns:
-      Dictionary of tensors [B, ceil(height / s), ceil(width / s), channels]: "stride4"
-      and "stride8" (low-level features), "auxiliary" (in front of the last stage) and
-      "out" (s = output_stride).
+      Dictionary of tensors [B, ceil(height / s), ceil(width / s), channels]: "stride2",
+      which ConvNeXt does not have, "stride4" and "stride8" (low-level features),
+      "auxiliary" (in front of the last stage) and "out" (s = output_stride).
 
     Raises:
       ValueError: unknown backbone or output stride, or too few multi-grid factors.

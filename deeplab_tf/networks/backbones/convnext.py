@@ -49,7 +49,7 @@ def convnext(
 
     Returns:
       {"stride4", "stride8": outputs of the first two stages, "auxiliary": in front of
-      the last stride, "out": [B, h, w, filters[-1]]}.
+      the last stride, "out": [B, h, w, filters[-1]]}; the stem leaves out stride 2.
     """
     # "caffe" is symmetric but for pooling.
     borders = BORDERS.get(current_defaults().strided_padding, BORDERS["symmetric"])

@@ -55,7 +55,8 @@ S_STAGES = (
     Stage(False, 9, 160, 6, 1),
     Stage(False, 15, 256, 6, 2),
 )
-FEATURES = {1: "stride4", 2: "stride8", 4: "auxiliary"}  # of these stages' outputs
+# Outputs of these stages.
+FEATURES = {0: "stride2", 1: "stride4", 2: "stride8", 4: "auxiliary"}
 MULTI_GRID_BLOCKS = 3
 
 
@@ -80,8 +81,8 @@ def efficientnet_v2(
       width, depth: multipliers of filters and blocks.
 
     Returns:
-      {"stride4", "stride8": output of the last block of that stride, "auxiliary": in
-      front of the last stride, "out": the last block's output}.
+      {"stride2", "stride4", "stride8": output of the last block of that stride,
+      "auxiliary": in front of the last stride, "out": the last block's output}.
     """
     x = convolution(
         image, _rounded(stem_filters * width), 3, stride=2, name="stem_conv"

@@ -73,7 +73,7 @@ APPLICATIONS = {
     },
 }
 # Features by the stride of the network that was trained.
-_FEATURES = {4: "stride4", 8: "stride8", 16: "auxiliary"}
+_FEATURES = {2: "stride2", 4: "stride4", 8: "stride8", 16: "auxiliary"}
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 # Layers that see one pixel at a time, and two of training or of preparing the image.
 _POINTWISE = (
@@ -119,7 +119,8 @@ def keras_application(
 
     Returns:
       {"stride4", "stride8", "auxiliary": what the convolutions with the strides from 4
-      to 8, 8 to 16 and 16 to 32 read, "out": its last features}.
+      to 8, 8 to 16 and 16 to 32 read, "stride2": what goes from 2 to 4 by a convolution
+      or pooling, "out": its last features}.
 
     Raises:
       ValueError: a layer does not fit the rule, or a multi-grid.
@@ -136,9 +137,10 @@ def keras_application(
         read = [maps[id(tensor)] for tensor in inputs]
         source = read[0]
         made = maps[id(output)] = _convert(layer, read, output_stride)
-        is_strided = made.stride * made.rate > source.stride * source.rate
-        if is_strided and isinstance(layer, _CONVOLUTIONS):
-            features[_FEATURES.get(source.stride * source.rate)] = source.tensor
+        stride = source.stride * source.rate
+        is_strided = made.stride * made.rate > stride
+        if is_strided and (isinstance(layer, _CONVOLUTIONS) or stride == 2):
+            features[_FEATURES.get(stride)] = source.tensor
     last = maps[id(network.outputs[0])]
     missing = set(_FEATURES.values()) - set(features)
     if missing or last.stride * last.rate != 32:

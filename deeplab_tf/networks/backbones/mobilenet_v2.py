@@ -21,7 +21,7 @@ BLOCKS = (
 )  # fmt: skip
 MULTI_GRID_BLOCKS = (14, 15, 16)  # the three after the last stride
 AUXILIARY_BLOCK = 12  # the last in front of it
-LOW_LEVEL_BLOCKS = {2: "stride4", 5: "stride8"}
+LOW_LEVEL_BLOCKS = {0: "stride2", 2: "stride4", 5: "stride8"}
 
 
 def mobilenet_v2(
@@ -43,8 +43,8 @@ def mobilenet_v2(
 
     Returns:
       {"stride4": the depthwise convolution of block_2, where the authors' code takes
-      low-level features, "stride8": that of block_5, "auxiliary": output of block_12,
-      "out": output of block_16}.
+      low-level features, "stride2", "stride8": those of the first block and block_5,
+      "auxiliary": output of block_12, "out": output of block_16}.
     """
     x = convolution(image, width(32, alpha, divisor), 3, stride=2, name="Conv1")
     x = _batch_norm(x, "bn_Conv1")

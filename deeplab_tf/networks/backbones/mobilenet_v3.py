@@ -95,10 +95,10 @@ def mobilenet_v3(
         is dilated too, and features are outputs of the blocks that carry a stride.
 
     Returns:
-      {"stride4", "stride8": the depthwise convolution of the last block of that stride,
-      in front of its squeeze-and-excitation, where the authors' code takes low-level
-      features, "auxiliary": in front of the last stride, in torchvision's the features
-      of stride 8, "out": six times as many channels as the last block's}.
+      {"stride2", "stride4", "stride8": the depthwise convolution of the last block of
+      that stride, in front of its squeeze-and-excitation, where the authors' code takes
+      low-level features, "auxiliary": in front of the last stride, in torchvision's the
+      features of stride 8, "out": six times as many channels as the last block's}.
     """
     if minimalistic:
         plain = {"kernel_size": 3, "squeeze": False, "activation": "relu"}
@@ -108,7 +108,7 @@ def mobilenet_v3(
     activation = blocks[-1].activation
     x = convolution(image, 16, 3, stride=2, name="conv")
     x = activate(_batch_norm(x, "conv_bn"), activation, name="conv_activation")
-    features, running_stride = {}, 2
+    features, running_stride = {"stride2": x}, 2
     strides = [block.stride for block in blocks]
     steps = apply_output_stride(strides, output_stride, 2)
     trained = apply_output_stride(strides, 16 if torchvision else 32, 2)
@@ -129,7 +129,7 @@ def mobilenet_v3(
         features["auxiliary"] = features["stride8"]
     x = convolution(x, width(6 * x.shape[-1], 1.0), 1, name="conv_1")
     x = activate(_batch_norm(x, "conv_1_bn"), activation, name="conv_1_activation")
-    kept = ("stride4", "stride8", "auxiliary")
+    kept = ("stride2", "stride4", "stride8", "auxiliary")
     return {**{name: features[name] for name in kept}, "out": x}
 
 

@@ -55,12 +55,13 @@ def resnet(
       low_level_output: whether conv2's output is "stride4", as in Keras Hub.
 
     Returns:
-      {"stride4": second unit of conv2 in front of its addition, where DeepLabV3+ takes
-      its low-level features, "stride8": the last but one of conv3, "auxiliary": conv4's
-      output, "out": conv5's output}.
+      {"stride2": the stem in front of its pooling, "stride4": second unit of conv2 in
+      front of its addition, where DeepLabV3+ takes its low-level features, "stride8":
+      the last but one of conv3, "auxiliary": conv4's output, "out": conv5's output}.
     """
     x = _beta_stem(image) if beta_stem else _stem(image)
-    features = {}
+    features = {"stride2": x}
+    x = max_pool(x, stride=2, name="pool1_pool")
     unit_with_stride, strided_convolution = STRIDE_PLACES[stride_place]
     strides = _unit_strides(units, unit_with_stride)
     steps = iter(apply_output_stride(strides, output_stride, running_stride=4))
@@ -161,12 +162,10 @@ def _shortcut(x, filters, stride, name):
 
 
 def _stem(image):
-    x = conv_bn_relu(image, 64, 7, stride=2, name="conv1")
-    return max_pool(x, stride=2, name="pool1_pool")
+    return conv_bn_relu(image, 64, 7, stride=2, name="conv1")
 
 
 def _beta_stem(image):
     x = conv_bn_relu(image, 64, 3, stride=2, name="conv1_1")
     x = conv_bn_relu(x, 64, 3, name="conv1_2")
-    x = conv_bn_relu(x, 128, 3, name="conv1_3")
-    return max_pool(x, stride=2, name="pool1_pool")
+    return conv_bn_relu(x, 128, 3, name="conv1_3")

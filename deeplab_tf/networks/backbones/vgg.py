@@ -24,8 +24,8 @@ def vgg16(image, output_stride: int, multi_grid) -> dict:
       multi_grid: unused; the network has no residual units.
 
     Returns:
-      {"image": the normalised image, "pool1" ... "pool4", "stride4": pool2,
-      "stride8": pool3, "auxiliary": pool4, "out": conv5_3}.
+      {"image": the normalised image, "pool1" ... "pool4", "stride2": pool1,
+      "stride4": pool2, "stride8": pool3, "auxiliary": pool4, "out": conv5_3}.
     """
     del multi_grid
     features = {"image": image}
@@ -48,6 +48,7 @@ def vgg16(image, output_stride: int, multi_grid) -> dict:
             features[f"pool{block}"], rate = x, step.rate
     return {
         **features,
+        "stride2": features["pool1"],
         "stride4": features["pool2"],
         "stride8": features["pool3"],
         "auxiliary": features["pool4"],

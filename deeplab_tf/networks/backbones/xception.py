@@ -39,9 +39,9 @@ def xception(
       entry_blocks: (filters, stride) of each block of the entry flow.
 
     Returns:
-      {"stride4": second separable convolution of the last block that goes from stride
-      4 to 8, "stride8": that of the last from 8 to 16, "auxiliary": the middle flow's
-      output, "out": exit_flow_block2's output}.
+      {"stride2": the second convolution, "stride4": second separable convolution of
+      the last block that goes from stride 4 to 8, "stride8": that of the last from 8 to
+      16, "auxiliary": the middle flow's output, "out": exit_flow_block2's output}.
     """
     strides = [stride for _, stride in entry_blocks] + [1] * middle_blocks + [2, 1]
     steps = iter(apply_output_stride(strides, output_stride, running_stride=2))
@@ -49,7 +49,7 @@ def xception(
     x = _batch_norm_relu(x, "entry_flow_conv1_1")
     x = convolution(x, 64, 3, name="entry_flow_conv1_2")
     x = _batch_norm_relu(x, "entry_flow_conv1_2")
-    features = {}
+    features = {"stride2": x}
     for index, (filters, _) in enumerate(entry_blocks, start=1):
         name = f"entry_flow_block{index}"
         x, second = _block(x, (filters,) * 3, next(steps), shortcut=True, name=name)
