@@ -213,13 +213,15 @@ def batch_norm_warnings(model: keras.Model, config: TrainConfig) -> list[str]:
     warnings = []
     lags = momenta and not config.batch_norm_batches
     if lags and config.steps * (1 - max(momenta)) < TIME_CONSTANTS:
+        momentum = 1 - TIME_CONSTANTS / config.steps
+        lower = f"batch_norm_momentum to {momentum:.4f} or less, or "
         warnings.append(
             f"BatchNorm's moving statistics of momentum {max(momenta)} average over "
             f"{1 / (1 - max(momenta)):,.0f} steps, and this run has {config.steps:,}: "
             "they will lag behind the weights, and evaluation uses them. Set "
-            f"batch_norm_momentum to {max(0, 1 - TIME_CONSTANTS / config.steps):.4f} "
-            "or less, or batch_norm_batches to 100, which estimates them anew, or "
-            "frozen_batch_norm=backbone (true from a trained workdir)."
+            f"{lower if momentum > 0 else ''}batch_norm_batches to 100, which "
+            "estimates them anew, or frozen_batch_norm=backbone (true from a trained "
+            "workdir)."
         )
     is_small = config.batch_size < MIN_NORMALIZED_IMAGES
     if momenta and is_small and config.frozen_batch_norm != "backbone":
