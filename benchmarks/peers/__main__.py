@@ -33,6 +33,7 @@ from deeplab_tf.networks.models import build_model
 # "module.function" of benchmarks.peers -> its row.
 FORWARD = {
     "ours.saved_model": Row("SavedModel"),
+    "ours.segmenter": Row("Segmenter, in Python"),
     "ours.saved_model_of_constants": Row("SavedModel, constants"),
     "ours.openvino": Row("OpenVINO"),
     "ours.onnx": Row("ONNX Runtime"),
@@ -55,7 +56,10 @@ TRAINING = {
 ROWS = {"forward": FORWARD, "training": TRAINING}
 # Which of the rows know a precision but float32.
 HALF = {
-    *("ours.saved_model", "ours.saved_model_of_constants", "ours.openvino"),
+    "ours.saved_model",
+    "ours.segmenter",
+    "ours.saved_model_of_constants",
+    "ours.openvino",
     *TRAINING,
 }
 NETWORKS = {
@@ -137,6 +141,7 @@ def draw(results: Mapping, path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    results = {title: results[title] for title in CASES if title in results}
     heights = [len(rows) for rows in results.values()]
     figure, axes = pyplot.subplots(
         len(results),

@@ -23,6 +23,7 @@ from deeplab_tf.exports.saved_model import export_model
 from deeplab_tf.inference.runners import openvino_core
 from deeplab_tf.inference.runtimes import fit_image, load_network
 from deeplab_tf.inference.saved_models import load_saved_model
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import labels_for
 from deeplab_tf.networks.folding import inference_graph
 from deeplab_tf.networks.layers import AtrousConv2D, AtrousDepthwiseConv2D
@@ -43,6 +44,13 @@ def train(case: dict, folder: str):
 def saved_model(case: dict, folder: str):
     """The SavedModel that export.py writes by default."""
     return _saved_model(case, folder, constants=False)
+
+
+def segmenter(case: dict, folder: str):
+    """`Segmenter` on the Keras model, as predict.py runs a workdir."""
+    _, model = _networks(case)
+    image, run = _image(case), Segmenter(model).predict
+    return lambda: run(image)
 
 
 def saved_model_of_constants(case: dict, folder: str):
