@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import dataclasses
 import gc
 import importlib.util
 import itertools
@@ -190,6 +191,14 @@ def test_reduced_precision_of_any_size(files, workdir, format_, precision):
         image = image_of(height, width, seed=9)
         agreement = (any_size.predict(image) == run.predict(image)).mean()
         assert agreement > CONVERTERS[format_].bounds[precision].agreement - 0.05
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_that_tells_classes_alone_is_not_said_to_have_logits(files, format_):
+    _, agreement = files(format_)
+    assert "a chosen class is below its best by at most" in str(agreement)
+    with_logits = dataclasses.replace(agreement, logits=2e-6, tells_logits=True)
+    assert "logits differ by at most 2e-06 of the largest" in str(with_logits)
 
 
 # Size of the file to that in float32; OpenVINO's bfloat16 is a way of computing.

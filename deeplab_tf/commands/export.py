@@ -105,11 +105,7 @@ def main(argv: list[str]) -> None:
             path, agreement = export_as(FLAGS)
     except (OSError, ValueError, RuntimeError, ImportError, OutOfMemory) as error:
         sys.exit(f"{name_of('export')}: {as_typed(printable(str(error)))}")
-    print(
-        f"Reloaded and compared with the Keras model on {agreement.images} images: "
-        f"{agreement.classes:.3%} of the pixels have the same class, logits differ by "
-        f"at most {agreement.logits:.1g} of the largest."
-    )
+    print(f"Reloaded and {agreement}")
     print(f"Exported: {path}")
 
 

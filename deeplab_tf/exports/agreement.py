@@ -28,14 +28,30 @@ class Agreement:
     """What a comparison of an export with its Keras model found.
 
     Attributes:
-      logits: largest difference of a logit, as a share of the largest logit.
+      logits: largest difference of a logit, as a share of the largest logit; of a file
+        that tells classes alone, how far the Keras model's logit of a chosen class is
+        below its best.
       classes: share of pixels with the same class, of all signatures the smallest.
       images: how many were compared.
+      tells_logits: which of the two `logits` is.
     """
 
     logits: float
     classes: float
     images: int
+    tells_logits: bool = True
+
+    def __str__(self) -> str:
+        compared = (
+            "logits differ by"
+            if self.tells_logits
+            else "the Keras model's logit of a chosen class is below its best by"
+        )
+        return (
+            f"compared with the Keras model on {self.images} images: "
+            f"{self.classes:.3%} of the pixels have the same class, {compared} at most "
+            f"{self.logits:.1g} of the largest."
+        )
 
 
 def logits_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
