@@ -102,6 +102,10 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
     if has_native_gradient(inputs.dtype):
         return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates)
 
+    is_for_here = _TRACED_FOR.get() is None
+    by_positions = is_for_here and min(rates) >= _POSITIONS_FROM_RATE
+    forward = _by_positions if by_positions else _at_once
+
     @tf.custom_gradient
     def convolve(inputs, kernel):
         def gradient(upstream):
@@ -112,9 +116,6 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
 
         return forward(inputs, kernel, rates), gradient
 
-    is_for_here = _TRACED_FOR.get() is None
-    by_positions = is_for_here and min(rates) >= _POSITIONS_FROM_RATE
-    forward = _by_positions if by_positions else _at_once
     return convolve(inputs, kernel)
 
 
@@ -128,16 +129,13 @@ def _by_positions(inputs, kernel, rates: tuple[int, int]):
     What lies in the padding takes no time. At rate 18 and 33 x 33 features 0.4 of the
     multiplications are left, at rate 12 0.57 (`python -m benchmarks.layers`).
     """
-    size, total, outputs = _size(inputs), 0, kernel.shape[3]
-    for (row, column), offsets in _positions(kernel, rates):
-        seen = _shifted(inputs, offsets, size)
+    total, images, outputs = 0, tf.shape(inputs)[0], kernel.shape[3]
+    for (row, column), seen, seeing, lengths in _positions(inputs, kernel, rates):
         # Not a 1x1 convolution, which refuses to see nothing.
-        product = tf.matmul(seen, kernel[row, column])
-        # How many pixels lie before the first that has seen one, and after the last.
-        before, _ = _place([-offset for offset in offsets], size)
-        after, lengths = _place(offsets, size)
-        result = tf.reshape(product, [tf.shape(inputs)[0], *lengths, outputs])
-        total += tf.pad(result, [(0, 0), *zip(before, after), (0, 0)])
+        product = tf.matmul(_pixels(inputs, seen, lengths), kernel[row, column])
+        result = tf.reshape(product, [images, *lengths, outputs])
+        # What those that see leave out at one side is what they see beyond the other.
+        total += tf.pad(result, [(0, 0), *zip(seeing, seen), (0, 0)])
     return tf.ensure_shape(total, [*inputs.shape[:3], outputs])
 
 
@@ -152,51 +150,43 @@ def _turned(kernel):
 
 def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
     """Gradient of a dilated kernel: a product of matrices for each of its positions."""
-    size, products = _size(upstream), []
-    for _, offsets in _positions(kernel, rates):
-        # The output at a pixel has seen the input at pixel + offset, if there is one.
-        seen, seeing = (
-            _shifted(features, each, size)
-            for features, each in (
-                (inputs, offsets),
-                (upstream, [-offset for offset in offsets]),
-            )
-        )
+    products = []
+    for _, seen, seeing, lengths in _positions(upstream, kernel, rates):
+        seen = _pixels(inputs, seen, lengths)
+        seeing = _pixels(upstream, seeing, lengths)
         products.append(tf.matmul(seen, seeing, transpose_a=True))
     return tf.reshape(tf.stack(products), kernel.shape)
 
 
-def _positions(kernel, rates: tuple[int, int]) -> Iterator[tuple]:
-    """Yields ((row, column) of a kernel, pixels to where it looks), in order."""
+def _positions(features, kernel, rates: tuple[int, int]) -> Iterator[tuple]:
+    """Which pixels each position of a kernel sees, and for which outputs, in order.
+
+    Yields:
+      ((row, column), the first pixel [2] that it sees, the first that sees by it, how
+      many rows and columns do): the output at a pixel sees the input at pixel + offset,
+      if there is one.
+    """
+    # A size that is known takes no operations, of which each has to be traced.
+    size = features.shape[1:3]
+    least, most = min, max
+    if not size.is_fully_defined():
+        size, least, most = tf.unstack(tf.shape(features)[1:3]), tf.minimum, tf.maximum
     sides = kernel.shape[:2]
     for position in itertools.product(*map(range, sides)):
+        offsets = [
+            rate * (index - side // 2)
+            for rate, index, side in zip(rates, position, sides)
+        ]
         yield (
             position,
-            [
-                rate * (index - side // 2)
-                for rate, index, side in zip(rates, position, sides)
-            ],
+            [least(max(offset, 0), side) for offset, side in zip(offsets, size)],
+            [least(max(-offset, 0), side) for offset, side in zip(offsets, size)],
+            [most(side - abs(offset), 0) for offset, side in zip(offsets, size)],
         )
 
 
-def _size(features):
-    """Height and width: a TensorShape where both are known, else two tensors."""
-    # A size that is known takes no operations, of which each has to be traced.
-    size = features.shape[1:3]
-    return size if size.is_fully_defined() else tf.unstack(tf.shape(features)[1:3])
-
-
-def _place(offsets, size) -> tuple[list, list]:
-    """Where pixels from an offset on, or up to it where negative, begin; how many."""
-    known = isinstance(size, tf.TensorShape)
-    least, most = (min, max) if known else (tf.minimum, tf.maximum)
-    begins = [least(max(offset, 0), side) for offset, side in zip(offsets, size)]
-    return begins, [most(side - abs(offset), 0) for offset, side in zip(offsets, size)]
-
-
-def _shifted(features, offsets, size):
-    """The pixels of `_place`, [B * rows * columns, channels]."""
-    begins, lengths = _place(offsets, size)
+def _pixels(features, begins, lengths):
+    """A part of features, [B * rows * columns, channels]."""
     part = tf.slice(features, [0, *begins, 0], [-1, *lengths, -1])
     return tf.reshape(part, [-1, features.shape[-1]])
 
