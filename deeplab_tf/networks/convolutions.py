@@ -130,9 +130,12 @@ def _by_positions(inputs, kernel, rates: tuple[int, int]):
     multiplications are left, at rate 12 0.57 (`python -m benchmarks.layers`).
     """
     total, images, outputs = 0, tf.shape(inputs)[0], kernel.shape[3]
-    for (row, column), seen, seeing, lengths in _positions(inputs, kernel, rates):
+    matrices = tf.unstack(tf.reshape(kernel, [-1, *kernel.shape[2:]]))
+    for matrix, (seen, seeing, lengths) in zip(
+        matrices, _positions(inputs, kernel, rates)
+    ):
         # Not a 1x1 convolution, which refuses to see nothing.
-        product = tf.matmul(_pixels(inputs, seen, lengths), kernel[row, column])
+        product = tf.matmul(_pixels(inputs, seen, lengths), matrix)
         result = tf.reshape(product, [images, *lengths, outputs])
         # What those that see leave out at one side is what they see beyond the other.
         total += tf.pad(result, [(0, 0), *zip(seeing, seen), (0, 0)])
@@ -151,7 +154,7 @@ def _turned(kernel):
 def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
     """Gradient of a dilated kernel: a product of matrices for each of its positions."""
     products = []
-    for _, seen, seeing, lengths in _positions(upstream, kernel, rates):
+    for seen, seeing, lengths in _positions(upstream, kernel, rates):
         seen = _pixels(inputs, seen, lengths)
         seeing = _pixels(upstream, seeing, lengths)
         products.append(tf.matmul(seen, seeing, transpose_a=True))
@@ -162,27 +165,24 @@ def _positions(features, kernel, rates: tuple[int, int]) -> Iterator[tuple]:
     """Which pixels each position of a kernel sees, and for which outputs, in order.
 
     Yields:
-      ((row, column), the first pixel [2] that it sees, the first that sees by it, how
-      many rows and columns do): the output at a pixel sees the input at pixel + offset,
-      if there is one.
+      (the first pixel [2] that it sees, the first that sees by it, how many rows and
+      columns do): the output at a pixel sees the input at pixel + offset, if there is
+      one.
     """
     # A size that is known takes no operations, of which each has to be traced.
-    size = features.shape[1:3]
-    least, most = min, max
+    size, least = features.shape[1:3], min
     if not size.is_fully_defined():
-        size, least, most = tf.unstack(tf.shape(features)[1:3]), tf.minimum, tf.maximum
-    sides = kernel.shape[:2]
-    for position in itertools.product(*map(range, sides)):
-        offsets = [
-            rate * (index - side // 2)
-            for rate, index, side in zip(rates, position, sides)
-        ]
-        yield (
-            position,
-            [least(max(offset, 0), side) for offset, side in zip(offsets, size)],
-            [least(max(-offset, 0), side) for offset, side in zip(offsets, size)],
-            [most(side - abs(offset), 0) for offset, side in zip(offsets, size)],
-        )
+        size, least = tf.unstack(tf.shape(features)[1:3]), tf.minimum
+    along = [[], []]
+    for axis, found in enumerate(along):
+        side = kernel.shape[axis]
+        for index in range(side):
+            offset = rates[axis] * (index - side // 2)
+            unseen = least(abs(offset), size[axis])
+            first_seen, first_seeing = (unseen, 0) if offset > 0 else (0, unseen)
+            found.append((first_seen, first_seeing, size[axis] - unseen))
+    for row, column in itertools.product(*along):
+        yield tuple(zip(row, column))
 
 
 def _pixels(features, begins, lengths):
