@@ -9,9 +9,15 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from deeplab_tf import DeepLabV3, SegmentationLoss, inference_model
+from deeplab_tf import (
+    DeepLabV3,
+    DeepLabV3Torchvision,
+    SegmentationLoss,
+    inference_model,
+)
 from deeplab_tf.networks.pixel_range import pixel_range, why_impossible, why_unlikely
 from deeplab_tf.networks.segmentation_model import SegmentationModel
+from deeplab_tf.training import compiling
 from tests.support.networks import image_batch
 
 LABEL = np.random.default_rng(0).integers(0, 3, [4, 33, 33]).astype("int32")
@@ -141,14 +147,18 @@ def test_rule_by_hand():
     assert sentence([0, 1])[0] == ""
 
 
-def test_fit_traces_the_network_once(monkeypatch):
-    """Twice where its optimizer makes variables: half a minute for a deep network."""
-    model, traces = DeepLabV3(3, backbone="tiny"), []
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_fit_traces_the_network_once(auxiliary, monkeypatch):
+    """Twice where its first step makes variables: half a minute for a deep network."""
+    model = DeepLabV3Torchvision(3, "tiny", auxiliary_outputs=auxiliary)
+    traces = []
     classifier = model.get_layer("logits")
     call = classifier.call
     monkeypatch.setattr(classifier, "call", lambda x: traces.append(x) or call(x))
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SegmentationLoss())
-    model.fit(dataset(IMAGE), verbose=0)
+    loss = SegmentationLoss()
+    losses = {name: loss for name in model.output} if auxiliary else loss
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), losses)
+    model.fit(compiling.label_outputs(model, dataset(IMAGE)), verbose=0)
     assert len(traces) == 1
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.networks.blocks import resize_like
+from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.pixel_range import (
     pixel_range,
     why_impossible,
@@ -149,7 +150,10 @@ class SegmentationModel(keras.Model):
     """
 
     def fit(self, x=None, *args, **kwargs):
-        self._build_optimizer()
+        if getattr(self, "optimizer", None) is not None:  # else Keras says what to do
+            with self.distribute_strategy.scope():
+                self._build_optimizer()
+                self._build_losses(x)
         return super().fit(self._looked_at(x), *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
@@ -164,11 +168,31 @@ class SegmentationModel(keras.Model):
         TensorFlow traces a step that makes variables twice, and tracing takes as long
         as hundreds of steps of a small network.
         """
-        optimizer = getattr(self, "optimizer", None)
-        is_built = getattr(optimizer, "built", getattr(optimizer, "_built", False))
-        if hasattr(optimizer, "build") and not is_built:
-            with self.distribute_strategy.scope():
-                optimizer.build(self.trainable_variables)
+        is_built = getattr(
+            self.optimizer, "built", getattr(self.optimizer, "_built", False)
+        )
+        if hasattr(self.optimizer, "build") and not is_built:
+            self.optimizer.build(self.trainable_variables)
+
+    def _build_losses(self, x):
+        """Makes the variables that sum the loss of each output of several, likewise."""
+        if not isinstance(self.output, dict):
+            return
+        if any(metric.name == "logits_loss" for metric in self.metrics):
+            return  # by an earlier fit or evaluate
+        if not is_keras3():
+            self.compiled_loss.build(self.output)
+            return
+        batch = getattr(x, "element_spec", None)
+        has_labels = isinstance(batch, tuple) and len(batch) > 1
+        # In the scope of a strategy Keras 3 makes them by itself.
+        if has_labels and not tf.distribute.has_strategy():
+            scores = {
+                name: tf.TensorSpec(output.shape, output.dtype)
+                for name, output in self.output.items()
+            }
+            loss = tf.function(lambda y, y_pred: self.compute_loss(y=y, y_pred=y_pred))
+            loss.get_concrete_function(batch[1], scores)
 
     def _looked_at(self, x):
         """The data, each of whose batches is looked at when it is read."""
