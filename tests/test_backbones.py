@@ -127,6 +127,7 @@ def last_rates(name, output_stride, multi_grid):
     ]
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("name", ["resnet50", "resnet50_torchvision"])
 @pytest.mark.parametrize(
     "output_stride, rates", [(16, [2, 4, 8]), (8, [4, 8, 16]), (32, [1, 2, 4])]
@@ -209,6 +210,7 @@ def short(request, monkeypatch):
 each_kind = pytest.mark.parametrize("short", SHORT, indirect=True)
 
 
+@pytest.mark.two_lanes
 @each_kind
 def test_a_saved_network_is_loaded_counted_and_folded(short, tmp_path):
     model = randomize(DeepLabV3Plus(3, short))
@@ -236,6 +238,7 @@ def test_only_kernels_of_full_convolutions_decay(short):
     )
 
 
+@pytest.mark.two_lanes
 @each_kind
 @pytest.mark.parametrize(
     "format_", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)]

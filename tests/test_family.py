@@ -201,6 +201,7 @@ def test_cascade_sub_sampled_equals_twice_the_stride(stride, monkeypatch):
     assert_close(actual, output_of(sparse, "logits")(image))
 
 
+@pytest.mark.one_lane
 def test_cascade_rates_are_those_of_the_paper():
     """At output stride 16 rates are 2, 4, 8 and 16 for block4 to block7 (figure 3b)."""
     model = DeepLabV3Cascade(3, "resnet50", 16, multi_grid=(1, 2, 1))
@@ -339,6 +340,7 @@ def test_aspp_without_rates_is_the_authors_head_for_phones():
 # --- All of them ---------------------------------------------------------------------
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("name", MODELS)
 def test_head_and_backbone_layers_are_told_apart_by_name(name):
     config = small_config(name, auxiliary_head=name in AUXILIARY_HEAD)
@@ -356,7 +358,13 @@ def test_head_and_backbone_layers_are_told_apart_by_name(name):
             assert is_head != (layer.name in backbone), layer.name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.two_lanes] * (name != "deeplab_v3plus"))
+        for name in MODELS
+    ],
+)
 def test_every_model_trains_saves_and_loads_in_plain_keras(name, tmp_path, monkeypatch):
     narrow(monkeypatch)
     keras.utils.set_random_seed(0)

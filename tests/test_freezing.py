@@ -30,6 +30,7 @@ CASES = [(model, small_config(model).backbone) for model in MODELS] + [
 ]
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("model, backbone", CASES)
 def test_a_frozen_backbone_leaves_the_head_to_train(model, backbone, monkeypatch):
     narrow(monkeypatch)

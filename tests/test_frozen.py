@@ -19,6 +19,7 @@ def norms(model):
     ]
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_computes_the_same_without_batch_norm(name):
     model = inference_model(randomize(build_model(small_config(name))))

@@ -365,6 +365,7 @@ def test_samples_are_spread():
     assert spread_indices(10, 0) == spread_indices(0, 5) == set()
 
 
+@pytest.mark.one_lane
 def test_camvid_is_as_published(shared_data, tmp_path, capsys):
     records = tmp_path / "camvid"
     build_camvid.build_camvid(shared_data / "camvid", records, num_processes=1)

@@ -105,6 +105,7 @@ KERAS_APPLICATIONS = [
 ]
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("name, padding, size", KERAS_APPLICATIONS)
 def test_weights_of_keras_applications_give_its_features(name, padding, size, tmp_path):
     reference, output, preprocess = network_of_keras(name, size)

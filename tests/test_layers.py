@@ -174,6 +174,7 @@ def test_gradient_in_half_precision(dtype, options):
         np.testing.assert_allclose(actual, expected, atol=0.03 * scale, rtol=0)
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("onednn", ["0", "1"])
 def test_gradients_with_and_without_onednn(onednn):
     """TensorFlow decides by the processor; users meet both, and so must these tests."""

@@ -39,6 +39,7 @@ def small_model(**changes):
     return build_model(small_config(**changes))
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize(
     "backbone, parameters", [("resnet50", 39_048_533), ("resnet101", 58_040_661)]
 )
@@ -200,6 +201,7 @@ def test_head_filters_are_those_of_the_whole_head(name, separable):
     assert set(widths.values()) == {(256, 24)}
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("strides", [(4,), (2,), (4, 2), (8, 4), (8, 4, 2)])
 def test_the_decoder_joins_the_features_of_each_stride(strides, output_stride):

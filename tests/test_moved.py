@@ -111,6 +111,7 @@ def written(tmp_path_factory):
     }
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("order", IMPORTS)
 def test_keras_files_of_before_load_after_importing_deeplab_tf_alone(order, written):
     folder, expected = written

@@ -370,6 +370,7 @@ def test_loss_scaling_leaves_the_step_as_it_is():
     assert_same_weights(scaled, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.two_lanes
 def test_two_replicas_equal_one_device():
     done = subprocess.run(
         [sys.executable, __file__],

@@ -38,6 +38,7 @@ def build_once(config):
     return build_model(config, auxiliary_outputs=True)
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_build_and_survive_their_json(name):
     config = recipe_config(name)

@@ -36,6 +36,7 @@ def training_pass(model, image):
     return outputs, gradients, model.get_weights()
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("name", ONCE)
 def test_outputs_gradients_and_statistics_are_those_of_before(name):
     config = small_config(name, auxiliary_head=name in AUXILIARY_HEAD)

@@ -13,7 +13,9 @@ from tests.support.commands import ROOT
 
 pytestmark = pytest.mark.one_lane
 
-# What has a public name, what is registered, and two whose imports get to TensorFlow.
+# What has a public name, what is registered, and two whose imports get to TensorFlow:
+# a process each, of which these are enough to notice what is wrong with most.
+QUICK = ("commands.average", "config", "networks.layers", "training.losses")
 FIRST = {
     *deeplab_tf._HOMES.values(),
     *registration._MODULES,
@@ -32,7 +34,13 @@ assert "registration" not in type(module.__spec__.loader).__module__
 """
 
 
-@pytest.mark.parametrize("module", sorted(FIRST))
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(module, marks=() if module in QUICK else pytest.mark.slow)
+        for module in sorted(FIRST)
+    ],
+)
 def test_any_module_may_be_the_first(module):
     """One that imports TensorFlow is half made when TensorFlow is there."""
     done = subprocess.run(

@@ -447,6 +447,7 @@ def compare(exported, served, model):
     )
 
 
+@pytest.mark.two_lanes
 def test_the_comparison_notices_another_model(exported, workdir, model):
     other = load_workdir(workdir)[0]
     agreement = compare(exported, model, other)
@@ -469,6 +470,7 @@ def test_of_two_tied_classes_either_will_do():
     assert share_of_best(np.uint8([[0, 1]]), probabilities) == 0.5
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
     images = example_images()[:1]
@@ -488,6 +490,7 @@ def test_half_precision_is_served_and_told(precision, workdir, tmp_path):
     assert dtypes.count(precision) == len(dtypes) - 1
 
 
+@pytest.mark.two_lanes
 def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
     options = {"scales": (0.75, 1.0), "flip": True}
     images = example_images()[:1]
@@ -500,6 +503,7 @@ def test_scales_and_flip_inside_the_export(workdir, tmp_path, photos):
     assert (served != Segmenter.from_workdir(workdir).predict(image)).numpy().any()
 
 
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("constants", [False, True])
 def test_batch_norm_is_folded_into_variables_or_constants(constants, model, tmp_path):
     path, agreement = saved_model.export_model(

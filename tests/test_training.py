@@ -245,6 +245,7 @@ def test_batch_norm_is_that_of_the_averaged_weights_by_hand(judged_run):
         np.testing.assert_allclose(found, np.mean(values, 0), rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.two_lanes
 def test_estimating_batch_norm_leaves_training_as_it_was(judged_run, tmp_path):
     """Its own statistics too, bit for bit: only what is saved differs."""
     plain = dataclasses.replace(JUDGED, batch_norm_batches=0)
@@ -265,6 +266,7 @@ def test_estimating_batch_norm_leaves_training_as_it_was(judged_run, tmp_path):
     assert differ and all("/moving_" in name for name in differ)
 
 
+@pytest.mark.two_lanes
 def test_averaged_weights_end_a_run_by_their_own_score(tmp_path):
     """Early stopping sees the validation of the average, which best.npz holds."""
     config = dataclasses.replace(
@@ -330,6 +332,7 @@ def test_the_end_of_a_run_that_was_over_says_how_far_it_came(
     assert sentence in train.describe_end(None, str(tmp_path))
 
 
+@pytest.mark.two_lanes
 def test_replicas_end_when_validation_gets_no_better(tmp_path):
     strategy = strategies.make_strategy("mirrored")
     loop.train(STANDING, standing_batches(), str(tmp_path), strategy)
@@ -498,6 +501,7 @@ def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
 
 
 # The head of all others is that of the last.
+@pytest.mark.two_lanes
 @pytest.mark.parametrize("name", [*ALWAYS_AUXILIARY, "deeplab_v3plus"])
 def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, data, tmp_path):
     """Losses of auxiliary outputs, checkpoints, the score under its longer name."""
