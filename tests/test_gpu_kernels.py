@@ -57,7 +57,14 @@ def assert_all_have_kernels(training, evaluation):
     return {operation.name for operation in training}
 
 
-@pytest.mark.parametrize("model", MODELS)
+# Of another TensorFlow one is enough, with what `ALL_OPTIONS` have below.
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(name, marks=[pytest.mark.one_lane] * (name != "deeplab_v2"))
+        for name in MODELS
+    ],
+)
 def test_training_and_evaluation_have_kernels(model, graphs):
     names = assert_all_have_kernels(**graphs(model, "bfloat16"))
     # Features, their gradient and the metric were walked through.

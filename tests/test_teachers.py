@@ -35,7 +35,7 @@ ORDER = [3, 0, 4, 1, 2]
 def teacher(tmp_path_factory):
     """The workdir of a network that knows NAMES, at another output stride."""
     folder = tmp_path_factory.mktemp("teacher")
-    config = small_config(output_stride=8, class_names=NAMES)
+    config = small_config(output_stride=8, atrous_rates=(), class_names=NAMES)
     write_config(config, folder)
     save_weights(randomize(build_model(config), 1), folder / "best.npz")
     return folder
@@ -45,6 +45,7 @@ def taught(teacher, model="deeplab_v3", **changes):
     """The configuration of a student that takes plain gradient steps."""
     options = {
         "class_names": NAMES,
+        "atrous_rates": None if model == "deeplab_v2" else (),
         "momentum": 0.0,
         "learning_rate": 0.1,
         "poly_power": 0.0,

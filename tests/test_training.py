@@ -45,7 +45,9 @@ TINY = dataclasses.replace(
     recipe_config("demo"),
     backbone="tiny",
     multi_grid=(1, 1, 1),
-    atrous_rates=(),  # what matters here is not the network: it is to be traced quickly
+    # What matters here is not the network, nor its steps: they are to be traced quickly.
+    atrous_rates=(),
+    optimizer="sgd",
     crop_size=(33, 33),
     batch_size=4,
     validate_every=1,
@@ -369,7 +371,7 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     """Bit for bit, with dropout; stopped inside an epoch and at the end of one."""
     strategy = strategies.make_strategy("mirrored")
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    config = dataclasses.replace(tiny, dropout_rate=0.5)
+    config = dataclasses.replace(tiny, dropout_rate=0.5, optimizer="adam")
     loop.train(config, data, whole, strategy)
     for stop in (5, 8):
         with pytest.MonkeyPatch.context() as patch:

@@ -56,6 +56,8 @@ def run(tmp_path_factory):
         data_dir=data_dir,
         backbone="tiny",
         multi_grid=(1, 1, 1),
+        atrous_rates=(),
+        optimizer="sgd",
         crop_size=(33, 33),
         batch_size=4,
         steps=8,
