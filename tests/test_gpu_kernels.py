@@ -13,6 +13,7 @@ from deeplab_tf.evaluation.metrics import MeanIoU
 from deeplab_tf.networks.models import MODELS
 from deeplab_tf.training import compiling, loop
 from deeplab_tf.training.losses import SegmentationLoss
+from tests.support.lanes import all_in_lane_a
 from tests.support.networks import image_batch, narrow, small_config
 
 pytestmark = [
@@ -58,13 +59,7 @@ def assert_all_have_kernels(training, evaluation):
 
 
 # Of another TensorFlow one is enough, with what `ALL_OPTIONS` have below.
-@pytest.mark.parametrize(
-    "model",
-    [
-        pytest.param(name, marks=[pytest.mark.one_lane] * (name != "deeplab_v2"))
-        for name in MODELS
-    ],
-)
+@pytest.mark.parametrize("model", all_in_lane_a(MODELS, ["deeplab_v2"]))
 def test_training_and_evaluation_have_kernels(model, graphs):
     names = assert_all_have_kernels(**graphs(model, "bfloat16"))
     # Features, their gradient and the metric were walked through.

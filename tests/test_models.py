@@ -23,6 +23,7 @@ from deeplab_tf.networks.weight_files import (
     save_weights,
 )
 from deeplab_tf.training import compiling
+from tests.support.lanes import all_in_lane_a
 from tests.support.networks import (
     OUTPUT_STRIDES,
     assert_same_arrays,
@@ -70,7 +71,11 @@ def test_logits_have_the_size_of_the_image(name, output_stride):
 
 
 @pytest.mark.parametrize(
-    "name, precision", [*((name, "bfloat16") for name in MODELS), (V3, "float16")]
+    "name, precision",
+    all_in_lane_a(
+        [*((name, "bfloat16") for name in MODELS), (V3, "float16")],
+        [(V3, "bfloat16"), (V3, "float16")],
+    ),
 )
 def test_logits_are_float32_and_close_under_mixed_precision(name, precision):
     exact = randomize(small_model(model=name))
@@ -88,7 +93,7 @@ def test_logits_are_float32_and_close_under_mixed_precision(name, precision):
 CAFFE = ("deeplab_v1", "deeplab_v2")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", all_in_lane_a(MODELS, [V3, *CAFFE]))
 def test_classifiers_begin_as_the_authors_do(name):
     """At N(0, 0.01): cut off at two deviations, it deviates by 0.88 of that."""
     keras.utils.set_random_seed(0)

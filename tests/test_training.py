@@ -45,7 +45,7 @@ TINY = dataclasses.replace(
     recipe_config("demo"),
     backbone="tiny",
     multi_grid=(1, 1, 1),
-    # What matters here is not the network, nor its steps: they are to be traced quickly.
+    # Neither the network nor its steps matter here: they are to be traced quickly.
     atrous_rates=(),
     optimizer="sgd",
     crop_size=(33, 33),

@@ -5,11 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Lane -> (environment of the checkout, TF_USE_LEGACY_KERAS).
 _LANES = {"a": (".venv", "0"), "b": (".venv", "1"), "c": (".venv-tf215", "0")}
+
+
+def all_in_lane_a(rows: Iterable, elsewhere: Collection) -> list:
+    """Rows of a table: lane a runs all, the other lanes those of `elsewhere`."""
+    return [
+        pytest.param(
+            *(row if isinstance(row, tuple) else [row]),
+            marks=() if row in elsewhere else pytest.mark.one_lane,
+        )
+        for row in rows
+    ]
 
 
 def installed_lanes() -> dict[str, tuple[Path, str]]:
