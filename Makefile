@@ -36,6 +36,8 @@ venv_docs := .venv-docs/installed
 # A file's tests share what they make: they stay with one worker. tests/conftest.py has
 # the files in the order in which they begin.
 pytest := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=5
+# Each of two workers has a core to itself: an operation's threads only wait for others'.
+test test-keras2 test-tf215: export TF_NUM_INTRAOP_THREADS ?= 1
 lane_b := "not slow and not one_lane and not two_lanes"
 lane_c := "not slow and not one_lane"
 RUN := runs/demo

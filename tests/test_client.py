@@ -35,7 +35,7 @@ from serving.client import Client, ServingError, find_images, output_paths
 from tests.support.serving_stand_in import running
 from tests.support.stand_in.rpc import MAX_MESSAGE_BYTES
 
-pytestmark = pytest.mark.two_lanes
+pytestmark = pytest.mark.one_lane
 
 CLIENT = Path(client_module.__file__)
 PNG = (  # one pixel of class 0

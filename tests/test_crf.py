@@ -20,7 +20,7 @@ from deeplab_tf.inference.segmenter import Segmenter, load_segmenter
 from deeplab_tf.pictures.images import read_image
 from tests.support import run_script
 
-pytestmark = pytest.mark.two_lanes
+pytestmark = pytest.mark.one_lane
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ from deeplab_tf.networks import weight_files
 from deeplab_tf.networks.backbones import BACKBONES
 from tests.support.commands import call
 
-pytestmark = pytest.mark.two_lanes
+pytestmark = pytest.mark.one_lane
 
 EXPORT = (export, "--output_dir={folder}/out")
 TFLITE = (*EXPORT, "--format=tflite", "--precision=int8")

@@ -24,7 +24,7 @@ from deeplab_tf.exports.side_by_side import (
 from deeplab_tf.exports.signatures import MAX_PIXELS
 from deeplab_tf.inference.segmenter import Segmenter
 
-pytestmark = pytest.mark.two_lanes
+pytestmark = pytest.mark.one_lane
 
 
 def image_of(seed):

@@ -33,6 +33,7 @@ def run(strategy, policy, learning_rate, steps):
     config = TrainConfig(
         backbone="tiny",
         num_classes=4,
+        atrous_rates=(6, 12),  # of each kind of convolution one, see `atrous_conv2d`
         steps=steps,
         learning_rate=learning_rate,
         weight_decay=1e-3,

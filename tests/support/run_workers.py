@@ -47,7 +47,9 @@ def train_tiny(data_dir, folder, strategy):
         "steps": 6,
         "precision": "float64",
         "multi_grid": None,
+        "atrous_rates": (12,),
         "image_pooling": False,
+        "optimizer": "sgd",
         "learning_rate": 0.05,
         "validate_every": 1,
     }
