@@ -117,6 +117,7 @@ def test_torchvision_on_mobilenet_v3(network, tmp_path):
         assert_golden(np.asarray(output)[:, ::step, ::step], expected[names[name]])
 
 
+@pytest.mark.one_lane
 def test_kazuto1011(shared_data, folder):
     tensors, rule, outputs = golden(shared_data, "kazuto1011_deeplabv2_resnet101_msc")
     path = write_legacy(folder / "weights.pth", state_dict(tensors))
@@ -141,6 +142,7 @@ AUTHORS_NETWORKS = {
 }
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize("source", ["bonlime", "research_deeplab"])
 @pytest.mark.parametrize("name", AUTHORS_NETWORKS)
 def test_networks_of_the_authors(shared_data, folder, name, source):
@@ -165,6 +167,7 @@ def test_networks_of_the_authors(shared_data, folder, name, source):
 # --- research/deeplab ----------------------------------------------------------------
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize(
     "widths, backbone",
     [
@@ -345,6 +348,7 @@ def voc_records(shared_data, tmp_path_factory):
     return str(devkit / "records")
 
 
+@pytest.mark.one_lane
 def test_workdir_is_evaluated(real_workdir, voc_records):
     segmenter = Segmenter.from_workdir(real_workdir)
     evaluation, _ = evaluate.evaluate(segmenter, segmenter.labels, voc_records, "val")
@@ -382,6 +386,7 @@ def test_workdir_starts_a_run(real_workdir, voc_records):
         np.testing.assert_array_equal(variable, trained[name], err_msg=name)
 
 
+@pytest.mark.one_lane
 def test_workdir_of_any_classes_is_exported(tmp_path, capsys):
     """A file whose last layer and number of classes are somebody's own."""
     tensors = bonlime_mobilenet(num_classes=4)
@@ -431,6 +436,7 @@ def changed(**arrays):
     return {**tensors, **renamed}
 
 
+@pytest.mark.one_lane
 @pytest.mark.parametrize(
     "arrays, message",
     [
@@ -470,6 +476,7 @@ def test_checkpoint_whose_class_counts_disagree(tmp_path, capsys):
     assert "holds logits/bias as (19,)" in refusal(capsys, "research_deeplab", path)
 
 
+@pytest.mark.one_lane
 def test_missing_and_left_over_tensors(tmp_path, capsys):
     tensors = bonlime_mobilenet()
     lacking = without(tensors, "aspp0_BN/gamma", "aspp0_BN/beta")
