@@ -184,6 +184,7 @@ class Batches:
         return []
 
 
+@pytest.mark.one_lane
 def test_a_taught_run_that_was_stopped_ends_with_the_same_weights(
     teacher, tmp_path, capsys, monkeypatch
 ):

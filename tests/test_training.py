@@ -37,7 +37,7 @@ from deeplab_tf.training import compiling, loop, resuming, strategies
 from deeplab_tf.training.log import read_log
 from deeplab_tf.workdir import BEST_WEIGHTS, LAST_WEIGHTS, LOG_FILE
 from tests.support import run_script
-from tests.support.lanes import installed_lanes, run_in_lane
+from tests.support.lanes import all_in_lane_a, installed_lanes, run_in_lane
 from tests.support.networks import assert_same_arrays, randomize, small_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -504,7 +504,9 @@ def test_run_from_a_workdir_continues_its_network(tiny, tmp_path):
 
 # The head of all others is that of the last.
 @pytest.mark.two_lanes
-@pytest.mark.parametrize("name", [*ALWAYS_AUXILIARY, "deeplab_v3plus"])
+@pytest.mark.parametrize(
+    "name", all_in_lane_a([*ALWAYS_AUXILIARY, "deeplab_v3plus"], ["deeplab_v2"])
+)
 def test_train_py_trains_models_with_auxiliary_outputs(name, tiny, data, tmp_path):
     """Losses of auxiliary outputs, checkpoints, the score under its longer name."""
     config = dataclasses.replace(
