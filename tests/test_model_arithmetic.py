@@ -10,6 +10,7 @@ from benchmarks import model_table
 from benchmarks.model_table import count_parameters
 from deeplab_tf.networks.models import inference_model
 from deeplab_tf.networks.multiply_adds import multiply_adds, space_to_batch_size
+from tests.support.networks import kernels_not_drawn
 
 pytestmark = pytest.mark.one_lane
 CLASSES = 21
@@ -20,6 +21,7 @@ def row(model, backbone, **options):
 
 
 @functools.lru_cache(maxsize=2)  # a network is 250 MB
+@kernels_not_drawn()
 def build(model, backbone, **options):
     return row(model, backbone, **options).build()
 

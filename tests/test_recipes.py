@@ -22,7 +22,12 @@ from deeplab_tf.recipes import RECIPES, Costs, recipe_config
 from deeplab_tf.training import compiling
 from deeplab_tf.training.schedules import make_schedule
 from deeplab_tf.training.strategies import STRATEGIES
-from tests.support.networks import image_batch, randomize, small_config
+from tests.support.networks import (
+    image_batch,
+    kernels_not_drawn,
+    randomize,
+    small_config,
+)
 
 SMALLER = {
     "resnet101": "resnet18",
@@ -33,6 +38,7 @@ SMALLER = {
 
 
 @functools.lru_cache(maxsize=2)  # a network is 250 MB
+@kernels_not_drawn()
 def build_once(config):
     """Recipes share networks, and building one takes seconds."""
     return build_model(config, auxiliary_outputs=True)
