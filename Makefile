@@ -39,7 +39,7 @@ pytest := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=5
 # Each of two workers has a core to itself: an operation's threads only wait for others'.
 test test-keras2 test-tf215: export TF_NUM_INTRAOP_THREADS ?= 1
 lane_b := "not slow and not one_lane and not two_lanes"
-lane_c := "not slow and not one_lane"
+lane_c := "not slow and not one_lane and not both_keras"
 RUN := runs/demo
 
 $(venv): requirements.txt requirements-dev.txt

@@ -20,6 +20,8 @@ from deeplab_tf.training.compiling import check_packages, is_jit_compiled
 from deeplab_tf.training.gradient_steps import variable_name
 from tests.support.networks import randomize, small_config
 
+pytestmark = pytest.mark.both_keras
+
 ADDONS_LANE = tf.__version__.startswith("2.15")
 
 

@@ -26,6 +26,8 @@ from deeplab_tf.labels import Labels
 from deeplab_tf.networks.layers import NORMALIZATIONS, ImageNormalization
 from deeplab_tf.workdir import load_workdir
 
+pytestmark = pytest.mark.both_keras
+
 
 @pytest.fixture(scope="module")
 def model(workdir):
@@ -84,7 +86,6 @@ def test_a_network_is_asked_for_classes_unless_probabilities_are_averaged():
     assert Segmenter(Contrary(), labels=other).labels == other
 
 
-@pytest.mark.two_lanes
 def test_probabilities_are_the_mean_of_the_softmax_over_scales_and_flips(model):
     """Against the sentence of the paper, run step by step without the class."""
     image = image_of(75, 90)[None]
@@ -513,7 +514,6 @@ def test_networks_of_other_classes_are_refused():
         Segmenter(Ensemble([first, classes_alone]))
 
 
-@pytest.mark.two_lanes
 def test_workdirs_as_one_are_the_mean_of_each(workdir, other_workdir):
     image = image_of(40, 50).astype(np.uint8)[None]
     # One alone is that one: its logits decide between near ties.

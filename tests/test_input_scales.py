@@ -19,6 +19,8 @@ from deeplab_tf.training.losses import SegmentationLoss
 from deeplab_tf.training.losses.at_features import AtFeatures
 from tests.support.networks import image_batch, randomize, small_config
 
+pytestmark = pytest.mark.both_keras
+
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("factor", [0.5, 0.7, 0.75, 1.25])

@@ -33,6 +33,8 @@ from tests.support.networks import (
     small_config,
 )
 
+pytestmark = pytest.mark.both_keras
+
 V3 = "deeplab_v3"
 HEAD = ("aspp", "decoder")
 

@@ -20,6 +20,8 @@ from deeplab_tf.networks.segmentation_model import SegmentationModel
 from deeplab_tf.training import compiling
 from tests.support.networks import image_batch
 
+pytestmark = pytest.mark.both_keras
+
 LABEL = np.random.default_rng(0).integers(0, 3, [4, 33, 33]).astype("int32")
 IMAGE = image_batch(33, 33, batch=4)
 

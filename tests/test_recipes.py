@@ -29,6 +29,8 @@ from tests.support.networks import (
     small_config,
 )
 
+pytestmark = pytest.mark.both_keras
+
 SMALLER = {
     "resnet101": "resnet18",
     "resnet50": "resnet18",

@@ -179,6 +179,7 @@ class DrawnBatches:
         return [(image[0].astype(np.uint8), label[0])]
 
 
+@pytest.mark.both_keras
 def test_the_loop_trains_on_data_of_any_origin(tmp_path):
     """And reads on from the step at which it was stopped."""
     config = dataclasses.replace(DRAWN, steps=4, epochs=2)
@@ -217,6 +218,7 @@ def judged_run(tmp_path_factory):
     return workdir, list(csv.DictReader((workdir / "log.csv").open()))
 
 
+@pytest.mark.both_keras
 def test_saved_weights_are_those_that_were_validated(judged_run):
     workdir, rows = judged_run
     scores = [float(row["val_mean_iou"]) for row in rows]
@@ -229,6 +231,7 @@ def test_saved_weights_are_those_that_were_validated(judged_run):
         assert again["mean_iou"] == pytest.approx(score, abs=1e-6)
 
 
+@pytest.mark.both_keras
 def test_batch_norm_is_that_of_the_averaged_weights_by_hand(judged_run):
     """The mean over batches of each one's mean and Bessel-corrected variance."""
     model = build_model(JUDGED)
@@ -247,7 +250,7 @@ def test_batch_norm_is_that_of_the_averaged_weights_by_hand(judged_run):
         np.testing.assert_allclose(found, np.mean(values, 0), rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.two_lanes
+@pytest.mark.both_keras
 def test_estimating_batch_norm_leaves_training_as_it_was(judged_run, tmp_path):
     """Its own statistics too, bit for bit: only what is saved differs."""
     plain = dataclasses.replace(JUDGED, batch_norm_batches=0)
@@ -268,7 +271,7 @@ def test_estimating_batch_norm_leaves_training_as_it_was(judged_run, tmp_path):
     assert differ and all("/moving_" in name for name in differ)
 
 
-@pytest.mark.two_lanes
+@pytest.mark.both_keras
 def test_averaged_weights_end_a_run_by_their_own_score(tmp_path):
     """Early stopping sees the validation of the average, which best.npz holds."""
     config = dataclasses.replace(
@@ -306,6 +309,7 @@ def steps_of(workdir):
     return [row["step"] for row in csv.DictReader((workdir / "log.csv").open())]
 
 
+@pytest.mark.both_keras
 def test_a_run_ends_when_validation_gets_no_better(tmp_path, capsys):
     """Two validations after the first; also where it was stopped in between."""
     data, strategy = standing_batches(), strategies.make_strategy("default")
@@ -334,7 +338,7 @@ def test_the_end_of_a_run_that_was_over_says_how_far_it_came(
     assert sentence in train.describe_end(None, str(tmp_path))
 
 
-@pytest.mark.two_lanes
+@pytest.mark.both_keras
 def test_replicas_end_when_validation_gets_no_better(tmp_path):
     strategy = strategies.make_strategy("mirrored")
     loop.train(STANDING, standing_batches(), str(tmp_path), strategy)
@@ -365,6 +369,7 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.mark.both_keras
 def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny, data, tmp_path, capsys
 ):
@@ -406,6 +411,7 @@ def stop_at(patch, step):
     patch.setattr(resuming.ResumableRun, "on_train_batch_end", on_train_batch_end)
 
 
+@pytest.mark.both_keras
 def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, data, tmp_path):
     strategy = strategies.make_strategy("default")
     with pytest.MonkeyPatch.context() as patch:
@@ -420,6 +426,7 @@ def test_a_run_killed_in_validation_validates_when_it_resumes(tiny, data, tmp_pa
     assert (tmp_path / BEST_WEIGHTS).exists()
 
 
+@pytest.mark.both_keras
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_state(
     tiny, data, tmp_path
 ):
@@ -640,6 +647,7 @@ def test_flags_change_a_recipe(tiny):
     assert config.num_classes == len(config.class_names) == len(config.colormap)
 
 
+@pytest.mark.both_keras
 def test_hard_classes_lengthen_the_epoch(tiny, monkeypatch, tmp_path, capsys):
     counted = []
     count_pixels = selection.count_pixels
