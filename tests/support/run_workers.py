@@ -65,6 +65,8 @@ def train_tiny(data_dir, folder, strategy):
         return str(stopped), output
     finally:
         keras.backend.set_floatx("float32")
+        # Keras 2 keeps the policy that it made of the other.
+        keras.mixed_precision.set_global_policy("float32")
         del BACKBONES["four_convolutions"], PRECISIONS["float64"]
 
 
