@@ -178,15 +178,15 @@ class SegmentationModel(keras.Model):
         """Makes the variables that sum the loss of each output of several, likewise."""
         if not isinstance(self.output, dict):
             return
-        if any(metric.name == "logits_loss" for metric in self.metrics):
-            return  # by an earlier fit or evaluate
         if not is_keras3():
-            self.compiled_loss.build(self.output)
+            if not self.compiled_loss.built:
+                self.compiled_loss.build(self.output)
             return
         batch = getattr(x, "element_spec", None)
         has_labels = isinstance(batch, tuple) and len(batch) > 1
+        is_built = any(metric.name == "logits_loss" for metric in self.metrics)
         # In the scope of a strategy Keras 3 makes them by itself.
-        if has_labels and not tf.distribute.has_strategy():
+        if has_labels and not is_built and not tf.distribute.has_strategy():
             scores = {
                 name: tf.TensorSpec(output.shape, output.dtype)
                 for name, output in self.output.items()
