@@ -30,6 +30,7 @@ from deeplab_tf.networks.models import (
 from deeplab_tf.networks.weight_files import named_weights
 from deeplab_tf.training import compiling
 from deeplab_tf.training.resuming import validation_score
+from tests.support.lanes import mark_rows
 from tests.support.networks import image_batch, narrow, randomize, small_config
 
 TINY = "tiny"  # see conftest.py
@@ -359,11 +360,7 @@ def test_head_and_backbone_layers_are_told_apart_by_name(name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.two_lanes] * (name != "deeplab_v3plus"))
-        for name in MODELS
-    ],
+    "name", mark_rows(MODELS, pytest.mark.two_lanes, but=["deeplab_v3plus"])
 )
 def test_every_model_trains_saves_and_loads_in_plain_keras(name, tmp_path, monkeypatch):
     narrow(monkeypatch)

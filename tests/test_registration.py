@@ -10,6 +10,7 @@ import pytest
 import deeplab_tf
 from deeplab_tf import registration
 from tests.support.commands import ROOT
+from tests.support.lanes import mark_rows
 
 pytestmark = pytest.mark.one_lane
 
@@ -35,11 +36,7 @@ assert "registration" not in type(module.__spec__.loader).__module__
 
 
 @pytest.mark.parametrize(
-    "module",
-    [
-        pytest.param(module, marks=() if module in QUICK else pytest.mark.slow)
-        for module in sorted(FIRST)
-    ],
+    "module", mark_rows(sorted(FIRST), pytest.mark.slow, but=QUICK)
 )
 def test_any_module_may_be_the_first(module):
     """One that imports TensorFlow is half made when TensorFlow is there."""

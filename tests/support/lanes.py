@@ -17,10 +17,15 @@ _LANES = {"a": (".venv", "0"), "b": (".venv", "1"), "c": (".venv-tf215", "0")}
 
 def all_in_lane_a(rows: Iterable, elsewhere: Collection) -> list:
     """Rows of a table: lane a runs all, the other lanes those of `elsewhere`."""
+    return mark_rows(rows, pytest.mark.one_lane, but=elsewhere)
+
+
+def mark_rows(rows: Iterable, mark, but: Collection) -> list:
+    """Rows of a table for `parametrize`; all but some of them have a mark."""
     return [
         pytest.param(
             *(row if isinstance(row, tuple) else [row]),
-            marks=() if row in elsewhere else pytest.mark.one_lane,
+            marks=() if row in but else mark,
         )
         for row in rows
     ]
