@@ -9,6 +9,7 @@ in one process.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 
@@ -42,51 +43,61 @@ def upsample_plainly(features):
     return resized[:, : 4 * height - 2, : 4 * width]
 
 
+def convolution(kernel_size, inputs, filters, side=33, batch_size=1, **options):
+    """{dtype: case} of a convolution of ours and Keras' own."""
+    title = f"{kernel_size}x{kernel_size} {inputs} -> {filters}"
+    makers = [
+        lambda dtype, layer=layer: layer(
+            filters, kernel_size, dtype=dtype, **SAME, **options
+        )
+        for layer in (AtrousConv2D, keras.layers.Conv2D)
+    ]
+    return _cases(title, makers, (batch_size, side, side, inputs), options)
+
+
+def depthwise(channels, height=33, width=33, batch_size=1, **options):
+    """{dtype: case} of a depthwise 3x3 of ours and Keras' own."""
+    makers = [
+        lambda dtype, layer=layer: layer(3, dtype=dtype, **SAME, **options)
+        for layer in (AtrousDepthwiseConv2D, keras.layers.DepthwiseConv2D)
+    ]
+    shape = (batch_size, height, width, channels)
+    return _cases(f"depthwise 3x3 {channels}", makers, shape, options)
+
+
+def _cases(title, makers, shape, options) -> dict:
+    words = {"dilation_rate": "rate", "strides": "stride"}
+    for name, value in options.items():
+        title += f", {words[name]} {value}"
+    return {
+        dtype: (
+            f"{title}, {dtype}",
+            *(functools.partial(make, dtype) for make in makers),
+            shape,
+            dtype,
+        )
+        for dtype in ("float32", "bfloat16")
+    }
+
+
 # Title, our layer, the other, shape of its input, its type.
 CASES = [
-    (
-        f"3x3 2048 -> 256, rate {rate}",
-        lambda rate=rate: AtrousConv2D(256, 3, dilation_rate=rate, **SAME),
-        lambda rate=rate: keras.layers.Conv2D(256, 3, dilation_rate=rate, **SAME),
-        (1, 33, 33, 2048),
-        "float32",
+    case
+    for cases in (
+        *(convolution(3, 2048, 256, dilation_rate=rate) for rate in (6, 12, 18)),
+        *(depthwise(960, dilation_rate=rate) for rate in (2, 4)),
+        depthwise(96, 180, 240, batch_size=8, strides=2),
     )
-    for rate in (6, 12, 18)
-] + [
-    (
-        f"depthwise 3x3 960, rate {rate}",
-        lambda rate=rate: AtrousDepthwiseConv2D(3, dilation_rate=rate, **SAME),
-        lambda rate=rate: keras.layers.DepthwiseConv2D(3, dilation_rate=rate, **SAME),
-        (1, 33, 33, 960),
-        "float32",
-    )
-    for rate in (2, 4)
+    for case in cases.values()
 ]
 CASES += [
-    (
-        f"depthwise 3x3 96, stride 2, {dtype}",
-        lambda dtype=dtype: AtrousDepthwiseConv2D(3, strides=2, dtype=dtype, **SAME),
-        lambda dtype=dtype: keras.layers.DepthwiseConv2D(
-            3, strides=2, dtype=dtype, **SAME
-        ),
-        (8, 180, 240, 96),
-        dtype,
+    cases["bfloat16"]
+    for cases in (
+        convolution(3, 256, 256, batch_size=2),
+        convolution(3, 256, 256, batch_size=2, dilation_rate=2),
+        convolution(1, 1024, 512, batch_size=2),
+        convolution(1, 512, 2048, batch_size=2),
     )
-    for dtype in ("float32", "bfloat16")
-]
-CASES += [
-    (
-        f"3x3 256 -> 256, rate {rate}, bfloat16",
-        lambda rate=rate: AtrousConv2D(
-            256, 3, dilation_rate=rate, dtype="bfloat16", **SAME
-        ),
-        lambda rate=rate: keras.layers.Conv2D(
-            256, 3, dilation_rate=rate, dtype="bfloat16", **SAME
-        ),
-        (2, 33, 33, 256),
-        "bfloat16",
-    )
-    for rate in (1, 2)
 ]
 CASES.append(
     (

@@ -12,6 +12,7 @@ from tensorflow import keras
 from deeplab_tf.networks.blocks import convolution, layer_defaults
 from deeplab_tf.networks.convolutions import (
     graph_for_any_processor,
+    graph_for_gpu,
     graph_for_other_runtimes,
     has_native_gradient,
     with_gradient_of_images,
@@ -117,6 +118,26 @@ def test_gradient_of_a_kernel_and_rates_that_are_not_square(kernel_size, rates):
     assert_same_layer(ours, keras.layers.Conv2D(4, kernel_size, **options), image)
 
 
+@pytest.mark.parametrize("inputs, rate", [(180, 12), (700, 3), (1024, 12)])
+def test_gradient_of_many_inputs_equals_keras(inputs, rate):
+    """So many that sums over the kernel's positions are quicker with oneDNN too."""
+    image = np.random.default_rng(0).normal(size=(2, 14, 9, inputs)).astype("float32")
+    options = {"padding": "same", "dilation_rate": rate}
+    ours = AtrousConv2D(4, 3, **options)
+    assert_same_layer(ours, keras.layers.Conv2D(4, 3, **options), image)
+
+
+def test_gradient_of_a_convolution_in_groups_is_keras_own():
+    image = np.random.default_rng(0).normal(size=(2, 9, 8, 6)).astype("float32")
+    options = {"groups": 3, "padding": "same"}
+    for kernel_size, rate in ((1, 1), (3, 2)):
+        ours, kerases = (
+            make(6, kernel_size, dilation_rate=rate, **options)
+            for make in (AtrousConv2D, keras.layers.Conv2D)
+        )
+        assert_same_layer(ours, kerases, image)
+
+
 @pytest.mark.parametrize("known", [(0, 0, 0), (0, 1, 0), (0, 1, 1), (1, 1, 1)])
 @pytest.mark.parametrize("rate", RATES)
 def test_gradient_of_a_graph_where_sizes_are_known_or_not(rate, known):
@@ -155,16 +176,25 @@ def test_gradient_of_no_images_is_zero(rate):
 
 
 @pytest.mark.parametrize(
-    "options", [{"strides": 2}, {"dilation_rate": 4}, {"dilation_rate": 12}]
+    "inputs, kernel_size, options",
+    [
+        (5, 3, {"strides": 2}),
+        (5, 3, {"dilation_rate": 4}),
+        (5, 3, {"dilation_rate": 12}),
+        (1024, 3, {"dilation_rate": 4}),
+        (5, 1, {}),
+        (5, 1, {"strides": 2}),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_gradient_in_half_precision(dtype, options):
-    image = np.random.default_rng(0).normal(size=(2, 12, 9, 5)).astype("float32")
-    small = keras.initializers.Constant(0.02)  # so that the sine is nearly straight
+def test_gradient_in_half_precision(dtype, inputs, kernel_size, options):
+    image = np.random.default_rng(0).normal(size=(2, 12, 9, inputs)).astype("float32")
+    # So that the sine is nearly straight.
+    small = keras.initializers.Constant(0.05 / np.sqrt(inputs))
     options = {"padding": "same", "kernel_initializer": small, **options}
     ours, exact = (
         output_and_gradients(
-            make(4, 3, dtype=each, **options), tf.cast(image, each).numpy()
+            make(4, kernel_size, dtype=each, **options), tf.cast(image, each).numpy()
         )
         for make, each in ((AtrousConv2D, dtype), (keras.layers.Conv2D, "float32"))
     )
@@ -182,13 +212,13 @@ def test_gradients_with_and_without_onednn(onednn):
         pytest.skip("this is one of the runs")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "-k", "gradient or one_operation", __file__],
+        [*command, "-k", "gradient or one_operation or padding or at_once", __file__],
         env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{6 * len(RATES) + 29} passed" in done.stdout
+    assert f"{6 * len(RATES) + 42} passed" in done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -204,7 +234,7 @@ def test_an_atrous_convolution_is_one_operation(dtype):
 
 @pytest.mark.parametrize("rate", [2, 12])
 @pytest.mark.parametrize("target", [graph_for_any_processor, graph_for_other_runtimes])
-def test_an_exported_atrous_convolution_is_one_operation(target, rate):
+def test_a_small_exported_atrous_convolution_is_one_operation(target, rate):
     image = tf.ones([1, 5, 5, 1])
     layer = AtrousConv2D(1, 3, padding="same", dilation_rate=rate)
     layer(image)
@@ -214,22 +244,45 @@ def test_an_exported_atrous_convolution_is_one_operation(target, rate):
     assert operations.count("Conv2D") == 1
 
 
-def test_large_rates_without_a_native_gradient_leave_out_the_padding():
-    """Here, without oneDNN, a position of the kernel takes the pixels it sees."""
-    layer = AtrousConv2D(1, 3, padding="same", dilation_rate=12, use_bias=False)
-    layer(tf.ones([1, 33, 33, 1]))
-    image = tf.TensorSpec([1, 33, 33, 1])
+def pixels_of_products(inputs, rate, dtype="float32"):
+    """Of each product of matrices in the graph of a layer for 33 x 33 features."""
+    layer = AtrousConv2D(
+        1, 3, padding="same", dilation_rate=rate, use_bias=False, dtype=dtype
+    )
+    layer.build([1, 33, 33, inputs])
+    image = tf.TensorSpec([1, 33, 33, inputs], dtype)
     graph = tf.function(layer).get_concrete_function(image).graph
-    pixels = [
+    return [
         operation.inputs[0].shape[0]
         for operation in graph.get_operations()
         if operation.type == "MatMul"
     ]
-    if has_native_gradient(tf.float32):
-        assert pixels == []
-    else:
-        sides = [21, 33, 21]
-        assert pixels == [height * width for height in sides for width in sides]
+
+
+SUM_OF_POSITIONS = [height * width for height in (21, 33, 21) for width in (21, 33, 21)]
+
+
+def test_large_rates_without_a_native_gradient_leave_out_the_padding():
+    """Here, without oneDNN, a position of the kernel takes the pixels it sees."""
+    expected = [] if has_native_gradient(tf.float32) else SUM_OF_POSITIONS
+    assert pixels_of_products(1, 12) == expected
+
+
+def test_large_exported_convolutions_leave_out_the_padding():
+    """Whatever the processor: it is quicker with oneDNN and without."""
+    with graph_for_any_processor():
+        assert pixels_of_products(1024, 12) == SUM_OF_POSITIONS
+        assert len(pixels_of_products(1024, 4, "bfloat16")) == 9
+        for inputs, rate in ((1024, 11), (1023, 12)):
+            assert pixels_of_products(inputs, rate) == []
+        assert pixels_of_products(1024, 3, "bfloat16") == []
+
+
+@pytest.mark.parametrize("target", [graph_for_other_runtimes, graph_for_gpu])
+def test_other_devices_convolve_at_once(target):
+    with target():
+        assert pixels_of_products(1024, 12) == []
+        assert pixels_of_products(1024, 12, "bfloat16") == []
 
 
 def test_a_depthwise_convolution_for_other_runtimes_is_one_operation():

@@ -27,6 +27,7 @@ from deeplab_tf.config import TrainConfig
 from deeplab_tf.exports.signatures import make_signatures
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import Labels
+from deeplab_tf.networks.convolutions import graph_for_any_processor, graph_for_gpu
 from deeplab_tf.networks.folding import fold_batch_norm
 from deeplab_tf.networks.models import MODELS, build_model
 from deeplab_tf.networks.precision import PRECISIONS, precision_policy
@@ -213,7 +214,8 @@ def training_graphs(config: TrainConfig) -> dict:
         def run(image, label):
             return step((image, dict.fromkeys(names, label) if names else label))
 
-        return tf.function(run).get_concrete_function(image, label)
+        with graph_for_gpu():
+            return tf.function(run).get_concrete_function(image, label)
 
     return {"training": graph(model.train_step), "evaluation": graph(model.test_step)}
 
@@ -229,10 +231,11 @@ def signature_graphs(config: TrainConfig) -> dict:
         return model(image, training=False)
 
     segmenter = Segmenter(logits_of, scales=(0.5, 1.0), flip=True, labels=labels)
-    return {
-        name: function.get_concrete_function()
-        for name, function in make_signatures(segmenter, {}).items()
-    }
+    with graph_for_any_processor():
+        return {
+            name: function.get_concrete_function()
+            for name, function in make_signatures(segmenter, {}).items()
+        }
 
 
 # What of a configuration adds operations, besides the network and the precision.

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from benchmarks.gpu.arguments import Argument, differences, make_all, perturbed
 from benchmarks.gpu.programs import Program
+from deeplab_tf.networks.convolutions import graph_for_gpu
 from deeplab_tf.networks.models import build_model
 from deeplab_tf.networks.precision import precision_policy
 from deeplab_tf.networks.recomputation import recompute_in_training
@@ -193,10 +194,11 @@ def lower(
     """
     specs = [tf.TensorSpec(argument.shape, argument.dtype) for argument in arguments]
     compiled = tf.function(function, jit_compile=True)
-    results = compiled.get_concrete_function(*specs).structured_outputs
-    program = compiled.experimental_get_compiler_ir(*specs)(
-        stage=stage, platform_name="GPU"
-    )
+    with graph_for_gpu():
+        results = compiled.get_concrete_function(*specs).structured_outputs
+        program = compiled.experimental_get_compiler_ir(*specs)(
+            stage=stage, platform_name="GPU"
+        )
     return program, [(tuple(value.shape), value.dtype.name) for value in results]
 
 

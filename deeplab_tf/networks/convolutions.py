@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-# From this rate on TensorFlow without oneDNN is quicker by `_by_positions`.
-_POSITIONS_FROM_RATE = 12
+# From where on a sum over positions is quicker than one operation (docs/benchmarks.md):
+# forward, with oneDNN from as many inputs on as well; and for the kernel's gradient,
+# whose rate times its inputs counts.
+_RATE, _RATE_IN_BFLOAT16, _INPUTS_WITH_ONEDNN = 12, 4, 1024
+_RATE_TIMES_INPUTS = 2048
 
 
 @functools.cache
@@ -47,7 +50,7 @@ def has_native_gradient(dtype: tf.DType = tf.float32) -> bool:
 
 # Where what is traced will run; None is here, on the device at hand.
 _TRACED_FOR = contextvars.ContextVar("traced_for", default=None)
-_RUNTIMES, _TENSORFLOW = "other runtimes", "TensorFlow anywhere"
+_RUNTIMES, _TENSORFLOW, _GPU = "other runtimes", "TensorFlow anywhere", "a GPU"
 
 
 @contextlib.contextmanager
@@ -76,20 +79,46 @@ def graph_for_any_processor():
     oneDNN refuses grouped convolutions with a bias ("Fused conv implementation does not
     support grouped convolutions"), and takes 30 times as long for others. With oneDNN
     it costs 1.2 to 1.5 times the time of these layers, a hundredth of MobileNetV2's.
-    Other dilated convolutions are one operation: with AVX512 oneDNN leaves out by
-    itself what lies in the padding.
+    Other dilated convolutions are sums over their kernel's positions where that is
+    quicker, with oneDNN or without, and one operation elsewhere.
     """
     return _traced_for(_TENSORFLOW)
 
 
-def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
-    """Dilated convolution of stride 1, as `Conv2D` on every device.
+def graph_for_gpu():
+    """A context in which what is traced is what a GPU is given, without one at hand."""
+    return _traced_for(_GPU)
 
-    Keras lowers it to SpaceToBatchND -> Conv2D -> BatchToSpaceND, up to 8 times slower
-    at rate 18. Where the native gradient is missing (`has_native_gradient`) it is made
-    of operations that every device has; space-to-batch would multiply matrices of a few
-    rows each, 20 times slower at ASPP's rates. There large rates go by `_by_positions`,
-    except in what is exported.
+
+def _place() -> str | None:
+    place = _TRACED_FOR.get()
+    if place is None and tf.config.list_logical_devices("GPU"):
+        return _GPU
+    return place
+
+
+def is_for_gpu() -> bool:
+    """Says whether what is traced will run on a GPU."""
+    return _place() == _GPU
+
+
+def has_quick_gradient(dtype: tf.DType) -> bool:
+    """Says whether gradients in this dtype are computed in it, and not in float32."""
+    return dtype.size >= 4 or is_for_gpu() or has_native_gradient(dtype)
+
+
+def is_bfloat16_by_onednn(dtype: tf.DType) -> bool:
+    """Says whether a layer is to be traced for oneDNN's bfloat16 on this processor."""
+    return dtype == tf.bfloat16 and _place() is None and has_native_gradient(dtype)
+
+
+def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
+    """Dilated convolution of stride 1, as `Conv2D` or a sum over kernel positions.
+
+    Keras lowers it to SpaceToBatchND, Conv2D and BatchToSpaceND, up to 8 times slower
+    at rate 18 as a forward pass and 20 times as a gradient: it multiplies matrices of a
+    few rows each. Where the native gradient is missing (`has_native_gradient`) it is
+    made of operations that every device has.
 
     Args:
       inputs: features [B, h, w, inputs].
@@ -99,24 +128,47 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
     Returns:
       Features [B, h, w, outputs].
     """
-    if has_native_gradient(inputs.dtype):
-        return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates)
+    if _place() in (_GPU, _RUNTIMES):
+        return _at_once(inputs, kernel, rates)
 
-    is_for_here = _TRACED_FOR.get() is None
-    by_positions = is_for_here and min(rates) >= _POSITIONS_FROM_RATE
-    forward = _by_positions if by_positions else _at_once
+    is_sum = _is_quicker_by_positions(inputs.dtype, kernel.shape[2], min(rates))
+    forward = _by_positions if is_sum else _at_once
 
     @tf.custom_gradient
     def convolve(inputs, kernel):
         def gradient(upstream):
-            return (
-                forward(upstream, _turned(kernel), rates),
-                _gradient_of_kernel(inputs, kernel, upstream, rates),
+            if not has_native_gradient(inputs.dtype):
+                of_inputs = forward(upstream, _turned(kernel), rates)
+                return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
+            options = {"strides": [1] * 4, "padding": "SAME"}
+            options["dilations"] = [1, *rates, 1]
+            of_inputs = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(inputs),
+                filter=kernel,
+                out_backprop=upstream,
+                **options,
+            )
+            if min(rates) * kernel.shape[2] >= _RATE_TIMES_INPUTS:
+                return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
+            return of_inputs, tf.raw_ops.Conv2DBackpropFilter(
+                input=inputs,
+                filter_sizes=kernel.shape,
+                out_backprop=upstream,
+                **options,
             )
 
         return forward(inputs, kernel, rates), gradient
 
     return convolve(inputs, kernel)
+
+
+def _is_quicker_by_positions(dtype: tf.DType, inputs: int, rate: int) -> bool:
+    """Says whether the forward pass is to be a sum, here or in TensorFlow anywhere."""
+    is_by_onednn = _place() == _TENSORFLOW or has_native_gradient(dtype)
+    if not is_by_onednn:
+        return rate >= _RATE
+    least = _RATE_IN_BFLOAT16 if dtype == tf.bfloat16 else _RATE
+    return rate >= least and inputs >= _INPUTS_WITH_ONEDNN
 
 
 def _at_once(inputs, kernel, rates: tuple[int, int]):
@@ -127,7 +179,9 @@ def _by_positions(inputs, kernel, rates: tuple[int, int]):
     """The same as a sum: each position of the kernel is a matrix over what it sees.
 
     What lies in the padding takes no time. At rate 18 and 33 x 33 features 0.4 of the
-    multiplications are left, at rate 12 0.57 (`python -m benchmarks.layers`).
+    multiplications are left, at rate 12 0.57. And it is a product of matrices, where
+    oneDNN's dilated convolution of many inputs takes 3 to 8 times as long in bfloat16
+    (`python -m benchmarks.layers`).
     """
     total, images, outputs = 0, tf.shape(inputs)[0], kernel.shape[3]
     matrices = tf.unstack(tf.reshape(kernel, [-1, *kernel.shape[2:]]))
@@ -191,10 +245,45 @@ def _pixels(features, begins, lengths):
     return tf.reshape(part, [-1, features.shape[-1]])
 
 
+def pointwise_conv2d(inputs, kernel):
+    """A 1x1 convolution of stride 1 whose kernel's gradient is a product of matrices.
+
+    For bfloat16 with oneDNN, whose own takes 2 to 4 times as long: `python -m
+    benchmarks.layers`. (With a stride the pixels would have to be gathered first, which
+    takes longer than it saves.)
+
+    Args:
+      inputs: features [B, h, w, inputs].
+      kernel: [1, 1, inputs, outputs].
+    """
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        def gradient(upstream):
+            of_inputs = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(inputs),
+                filter=kernel,
+                out_backprop=upstream,
+                strides=[1] * 4,
+                padding="VALID",
+            )
+            seen, seeing = (
+                tf.reshape(each, [-1, each.shape[-1]]) for each in (inputs, upstream)
+            )
+            of_kernel = tf.matmul(seen, seeing, transpose_a=True)
+            return of_inputs, tf.reshape(of_kernel, kernel.shape)
+
+        return tf.nn.conv2d(inputs, kernel, 1, "VALID"), gradient
+
+    return convolve(inputs, kernel)
+
+
 def is_grouped_here(dtype: tf.DType) -> bool:
     """Says whether dilated depthwise convolutions are to be traced as one operation."""
-    place = _TRACED_FOR.get()
-    return has_native_gradient(dtype) if place is None else place == _RUNTIMES
+    place = _place()
+    if place is None:
+        return has_native_gradient(dtype)
+    return place in (_GPU, _RUNTIMES)
 
 
 def atrous_depthwise_conv2d(inputs, kernel, rate: int):

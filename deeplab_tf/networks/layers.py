@@ -16,8 +16,11 @@ from tensorflow import keras
 from deeplab_tf.networks.convolutions import (
     atrous_conv2d,
     atrous_depthwise_conv2d,
-    has_native_gradient,
+    has_quick_gradient,
+    is_bfloat16_by_onednn,
+    is_for_gpu,
     is_grouped_here,
+    pointwise_conv2d,
     with_float32_gradient,
     with_gradient_of_images,
 )
@@ -38,25 +41,27 @@ def several_replicas():
 
 @keras.utils.register_keras_serializable("deeplab_tf")
 class AtrousConv2D(keras.layers.Conv2D):
-    """Conv2D whose dilated form runs as one `Conv2D` operation (padding "same").
+    """Conv2D whose dilated form avoids space-to-batch (padding "same").
 
     The numbers are those of Keras' layer, which takes up to 8 times as long; so are the
     gradients, which in half precision are computed in float32 on processors without it.
+    Convolutions in groups are Keras' own.
     """
 
     def convolution_op(self, inputs, kernel):
         convolve = super().convolution_op
+        if self.groups > 1:
+            return convolve(inputs, kernel)
         is_odd = all(side % 2 for side in self.kernel_size)
         if max(self.dilation_rate) > 1 and self.padding == "same" and is_odd:
             convolve = functools.partial(atrous_conv2d, rates=self.dilation_rate)
+        elif max(*self.kernel_size, *self.strides) == 1:
+            if is_bfloat16_by_onednn(inputs.dtype):
+                convolve = pointwise_conv2d
         kernel = tf.convert_to_tensor(kernel)
-        if inputs.dtype.size < 4 and not has_native_gradient(inputs.dtype):
+        if not has_quick_gradient(inputs.dtype):
             return with_float32_gradient(convolve, inputs, kernel)
         return convolve(inputs, kernel)
-
-
-def _is_bfloat16_on_cpu(inputs) -> bool:
-    return inputs.dtype == tf.bfloat16 and not tf.config.list_logical_devices("GPU")
 
 
 @keras.utils.register_keras_serializable("deeplab_tf")
@@ -67,7 +72,8 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         rate = max(self.dilation_rate)
         is_grouped = rate > 1 and is_grouped_here(inputs.dtype)
         is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        is_slow = max(self.strides) > 1 and _is_bfloat16_on_cpu(inputs)
+        is_bfloat16 = inputs.dtype == tf.bfloat16 and not is_for_gpu()
+        is_slow = is_bfloat16 and max(self.strides) > 1
         if not is_grouped and not is_shared and not is_slow:
             return super().call(inputs)
         # Keras 3 calls the variable `kernel`, Keras 2 `depthwise_kernel`.
