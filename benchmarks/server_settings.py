@@ -3,11 +3,14 @@
     python -m benchmarks.server_settings --saved_model=exported --image=photo.jpg
     python -m benchmarks.server_settings --saved_model=exported --image=photo.jpg \\
         --signature=serve_images --settings="defaults;batching=8"
+    python -m benchmarks.server_settings --saved_model=exported --image=photo.jpg \\
+        --workers=1 --settings="frozen=0;defaults"
 
 The export is served by tests/support/serving_stand_in.py, TensorFlow's C library behind
 gRPC, with each setting at the same time; they are asked by turns. First as quickly as
 --workers callers can (answers a second), then at random moments at --load times what
-the first setting could do. One JSON line each, milliseconds, medians over the turns.
+the first setting could do. `frozen=0` leaves out the variables that serving/ sets. One
+JSON line each, milliseconds, medians over the turns, and the server's memory.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from benchmarks.timing import cpu_description
 from deeplab_tf.exports.signatures import SIGNATURES
 from deeplab_tf.pictures.images import read_image
 from tests.support.predict_requests import predict_request
-from tests.support.serving_stand_in import running
+from tests.support.serving_stand_in import SERVER_VARIABLES, running
 
 SETTINGS = "defaults;intra=2,inter=1;intra=1,inter=2;intra=1,inter=1"
 _BATCHING = """
@@ -44,11 +47,13 @@ num_batch_threads {{ value: {threads} }}
 """
 
 
-def flags_of(setting: str, folder: Path) -> list[str]:
-    """`intra=1,inter=2,batching=8,wait=5000,threads=1,allowed=1/4/8` -> flags."""
+def server_of(setting: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """`intra=1,inter=2,batching=8,wait=5000,threads=1,allowed=1/4/8,frozen=0` -> flags
+    and variables."""
     if setting == "defaults":
-        return []
+        return [], SERVER_VARIABLES
     values = dict(part.split("=") for part in setting.split(","))
+    variables = {} if values.pop("frozen", "1") == "0" else SERVER_VARIABLES
     flags = [
         f"--tensorflow_{pool}_op_parallelism={values.pop(pool)}"
         for pool in ("intra", "inter")
@@ -68,7 +73,7 @@ def flags_of(setting: str, folder: Path) -> list[str]:
         flags += ["--enable_batching=true", f"--batching_parameters_file={path}"]
     if values:
         raise SystemExit(f"Unknown in --settings: {', '.join(values)}")
-    return flags
+    return flags, variables
 
 
 def asker(address: str, signature: str, image: str) -> Callable[[], None]:
@@ -102,11 +107,12 @@ def main():
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "model").mkdir()
         (folder / "model/1").symlink_to(Path(args.saved_model).resolve())
-        calls = {}
+        calls, servers = {}, {}
         for setting in settings:
-            flags = flags_of(setting, folder)
+            flags, variables = server_of(setting, folder)
             base = f"--model_base_path={folder / 'model'}"
-            server = stack.enter_context(running(base, *flags))
+            server = running(base, *flags, variables=variables)
+            servers[setting] = server = stack.enter_context(server)
             calls[setting] = asker(server.grpc, args.signature, args.image)
             for _ in range(3):
                 calls[setting]()
@@ -121,6 +127,7 @@ def main():
                     call, rate, args.seconds, 4 * args.workers, lambda: 0
                 )
                 measured[setting].append((closed, opened))
+        gigabytes = {name: server.rss() / 1e9 for name, server in servers.items()}
     for setting, turns in measured.items():
         closed, opened = zip(*turns)
 
@@ -133,6 +140,7 @@ def main():
             "asked_a_second": median(opened, "per_second"),
             **{f"p{p}_ms": median(opened, f"p{p}_ms") for p in (50, 90, 99)},
             "errors": sum(result["num_errors"] for result in opened),
+            "gigabytes": round(gigabytes[setting], 2),
             **cpu_description(),
         }
         print(json.dumps(row), flush=True)

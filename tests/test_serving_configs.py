@@ -11,14 +11,18 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from deeplab_tf.commands.run_exports import export_workdir
 from deeplab_tf.exports.signatures import SIGNATURES
+from deeplab_tf.inference.segmenter import Segmenter
+from deeplab_tf.pictures.images import read_image
 from serving.client import Client, ServingError
 from tests.support.serving_messages import message_type
-from tests.support.serving_stand_in import running
+from tests.support.serving_stand_in import SERVER_VARIABLES, running
 from tests.support.stand_in.rest import METRICS_PATH
 
 pytestmark = pytest.mark.two_lanes
@@ -113,6 +117,10 @@ def test_compose_and_kubernetes_start_the_same_server(compose, kubernetes):
         assert folder == "/config" and (SERVING / name).is_file()
     # Otherwise the labels of the first configuration would keep it from starting.
     assert ours["allow_version_labels_for_unavailable_models"] == "true"
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert variables == compose["environment"]
+    del variables["TF_CPP_MIN_LOG_LEVEL"]
+    assert variables == SERVER_VARIABLES
 
 
 def test_volumes_are_where_the_configuration_looks(compose, kubernetes, models):
@@ -265,6 +273,32 @@ def test_an_update_and_back(rolling, photos):
     with pytest.raises(ServingError, match="Servable not found"):
         Client(server.rest, version=1).segment(image)
     canary.close()
+
+
+def test_versions_keep_their_own_weights(exported, other_workdir, photos, tmp_path):
+    """Weights are ordered once, for images of any size, by `SERVER_VARIABLES`."""
+    shutil.copytree(exported, tmp_path / "models/1")
+    export_workdir(other_workdir, tmp_path / "models")
+    text = (SERVING / "models.config").read_text()
+    text = text.replace("/models/deeplab", f"{tmp_path}/models")
+    config = tmp_path / "models.config"
+    config.write_text(text.replace("versions: 1", "versions: 1\n        versions: 2"))
+    expected = {
+        version: Segmenter.from_saved_model(tmp_path / f"models/{version}")
+        for version in (1, 2)
+    }
+    with running(f"--model_config_file={config}") as server:
+        for name in ("drawn.jpg", "grey.png", "drawn.png", "drawn.jpg"):
+            classes = {
+                version: Client(server.rest, version=version).segment(photos / name)
+                for version in expected
+            }
+            assert np.mean(classes[1] == classes[2]) < 0.9
+            image = read_image(str(photos / name))
+            for version, segmenter in expected.items():
+                np.testing.assert_array_equal(
+                    classes[version], segmenter.predict(image)
+                )
 
 
 def test_a_folder_is_polled_as_tf_serving_does(exported, tmp_path, photos):

@@ -28,10 +28,14 @@ from benchmarks.networks import NUM_CLASSES, Case
 from benchmarks.peers.layer_list import write_layer_list
 from benchmarks.peers.rows import Row, workers_of
 from benchmarks.timing import cpu_description, ratio
+from deeplab_tf.networks.convolutions import FROZEN_WEIGHTS
 from deeplab_tf.networks.models import build_model
 
 # "module.function" of benchmarks.peers -> its row.
 FORWARD = {
+    "ours.served_saved_model": Row(
+        "SavedModel, as serving/ runs it", variables={FROZEN_WEIGHTS: "1"}
+    ),
     "ours.saved_model": Row("SavedModel"),
     "ours.segmenter": Row("Segmenter, in Python"),
     "ours.saved_model_of_constants": Row("SavedModel, constants"),
@@ -56,6 +60,7 @@ TRAINING = {
 ROWS = {"forward": FORWARD, "training": TRAINING}
 # Which of the rows know a precision but float32.
 HALF = {
+    "ours.served_saved_model",
     "ours.saved_model",
     "ours.segmenter",
     "ours.saved_model_of_constants",

@@ -25,6 +25,7 @@ from deeplab_tf.inference.runtimes import fit_image, load_network
 from deeplab_tf.inference.saved_models import load_saved_model
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.labels import labels_for
+from deeplab_tf.networks.convolutions import FROZEN_WEIGHTS
 from deeplab_tf.networks.folding import inference_graph
 from deeplab_tf.networks.layers import AtrousConv2D, AtrousDepthwiseConv2D
 from deeplab_tf.networks.models import build_model
@@ -44,6 +45,14 @@ def train(case: dict, folder: str):
 def saved_model(case: dict, folder: str):
     """The SavedModel that export.py writes by default."""
     return _saved_model(case, folder, constants=False)
+
+
+def served_saved_model(case: dict, folder: str):
+    """The same, in a process that has the variable of serving/."""
+    value = os.environ.pop(FROZEN_WEIGHTS)  # the exporter must not have it
+    path = _exported(_export_saved_model, case, os.path.join(folder, "served"), False)
+    os.environ[FROZEN_WEIGHTS] = value
+    return _classes_by(path, case)
 
 
 def segmenter(case: dict, folder: str):
@@ -148,7 +157,10 @@ def _seconds(run) -> float:
 
 
 def _saved_model(case: dict, folder: str, constants: bool):
-    path = _exported(_export_saved_model, case, folder, constants)
+    return _classes_by(_exported(_export_saved_model, case, folder, constants), case)
+
+
+def _classes_by(path: str, case: dict):
     serve = load_saved_model(path).signatures["serve_images"]
     images = tf.constant(_image(case)[None])
     return lambda: serve(images=images)["classes"].numpy()

@@ -33,11 +33,13 @@ class Row:
       title: how the table calls it.
       environment: a key of `REQUIREMENTS`, or None.
       only: the backbone that it has; None is any.
+      variables: of its process, besides those at hand.
     """
 
     title: str
     environment: str | None = None
     only: str | None = None
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def python_of(environment: str | None) -> str:
@@ -67,6 +69,7 @@ class Worker:
                 *(what, json.dumps(case), folder),
             ],
             cwd=ROOT,
+            env={**os.environ, **row.variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -5,8 +5,9 @@
 A child of `python -m benchmarks.peers`, in the environment of the row's package; needs
 nothing but that. FUNCTION is "module:name", a function of (case, folder) that returns
 what is timed; CASE is JSON. For each line on standard input it runs once, and writes
-[seconds, what it returned if that is a dictionary] as a line of JSON; at the end of
-input, the gigabytes that the process held at most.
+[seconds, what it returned if that is a dictionary] as a line of JSON (of a forward
+pass the second of two runs, as after the other rows' the first finds nothing in the
+caches); at the end of input, the gigabytes that the process held at most.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import sys
 import time
+
+from benchmarks.processes import highest_gigabytes
 
 WARM_UP = 3  # runs that trace, compile and order weights
 
@@ -32,13 +34,14 @@ def main():
         run()
     print("ready", file=answers)
     for _ in sys.stdin:
+        if json.loads(case).get("step") == "forward":
+            run()
         start = time.perf_counter()
         answer = run()
         seconds = time.perf_counter() - start
         answer = answer if isinstance(answer, dict) else None
         print(json.dumps([seconds, answer]), file=answers)
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
-    print(highest * 1024 / 1e9, file=answers)
+    print(highest_gigabytes(), file=answers)
 
 
 if __name__ == "__main__":

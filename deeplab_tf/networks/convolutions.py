@@ -11,15 +11,38 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 # From where on a sum over positions is quicker than one operation (docs/benchmarks.md):
-# forward, with oneDNN from as many inputs on as well; and for the kernel's gradient,
-# whose rate times its inputs counts.
+# from rate 12 on, in bfloat16 from 4, with oneDNN from 1,024 inputs on as well; and for
+# the kernel's gradient, where rate times inputs counts too.
 _RATE, _RATE_IN_BFLOAT16, _INPUTS_WITH_ONEDNN = 12, 4, 1024
 _RATE_TIMES_INPUTS = 2048
+
+
+# With it TensorFlow's oneDNN orders the weights of each convolution once, for good.
+FROZEN_WEIGHTS = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
+
+
+def refuse_frozen_weights() -> None:
+    """Raises where TensorFlow was told that no convolution's weights ever change.
+
+    A convolution then goes on with the weights of its first run, after a step of
+    training or `set_weights`; and outside of a `tf.function` so does every other of the
+    same shape.
+
+    Raises:
+      ValueError: `FROZEN_WEIGHTS` is set.
+    """
+    if os.environ.get(FROZEN_WEIGHTS, "").lower() in ("1", "true"):
+        raise ValueError(
+            f"{FROZEN_WEIGHTS} is set: TensorFlow would compute Keras models with "
+            "weights that they no longer have. It is for processes that run exported "
+            f"models and no other. Run: unset {FROZEN_WEIGHTS}"
+        )
 
 
 @functools.cache
@@ -131,8 +154,9 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
     if _place() in (_GPU, _RUNTIMES):
         return _at_once(inputs, kernel, rates)
 
-    is_sum = _is_quicker_by_positions(inputs.dtype, kernel.shape[2], min(rates))
-    forward = _by_positions if is_sum else _at_once
+    size = (inputs.dtype, kernel.shape[2], min(rates))
+    forward = _by_positions if _is_quicker_by_positions(*size) else _at_once
+    are_products = _is_gradient_quicker_by_positions(*size)
 
     @tf.custom_gradient
     def convolve(inputs, kernel):
@@ -148,7 +172,7 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
                 out_backprop=upstream,
                 **options,
             )
-            if min(rates) * kernel.shape[2] >= _RATE_TIMES_INPUTS:
+            if are_products:
                 return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
             return of_inputs, tf.raw_ops.Conv2DBackpropFilter(
                 input=inputs,
@@ -171,6 +195,12 @@ def _is_quicker_by_positions(dtype: tf.DType, inputs: int, rate: int) -> bool:
     return rate >= least and inputs >= _INPUTS_WITH_ONEDNN
 
 
+def _is_gradient_quicker_by_positions(dtype: tf.DType, inputs: int, rate: int) -> bool:
+    """Says the same of the kernel's gradient, where oneDNN has one."""
+    is_large = rate * inputs >= _RATE_TIMES_INPUTS
+    return is_large and (dtype == tf.bfloat16 or rate >= _RATE)
+
+
 def _at_once(inputs, kernel, rates: tuple[int, int]):
     return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rates)
 
@@ -184,15 +214,18 @@ def _by_positions(inputs, kernel, rates: tuple[int, int]):
     (`python -m benchmarks.layers`).
     """
     total, images, outputs = 0, tf.shape(inputs)[0], kernel.shape[3]
+    # Nine products, each rounded to half precision, are not rounded with each sum too.
+    summed_in = inputs.dtype if inputs.dtype.size >= 4 else tf.float32
     matrices = tf.unstack(tf.reshape(kernel, [-1, *kernel.shape[2:]]))
     for matrix, (seen, seeing, lengths) in zip(
         matrices, _positions(inputs, kernel, rates)
     ):
         # Not a 1x1 convolution, which refuses to see nothing.
         product = tf.matmul(_pixels(inputs, seen, lengths), matrix)
-        result = tf.reshape(product, [images, *lengths, outputs])
+        result = tf.reshape(tf.cast(product, summed_in), [images, *lengths, outputs])
         # What those that see leave out at one side is what they see beyond the other.
         total += tf.pad(result, [(0, 0), *zip(seeing, seen), (0, 0)])
+    total = tf.cast(total, inputs.dtype)
     return tf.ensure_shape(total, [*inputs.shape[:3], outputs])
 
 

@@ -20,6 +20,7 @@ from tensorflow.python.framework.convert_to_constants import (
 from deeplab_tf.networks.models import inference_model
 
 ANY_IMAGES = (None, None, None, 3)
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 class _Passed(keras.layers.Layer):
@@ -33,7 +34,9 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     """Returns a copy of a functional model without foldable BatchNormalization.
 
     Folded is each whose every input comes from one convolution without an activation
-    that nothing else reads. Others stay, and so do all names.
+    that nothing else reads. Others stay, and so do all names. Weights of convolutions
+    are of the type that they are computed in, which a model that is trained in half
+    precision makes of them at every call.
 
     Args:
       model: functional model; left as it is.
@@ -51,6 +54,8 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         config = layer.get_config()
         if layer.name in with_bias:
             config["use_bias"] = True
+        if isinstance(layer, _CONVOLUTIONS):
+            config["dtype"] = layer.compute_dtype
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=clone)
@@ -125,8 +130,10 @@ def _foldable(model) -> dict[str, str]:
 
 
 def _is_affine(layer) -> bool:
-    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    return isinstance(layer, kinds) and layer.activation is keras.activations.linear
+    return (
+        isinstance(layer, _CONVOLUTIONS)
+        and layer.activation is keras.activations.linear
+    )
 
 
 def _sources(layer) -> set[str]:

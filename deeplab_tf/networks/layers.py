@@ -21,6 +21,7 @@ from deeplab_tf.networks.convolutions import (
     is_for_gpu,
     is_grouped_here,
     pointwise_conv2d,
+    refuse_frozen_weights,
     with_float32_gradient,
     with_gradient_of_images,
 )
@@ -49,6 +50,7 @@ class AtrousConv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs, kernel):
+        refuse_frozen_weights()
         convolve = super().convolution_op
         if self.groups > 1:
             return convolve(inputs, kernel)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from deeplab_tf.networks.blocks import resize_like
+from deeplab_tf.networks.convolutions import refuse_frozen_weights
 from deeplab_tf.networks.layers import is_keras3
 from deeplab_tf.networks.pixel_range import (
     pixel_range,
@@ -32,8 +33,10 @@ def image_input(input_shape, num_classes):
     """Makes the input of a network, float32 RGB in 0..255.
 
     Raises:
-      ValueError: an argument that no network can have.
+      ValueError: an argument that no network can have, or a process that must have no
+        Keras model, see `refuse_frozen_weights`.
     """
+    refuse_frozen_weights()
     if num_classes < 2:
         raise ValueError(
             "num_classes must be at least 2 (background is a class). "

@@ -41,6 +41,8 @@ from tests.support.stand_in.rest import rest_server
 from tests.support.stand_in.rpc import start_grpc
 
 ROOT = Path(__file__).resolve().parents[2]
+# What serving/docker-compose.yml sets for the server, besides its log's level.
+SERVER_VARIABLES = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
 
 
 def config_reader(arguments):
@@ -113,7 +115,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*flags: str, log=subprocess.DEVNULL) -> Iterator[Running]:
+def running(
+    *flags: str, log=subprocess.DEVNULL, variables=SERVER_VARIABLES
+) -> Iterator[Running]:
     """Runs a stand-in on free ports until the block is left."""
     command = [
         *(sys.executable, "-m", "tests.support.serving_stand_in"),
@@ -121,7 +125,7 @@ def running(*flags: str, log=subprocess.DEVNULL) -> Iterator[Running]:
     ]
     # One arena: what threads free is used again, and memory tells of leaks alone.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "MALLOC_ARENA_MAX": "1"}
-    environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **variables, **quiet, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
     )
