@@ -86,6 +86,7 @@ CASES = [
     for cases in (
         *(convolution(3, 2048, 256, dilation_rate=rate) for rate in (6, 12, 18)),
         *(depthwise(960, dilation_rate=rate) for rate in (2, 4)),
+        depthwise(2048, dilation_rate=18),
         depthwise(96, 180, 240, batch_size=8, strides=2),
     )
     for case in cases.values()

@@ -221,7 +221,7 @@ def test_gradients_with_and_without_onednn(onednn):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{6 * len(RATES) + 43} passed" in done.stdout
+    assert f"{6 * len(RATES) + 45} passed" in done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -286,6 +286,17 @@ def test_other_devices_convolve_at_once(target):
     with target():
         assert pixels_of_products(1024, 12) == []
         assert pixels_of_products(1024, 12, "bfloat16") == []
+
+
+@pytest.mark.parametrize("rate", [2, 12])
+def test_only_small_rates_of_a_depthwise_convolution_are_one_operation(rate):
+    layer = AtrousDepthwiseConv2D(3, padding="same", dilation_rate=rate)
+    layer.build([1, 33, 33, 2])
+    image = tf.TensorSpec([1, 33, 33, 2])
+    graph = tf.function(layer).get_concrete_function(image).graph
+    operations = {operation.type for operation in graph.get_operations()}
+    is_one = rate == 2 and has_native_gradient(tf.float32)
+    assert ("SpaceToBatchND" in operations) != is_one
 
 
 def test_a_depthwise_convolution_for_other_runtimes_is_one_operation():

@@ -72,7 +72,7 @@ class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs):
         rate = max(self.dilation_rate)
-        is_grouped = rate > 1 and is_grouped_here(inputs.dtype)
+        is_grouped = rate > 1 and is_grouped_here(inputs.dtype, rate)
         is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
         is_bfloat16 = inputs.dtype == tf.bfloat16 and not is_for_gpu()
         is_slow = is_bfloat16 and max(self.strides) > 1
