@@ -29,12 +29,13 @@ def main():
     os.dup2(2, 1)
     function, case, folder = sys.argv[1:]
     module, _, name = function.partition(":")
-    run = getattr(importlib.import_module(module), name)(json.loads(case), folder)
+    case = json.loads(case)
+    run = getattr(importlib.import_module(module), name)(case, folder)
     for _ in range(WARM_UP):
         run()
     print("ready", file=answers)
     for _ in sys.stdin:
-        if json.loads(case).get("step") == "forward":
+        if case.get("step") == "forward":
             run()
         start = time.perf_counter()
         answer = run()

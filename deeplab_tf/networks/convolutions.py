@@ -164,21 +164,16 @@ def atrous_conv2d(inputs, kernel, rates: tuple[int, int]):
             if not has_native_gradient(inputs.dtype):
                 of_inputs = forward(upstream, _turned(kernel), rates)
                 return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
-            options = {"strides": [1] * 4, "padding": "SAME"}
-            options["dilations"] = [1, *rates, 1]
-            of_inputs = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(inputs),
-                filter=kernel,
-                out_backprop=upstream,
-                **options,
-            )
+            of_inputs = _native_gradient_of_inputs(inputs, kernel, upstream, rates)
             if are_products:
                 return of_inputs, _gradient_of_kernel(inputs, kernel, upstream, rates)
             return of_inputs, tf.raw_ops.Conv2DBackpropFilter(
                 input=inputs,
                 filter_sizes=kernel.shape,
                 out_backprop=upstream,
-                **options,
+                strides=[1] * 4,
+                padding="SAME",
+                dilations=[1, *rates, 1],
             )
 
         return forward(inputs, kernel, rates), gradient
@@ -238,8 +233,19 @@ def _turned(kernel):
     return tf.reshape(exchanged, [height, width, outputs, inputs])
 
 
+def _native_gradient_of_inputs(inputs, kernel, upstream, rates: tuple[int, int]):
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(inputs),
+        filter=kernel,
+        out_backprop=upstream,
+        strides=[1] * 4,
+        padding="SAME",
+        dilations=[1, *rates, 1],
+    )
+
+
 def _gradient_of_kernel(inputs, kernel, upstream, rates: tuple[int, int]):
-    """Gradient of a dilated kernel: a product of matrices for each of its positions."""
+    """Gradient of a kernel, dilated or 1x1: a product of matrices a position."""
     products = []
     for seen, seeing, lengths in _positions(upstream, kernel, rates):
         seen = _pixels(inputs, seen, lengths)
@@ -293,18 +299,10 @@ def pointwise_conv2d(inputs, kernel):
     @tf.custom_gradient
     def convolve(inputs, kernel):
         def gradient(upstream):
-            of_inputs = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(inputs),
-                filter=kernel,
-                out_backprop=upstream,
-                strides=[1] * 4,
-                padding="VALID",
+            return (
+                _native_gradient_of_inputs(inputs, kernel, upstream, (1, 1)),
+                _gradient_of_kernel(inputs, kernel, upstream, (1, 1)),
             )
-            seen, seeing = (
-                tf.reshape(each, [-1, each.shape[-1]]) for each in (inputs, upstream)
-            )
-            of_kernel = tf.matmul(seen, seeing, transpose_a=True)
-            return of_inputs, tf.reshape(of_kernel, kernel.shape)
 
         return tf.nn.conv2d(inputs, kernel, 1, "VALID"), gradient
 

@@ -68,7 +68,7 @@ class AtrousConv2D(keras.layers.Conv2D):
 
 @keras.utils.register_keras_serializable("deeplab_tf")
 class AtrousDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """DepthwiseConv2D that avoids space-to-batch when dilated (padding "same")."""
+    """DepthwiseConv2D that is one operation where that is quicker (padding "same")."""
 
     def call(self, inputs):
         rate = max(self.dilation_rate)
